@@ -1,0 +1,14 @@
+"""How gunicorn serves a production image; WEB_CONCURRENCY sets the number of worker processes."""
+
+import os
+
+wsgi_app = f"{os.environ['SERVICE']}:create_app()"
+bind = "0.0.0.0:8000"  # noqa: S104 (the container's own network; compose says what is published)
+worker_class = "gthread"
+threads = 8
+preload_app = True
+worker_tmp_dir = "/dev/shm"  # noqa: S108 (gunicorn's heartbeat must not wait for a disk)
+control_socket_disable = True
+accesslog = "-"
+# Shorter than the 10 s that Docker waits between SIGTERM and SIGKILL.
+graceful_timeout = 4

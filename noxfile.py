@@ -1,0 +1,169 @@
+# /// script
+# dependencies = ["nox>=2025.2.9"]
+# ///
+"""The front door: every session of the yard. `nox -l` lists them; what stands behind is in tasks/."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if sys.version_info < (3, 11):
+    sys.exit("Python 3.11 or newer is needed on the host; this is {}.{}".format(*sys.version_info))
+
+import functools
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import nox
+
+sys.path.insert(0, str(Path(__file__).parent))  # nox does not
+from tasks import bases, checks, compose, engine, host, images, options, services, testing
+from tasks import sizes as weight
+from tasks.project import REPORTS, write_env
+from tasks.run import Problem, interruptible, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["test", "lint"]
+
+
+def session(*, venv: bool = False, requires: tuple[str, ...] = ()) -> Callable[[Callable[[nox.Session], None]], object]:
+    """A nox session that tells a user's mistake in one line; with ``venv`` it has a virtual environment of its own."""
+
+    def register(function: Callable[[nox.Session], None]) -> object:
+        @functools.wraps(function)
+        def body(session: nox.Session) -> None:
+            interruptible()
+            try:
+                function(session)
+            except Problem as problem:
+                session.error(str(problem))
+
+        return nox.session(venv_backend=None if venv else "none", requires=requires)(body)
+
+    return register
+
+
+@session()
+def setup(session: nox.Session) -> None:
+    """Make this machine ready: container engine, base images, .env. Does nothing where all is well."""
+    if options.needs_engine(session.posargs):
+        services.names()
+        engine.ensure()
+        write_env(bases.ensure())
+
+
+@session(venv=True, requires=("setup",))
+def dev(session: nox.Session) -> None:
+    """Run the stack from source, reloading on change: -- [SERVICE...] [--detach] [--local]"""
+    args = options.services("dev", session.posargs, "--detach", "--local")
+    if args.local:
+        host.install(session, *args.services)
+        host.dev(session, args.services)
+        return
+    images.build(args.services)
+    with compose.running(args.services, compose.free_ports(args.services), keep=args.detach):
+        if args.detach:
+            compose.wait()
+            compose.urls()
+        else:
+            compose.follow()
+
+
+@session(venv=True, requires=("setup",))
+def test(session: nox.Session) -> None:
+    """Run all tests: -- [SERVICE... | unit | stack] [--local] [pytest's arguments]"""
+    args = options.test(session.posargs)
+    codes = {}
+    if args.unit:
+        host.install(session, "host")
+        codes["unit"] = host.pytest(session, "unit", args.pytest)
+    if args.services and args.local:
+        host.install(session, "tests", *args.services)
+        codes |= host.test(session, args.services, args.pytest)
+    elif args.services:
+        images.build(args.services)
+        codes |= testing.in_containers(args.services, args.pytest)
+    if args.stack:
+        host.install(session, "host")
+        images.build(services.names(), "prod")
+        with compose.stack_gone_afterwards():
+            codes["stack"] = host.pytest(session, "stack", args.pytest)
+    testing.check(codes, filtered=bool(args.pytest))
+
+
+@session(requires=("setup",))
+def build(session: nox.Session) -> None:
+    """Build production images: -- [SERVICE...]"""
+    args = options.services("build", session.posargs)
+    images.build(args.services, "prod")
+
+
+@session(requires=("setup",))
+def sizes(session: nox.Session) -> None:
+    """Say what the production images weigh, beside references: -- [SERVICE...] [--json FILE] [--markdown FILE]"""
+    args = options.sizes(session.posargs)
+    built = [*images.build(args.services, "prod"), *images.build(args.services, "dev")]
+    weight.report(built, images.references(), args.json, args.markdown)
+
+
+@session(venv=True)
+def lint(session: nox.Session) -> None:
+    """Check style, types, Dockerfiles, workflows, schemas and the lock: -- [--fix]"""
+    args = options.flags("lint", session.posargs, "--fix")
+    host.install(session, "host", "lint", "tests", *services.names())
+    checks.lint(session, fix=args.fix)
+
+
+@session(venv=True)
+def lock(session: nox.Session) -> None:
+    """Bring poetry.lock up to date with pyproject.toml: -- [poetry lock's arguments]"""
+    host.poetry(session, "lock", *session.posargs)
+
+
+@session()
+def shell(session: nox.Session) -> None:
+    """Open a shell in a service's development container: -- SERVICE"""
+    args = options.services("shell", session.posargs, one=True)
+    if code := compose.shell(args.services[0]):
+        session.error(f"the shell ended with {code}")
+
+
+@session()
+def logs(session: nox.Session) -> None:
+    """Follow the stack's log: -- [SERVICE...]"""
+    args = options.services("logs", session.posargs)
+    compose.follow(*args.services)
+
+
+@session()
+def down(session: nox.Session) -> None:
+    """Stop the development stack; its data stays."""
+    options.flags("down", session.posargs)
+    compose.down()
+
+
+@session()
+def clean(session: nox.Session) -> None:
+    """Remove everything of this clone: containers, networks, volumes, images, reports; nothing else."""
+    options.flags("clean", session.posargs)
+    compose.clean()
+    shutil.rmtree(REPORTS, ignore_errors=True)
+
+
+@session()
+def plan(session: nox.Session) -> None:
+    """Tell GitHub Actions which services there are, for its matrix."""
+    options.flags("plan", session.posargs)
+    line = f"services={json.dumps(services.names())}"
+    say(line)
+    if target := os.environ.get("GITHUB_OUTPUT"):
+        with Path(target).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")

@@ -1,0 +1,31 @@
+"""The echo service: answers every request with what it received."""
+
+from __future__ import annotations
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
+
+from .settings import Settings
+from .views import echo, error, healthz
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Make the WSGI application, from ``settings`` or, without them, from the environment."""
+    app = Flask(__name__, static_folder=None)
+    app.extensions["settings"] = settings or Settings.from_environment()
+    app.url_map.merge_slashes = False
+    app.add_url_rule("/healthz", view_func=healthz)
+    # Flask's own routes name their methods; these take every method, also ones that nobody has thought of yet.
+    app.endpoint("echo")(echo)
+    app.url_map.add(Rule("/", endpoint="echo"))
+    app.url_map.add(Rule("/<path:path>", endpoint="echo"))
+    app.register_error_handler(HTTPException, error)
+    app.after_request(never_html)
+    return app
+
+
+def never_html(response: Response) -> Response:
+    """Keep a browser from taking what a client sent for anything but text."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

@@ -1,0 +1,140 @@
+"""Base images: pulled, or built from Debian's packages where no image registry answers.
+
+A recipe is docker/bases/NAME.toml: the Debian release, the packages, and the image's configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import tomllib
+from pathlib import Path
+
+from . import debian, engine
+from .project import ROOT, env
+from .run import CommandFailed, Problem, output, say, start
+
+BASES = ROOT / "docker" / "bases"
+RECIPE_LABEL = "slipway.base.recipe"
+# As the official images do it: nobody reads manuals in a container.
+SLIM = tuple(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "info", "locale", "man"))
+# How long a registry may take for its first word, in seconds.
+PATIENCE = 10
+
+
+def ensure() -> str:
+    """Make sure of the base image and return its reference: the official one, or one of ours in its place."""
+    official = re.search(r"^ARG SLIPWAY_BASE=(\S+)", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
+    if not official:
+        message = "docker/Dockerfile has no line `ARG SLIPWAY_BASE=...`, which names the base image"
+        raise Problem(message)
+    return ensure_one("python", official[1])
+
+
+def ensure_one(recipe: str, official: str) -> str:
+    """Return an image on this engine that can serve as ``official``; ``recipe`` names the substitute's recipe."""
+    substitute = f"localhost/slipway/{recipe}:{official.rpartition(':')[2]}-{release(recipe)}"
+    chosen = env().get("SLIPWAY_BASE", "")
+    if chosen not in {"", official, substitute}:
+        return chosen  # the user's own: the build pulls it, or says that it cannot
+    if label(official) is not None:
+        return official
+    if label(substitute) == fingerprint(recipe):
+        return substitute
+    if reason := pull(official):
+        say(f"setup: no image registry answers ({reason})")
+        say(f"setup: building {substitute} from Debian's packages, in place of {official}; this takes about half a minute")
+        build(recipe, substitute)
+        return substitute
+    return official
+
+
+def label(image: str) -> str | None:
+    """The recipe that an image on this engine was built by, "" if by none of ours; None if there is no such image."""
+    try:
+        return output("docker", "image", "inspect", "--format", f'{{{{index .Config.Labels "{RECIPE_LABEL}"}}}}', image).strip()
+    except CommandFailed:
+        return None
+
+
+def pull(image: str) -> str:
+    """Pull an image; return "" on success, or else why it could not be had.
+
+    A registry that does not say a word within PATIENCE seconds counts as away; one that does may take its time.
+    """
+    say(f"$ docker pull {image}")
+    pipe = subprocess.PIPE
+    with start("docker", "pull", image, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None  # noqa: S101 (for the type checker: both are pipes)
+        assert process.stderr is not None  # noqa: S101
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            first = process.stdout.readline()
+            watchdog.cancel()
+            for line in [first, *process.stdout]:
+                if line.startswith(("Digest", "Status")):
+                    say(line.rstrip())
+            reason = process.stderr.read().strip().splitlines()
+        finally:
+            watchdog.cancel()
+    if process.returncode == 0:
+        return ""
+    return reason[-1].rpartition(": ")[2] if reason else f"no answer for {PATIENCE} s"
+
+
+def read(recipe: str) -> dict[str, list[str]]:
+    """Read a recipe's lists; raises Problem when it does not parse."""
+    try:
+        return tomllib.loads((BASES / f"{recipe}.toml").read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        message = f"docker/bases/{recipe}.toml cannot be read: {error}"
+        raise Problem(message) from None
+
+
+def release(recipe: str) -> str:
+    """The Debian release that a recipe takes its packages from."""
+    return str(read(recipe)["suite"])
+
+
+def fingerprint(recipe: str) -> str:
+    """What changes when the recipe does."""
+    return hashlib.sha256((BASES / f"{recipe}.toml").read_bytes()).hexdigest()[:16]
+
+
+def build(recipe: str, image: str) -> None:
+    """Build a base image from Debian's packages; raises Problem when it cannot."""
+    if not shutil.which("mmdebstrap", path=engine.SBIN):
+        if os.environ.get("SLIPWAY_SETUP") == "never" or debian.distribution().get("ID") not in engine.PACKAGES:
+            message = "no image registry answers, and there is no mmdebstrap to build a base image with: install it, or mend the network"
+            raise Problem(message)
+        engine.allowed("install mmdebstrap, to build a base image", "sudo apt-get install mmdebstrap")
+        debian.install("mmdebstrap", "debian-archive-keyring")
+    steps = read(recipe)
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+        tar = f"{folder}/base.tar"
+        include = f"--include={','.join(steps['packages'])}"
+        sources = [f"deb {uri} {suite} main" for uri, suite in debian.mirrors(release(recipe))]
+        command = ("mmdebstrap", "--quiet", "--variant=minbase", *SLIM, include, release(recipe), tar, *sources)
+        say("$ " + " ".join(command))
+        output(*command, env={"TMPDIR": folder})
+        labels = (f"LABEL {RECIPE_LABEL}={fingerprint(recipe)}", f'LABEL description="built from Debian packages by docker/bases/{recipe}.toml"')
+        changes = [word for line in (*steps["config"], *labels) for word in ("--change", line)]
+        output("docker", "import", *changes, tar, image)
+
+
+def scratch() -> str:
+    """A folder for temporary files in which programs may run: mmdebstrap fails where /tmp is mounted noexec.
+
+    Raises Problem where there is none.
+    """
+    for folder in (tempfile.gettempdir(), "/var/tmp", str(Path.home())):  # noqa: S108 (only a place to make a private folder in)
+        if os.access(folder, os.W_OK) and not os.statvfs(folder).f_flag & (os.ST_NOEXEC | os.ST_NODEV):
+            return folder
+    message = "no folder for temporary files allows programs (noexec): set TMPDIR to one that does"
+    raise Problem(message)

@@ -1,0 +1,28 @@
+"""What ``nox -s lint`` checks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .services import SERVICES, names
+
+if TYPE_CHECKING:
+    from nox import Session
+
+
+def lint(session: Session, *, fix: bool) -> None:
+    """Run every linter; with ``fix`` let ruff mend what it can."""
+    session.run("ruff", "check", *(["--fix"] if fix else []), ".")
+    session.run("ruff", "format", *([] if fix else ["--check"]), ".")
+    session.run("mypy", "noxfile.py", "tasks", "tests", "docker")
+    for service in names():
+        with session.chdir(SERVICES / service):
+            session.run("mypy", "--config-file=../../pyproject.toml", "--cache-dir=../../.mypy_cache", ".")
+    session.run("hadolint", "docker/Dockerfile")
+    session.run("shellcheck", ".ci/run")
+    session.run("zizmor", "--offline", "--no-progress", ".github")
+    session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", ".github/workflows/ci.yml")
+    session.run("check-jsonschema", "--builtin-schema=vendor.dependabot", ".github/dependabot.yml")
+    compose_files = ["docker/compose.yaml", "docker/compose.prod.yaml", "docker/service.yaml"]
+    compose_files += [f"services/{service}/compose.yaml" for service in names()]
+    session.run("check-jsonschema", "--builtin-schema=vendor.compose-spec", *compose_files)

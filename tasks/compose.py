@@ -1,0 +1,196 @@
+"""The stack: its model, its ports, up, waiting until it is healthy, logs, and a `down` that always cleans up."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .project import clone, env
+from .run import Problem, output, run, say, start, stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+COMPOSE = ("docker", "compose")
+# Compose looks for .env beside the file that it is told to use, and ours lies in the root of the clone.
+PRODUCTION = {"COMPOSE_FILE": "docker/compose.prod.yaml", "COMPOSE_ENV_FILES": ".env"}
+
+
+def model(settings: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The stack as Compose understands it (``docker compose config``); raises Problem when a file has a fault."""
+    return dict(json.loads(output(*COMPOSE, "config", "--format", "json", env=settings)))
+
+
+class Container(NamedTuple):
+    """One container of the stack: its service, state, health ("" without a healthcheck), exit code and host port."""
+
+    service: str
+    state: str
+    health: str
+    exit_code: int
+    port: int
+
+    @property
+    def ready(self) -> bool:
+        """Whether those who wait for this container may go on; a job that has ended well is done, not lost."""
+        return (self.state == "running" and self.health in {"", "healthy"}) or (self.state == "exited" and not self.exit_code)
+
+    @property
+    def failed(self) -> bool:
+        """Whether waiting for this container has become pointless."""
+        return self.health == "unhealthy" or (self.state in {"exited", "dead"} and self.exit_code != 0)
+
+
+def containers(settings: Mapping[str, str] | None = None) -> list[Container]:
+    """The stack's containers, ended ones too."""
+    found = [json.loads(line) for line in output(*COMPOSE, "ps", "--all", "--format", "json", env=settings).splitlines()]
+    return [
+        Container(
+            service=c["Service"],
+            state=c["State"],
+            health=c["Health"],
+            exit_code=c["ExitCode"],
+            port=next((p["PublishedPort"] for p in c["Publishers"] or () if p["PublishedPort"]), 0),
+        )
+        for c in found
+    ]
+
+
+def free_ports(services: Sequence[str]) -> dict[str, str]:
+    """Settings (``ECHO_PORT=5001``) for the services whose usual port on this machine is taken.
+
+    Raises Problem when the taken port was set by the user. A port that the stack itself holds already is no conflict.
+    """
+    held = {c.port for c in containers()}
+    settings: dict[str, str] = {}
+    claimed: set[int] = set()
+    for service in services:
+        for port in model()["services"][service].get("ports", ()):
+            wanted = int(port.get("published", 0))
+            chosen = wanted
+            variable = f"{service.upper().replace('-', '_')}_PORT"
+            while chosen and (chosen in claimed or (chosen not in held and taken(port.get("host_ip", ""), chosen))):
+                if variable in env():
+                    message = f"port {wanted} is taken, and {variable} asks for it: set another one, or stop what holds it"
+                    raise Problem(message)
+                chosen += 1
+            claimed.add(chosen)
+            if chosen != wanted:
+                say(f"port {wanted} is taken: {service} gets {chosen}")
+                settings[variable] = str(chosen)
+    return settings
+
+
+def taken(host: str, port: int) -> bool:
+    """Whether something on this machine listens there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def up(services: Sequence[str], settings: Mapping[str, str]) -> None:
+    """Create and start the stack in the background; raises Problem when Docker cannot."""
+    command = (*COMPOSE, "up", "--detach", "--no-build", "--remove-orphans", "--quiet-pull", *services)
+    if run(*command, env=settings):
+        message = "the stack did not start; Docker's own words stand above"
+        raise Problem(message)
+
+
+def wait(settings: Mapping[str, str] | None = None, *, patience: float = 120) -> None:
+    """Wait until every container is ready, at most ``patience`` seconds.
+
+    Raises Problem, after the log of the service that is in the way, when one has failed or takes too long.
+    """
+    until = time.monotonic() + patience
+    while True:
+        found = containers(settings)
+        late = [c for c in found if not c.ready]
+        if found and not late:
+            return
+        if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
+            service = lost[0].service
+            state = f"exited with {lost[0].exit_code}" if lost[0].state == "exited" else lost[0].health or lost[0].state
+            run(*COMPOSE, "logs", "--no-log-prefix", "--tail", "30", service, env=settings)
+            message = f"{service} is {state}; its last lines stand above, all of them: nox -s logs -- {service}"
+            raise Problem(message)
+        time.sleep(0.1)
+
+
+def urls() -> None:
+    """Print where each service answers."""
+    for container in containers():
+        if container.port:
+            say(f"{container.service}  http://127.0.0.1:{container.port}")
+
+
+@contextmanager
+def running(services: Sequence[str], settings: Mapping[str, str], *, keep: bool) -> Iterator[None]:
+    """Have the stack up for as long as the block runs; with ``keep`` it stays up, unless the block fails."""
+    stay = False
+    try:
+        up(services, settings)
+        yield
+        stay = keep
+    finally:
+        if not stay:
+            down()
+
+
+def follow(*services: str) -> None:
+    """Show the log on this terminal until the stack ends; say where each service answers as soon as all are ready."""
+    with start(*COMPOSE, "logs", "--follow", *services, stdin=subprocess.DEVNULL) as logs:
+        try:
+            wait()
+            urls()
+            logs.wait()
+        finally:
+            stop(logs)
+
+
+def down(*, volumes: bool = False, settings: Mapping[str, str] | None = None) -> None:
+    """Stop the stack and remove its containers and networks, with ``volumes`` its data too."""
+    run(*COMPOSE, "down", "--remove-orphans", *(["--volumes"] if volumes else []), env=settings)
+
+
+def clean() -> None:
+    """Remove everything that this clone has on the engine: containers, networks, volumes, images; found by their labels."""
+    kinds = (("container", ("--all",), ("--force", "--volumes")), ("network", (), ()), ("volume", (), ()), ("image", ("--all",), ("--force",)))
+    for kind, every, force in kinds:
+        projects = (clone(), stack()["COMPOSE_PROJECT_NAME"])
+        labels = [f"slipway.clone={clone()}", *(f"com.docker.compose.project={project}" for project in projects)]
+        found = {
+            line
+            for label in labels
+            for line in output("docker", kind, "ls", *every, "--quiet", "--filter", f"label={label}").split()
+        }
+        if found:
+            run("docker", kind, "rm", *force, *sorted(found))
+
+
+def stack() -> dict[str, str]:
+    """Settings for the stack that tests/stack runs: from production images, apart from the one under development."""
+    return {**PRODUCTION, "COMPOSE_PROJECT_NAME": f"{clone()}-stack"}
+
+
+@contextmanager
+def stack_gone_afterwards() -> Iterator[None]:
+    """Whatever the block does, nothing of the stack that tests/stack runs is left after it."""
+    try:
+        yield
+    finally:
+        down(volumes=True, settings=stack())
+
+
+def shell(service: str) -> int:
+    """Open a shell in a service's running container, or else in a new one, and return its exit code."""
+    if any(c.service == service and c.state == "running" for c in containers()):
+        return run(*COMPOSE, "exec", service, "sh")
+    return run(*COMPOSE, "run", "--rm", "--no-deps", service, "sh")

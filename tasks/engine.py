@@ -1,0 +1,205 @@
+"""The container engine: find it, check its version, install and start it where we may, say what is wrong where not.
+
+``sudo python3 -B -m tasks.engine`` does the part that needs root, and nothing in the clone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from .debian import distribution, install
+from .run import Problem, output, run, say
+
+# The oldest versions that will do: healthchecks with a start interval, `include` with `extends`, secrets in bake.
+MINIMUM = {"engine": (25, 0), "compose": (2, 24), "buildx": (0, 12)}
+WITHOUT = "or go on without containers: nox -s dev -- --local, nox -s test -- --local"
+
+PACKAGES = {
+    "debian": ("docker.io", "docker-cli", "docker-compose", "docker-buildx"),
+    "ubuntu": ("docker.io", "docker-compose-v2", "docker-buildx"),
+}
+SBIN = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
+DAEMON_LOG = Path("/var/log/dockerd.log")
+SUDO = "sudo python3 -B -m tasks.engine"
+
+
+class State(NamedTuple):
+    """What was found of the engine: a version for each part, or why it cannot be had."""
+
+    versions: dict[str, str]
+    client: bool
+    trouble: str
+
+
+def ensure() -> None:
+    """Make sure of a running engine with Compose and buildx of usable versions.
+
+    Raises Problem where it cannot, or may not, set one up.
+    """
+    state = probe()
+    if set(state.versions) != set(MINIMUM):
+        mend(state)
+        state = probe()
+    check(state)
+
+
+def probe() -> State:
+    """Ask Docker's client, which knows about contexts and DOCKER_HOST, for the versions of all three parts."""
+    questions = {
+        "engine": ("docker", "version", "--format", "{{json .Server}}"),
+        "compose": ("docker", "compose", "version", "--short"),
+        "buildx": ("docker", "buildx", "version"),
+    }
+    if not shutil.which("docker"):
+        return State({}, client=False, trouble="no container engine was found")
+    pipe = subprocess.PIPE
+    asked = {part: subprocess.Popen(q, stdout=pipe, stderr=pipe, text=True) for part, q in questions.items()}
+    versions, trouble = {}, ""
+    for part, process in asked.items():
+        try:
+            out, err = process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = "", "the engine has not answered for 10 s"
+        if part == "engine":
+            trouble = err.strip()
+            out = (json.loads(out or "null") or {}).get("Version", "")
+        if found := re.search(r"\d+\.\d+[\w.+~-]*", out):
+            versions[part] = found[0]
+    return State(versions, client=True, trouble=trouble)
+
+
+def check(state: State) -> None:
+    """Raise Problem for a part that is missing or too old."""
+    for part, least in MINIMUM.items():
+        version = state.versions.get(part)
+        if version is None:
+            reason = f": {state.trouble.splitlines()[-1]}" if state.trouble and part == "engine" else ""
+            message = f"Docker's {part} cannot be used{reason}; {how_to_install()}, {WITHOUT}"
+            raise Problem(message)
+        numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+        if numbers < least:
+            wanted = ".".join(map(str, least))
+            message = f"Docker's {part} is {version}, which is too old: {wanted} or newer is needed; {how_to_install()}"
+            raise Problem(message)
+
+
+def mend(state: State) -> None:
+    """Start the engine that is there, or install what is missing, or raise Problem with the way to do it."""
+    if "permission denied" in state.trouble:
+        message = "you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, log in again, and retry"
+        raise Problem(message)
+    elsewhere = os.environ.get("DOCKER_HOST") or (state.client and context())
+    if elsewhere and "engine" not in state.versions:
+        message = f"the Docker engine at {elsewhere} does not answer: start it, or choose another (DOCKER_HOST, docker context)"
+        raise Problem(message)
+    if os.environ.get("SLIPWAY_SETUP") == "never":
+        missing = ", ".join(part for part in MINIMUM if part not in state.versions)
+        message = f"missing or not running: {missing}, and SLIPWAY_SETUP=never: {how_to_install()}, {WITHOUT}"
+        raise Problem(message)
+    missing_plugins = {"compose", "buildx"} - set(state.versions)
+    if state.client and not missing_plugins and shutil.which("dockerd", path=SBIN):
+        allowed("start Docker", "sudo systemctl start docker")
+        start()
+    else:
+        packages = packages_here()
+        allowed(f"install {', '.join(packages)}", SUDO)
+        install(*packages)
+        if user := os.environ.get("SUDO_USER"):
+            run("usermod", "-aG", "docker", user)
+            say(f"{user} may use Docker from the next login on, or at once in `newgrp docker`")
+        if "engine" not in probe().versions:
+            start()
+
+
+def context() -> str:
+    """The name of Docker's current context, "" for the default one."""
+    found = output("docker", "context", "show").strip()
+    return "" if found == "default" else found
+
+
+def allowed(what: str, command: str) -> None:
+    """Return if this session may change the machine: as root, unasked only in CI or without a terminal.
+
+    Raises Problem, with the command to run, where it may not.
+    """
+    if os.geteuid() != 0:
+        message = f"Docker is not ready, and only root can {what}. Run `{command}`, {WITHOUT}"
+        raise Problem(message)
+    if not os.environ.get("CI") and sys.stdin.isatty():
+        answer = input(f"Docker is not ready. May I {what}? [Y/n] ").strip().lower()
+        if answer not in {"", "y", "yes"}:
+            message = f"nothing was changed; to do it yourself: {how_to_install()}, {WITHOUT}"
+            raise Problem(message)
+    say(f"setup: going to {what}")
+
+
+def how_to_install() -> str:
+    """What to do on this machine to get a usable engine."""
+    if sys.platform == "darwin":
+        return "install Docker Desktop, OrbStack or colima (brew install colima docker docker-compose docker-buildx)"
+    if sys.platform == "win32":
+        return "install Docker Desktop and work inside WSL 2"
+    if distribution().get("ID") in PACKAGES:
+        return f"install it with `{SUDO}`"
+    return "install Docker Engine with its compose and buildx plugins from your distribution (Fedora: moby-engine)"
+
+
+def packages_here() -> tuple[str, ...]:
+    """The packages to install on this distribution; raises Problem where we know of none."""
+    here = distribution().get("ID", "")
+    if here not in PACKAGES:
+        message = f"no container engine was found: {how_to_install()}, {WITHOUT}"
+        raise Problem(message)
+    return PACKAGES[here]
+
+
+def start(patience: float = 60) -> None:
+    """Start the daemon, with systemd or without it, and wait until it answers, at most ``patience`` seconds."""
+    if Path("/run/systemd/system").is_dir():
+        run("systemctl", "start", "docker")
+    else:
+        forget_the_dead()
+        say(f"$ dockerd >>{DAEMON_LOG} &")
+        with DAEMON_LOG.open("a") as log:
+            # In a session of its own, it outlives this one and hears no Ctrl-C.
+            subprocess.Popen(
+                [shutil.which("dockerd", path=SBIN) or "dockerd"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    until = time.monotonic() + patience
+    while "engine" not in probe().versions:
+        if time.monotonic() > until:
+            message = f"the Docker daemon does not come up: read {DAEMON_LOG}, or `journalctl -u docker`"
+            raise Problem(message)
+        time.sleep(0.2)
+
+
+def forget_the_dead() -> None:
+    """Remove pid files whose process is gone, or is another program by now: the daemon would refuse to start."""
+    for pid_file, program in (("/run/docker.pid", "dockerd"), ("/run/docker/containerd/containerd.pid", "containerd")):
+        path = Path(pid_file)
+        try:
+            comm = Path(f"/proc/{int(path.read_text())}/comm").read_text().strip()
+        except (OSError, ValueError):
+            comm = ""
+        if comm != program:
+            path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    try:
+        ensure()
+    except Problem as problem:
+        sys.exit(f"error: {problem}")

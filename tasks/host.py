@@ -1,0 +1,78 @@
+"""Work in virtual environments on this machine: the house's own tests, and services without containers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nox.project
+
+from .compose import taken
+from .project import REPORTS, ROOT, constraints, pyproject
+from .run import run, say, start, stop
+from .services import SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nox import Session
+
+
+def install(session: Session, *groups: str) -> None:
+    """Install dependency groups of pyproject.toml, at the versions in poetry.lock, unless that is what is there."""
+    wanted = nox.project.dependency_groups(pyproject(), *groups)
+    locked = (ROOT / "poetry.lock").read_bytes() if (ROOT / "poetry.lock").exists() else b""
+    key = hashlib.sha256("\n".join(wanted).encode() + locked).hexdigest()
+    done = Path(session.virtualenv.location) / "installed.sha256"
+    if not done.exists() or done.read_text() != key:
+        session.install("--constraint", constraints(), *wanted)
+        done.write_text(key)
+
+
+def pytest(session: Session, part: str, pytest_args: Sequence[str]) -> int:
+    """Run the house's own tests, tests/``part``, and return pytest's exit code."""
+    report = f"--junitxml={REPORTS}/junit-{part}.xml"
+    return run(python(session), "-B", "-m", "pytest", f"tests/{part}", report, *pytest_args)
+
+
+def poetry(session: Session, *arguments: str) -> None:
+    """Run Poetry, which nobody has to install, against the package index that pip uses."""
+    session.install("--requirement", "docker/tools.txt")
+    ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    index = os.environ.get("PIP_INDEX_URL") or session.run("python", "-c", ask, silent=True)
+    session.run("poetry", *arguments, env={"POETRY_PYPI_MIRROR_URL": (index or "").strip()})
+
+
+def test(session: Session, services: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
+    """Run the services' tests in this session's environment and return pytest's exit code for each."""
+    codes = {}
+    for service in services:
+        with session.chdir(SERVICES / service):
+            report = f"--junitxml={REPORTS}/junit-{service}.xml"
+            codes[service] = run(python(session), "-B", "-m", "pytest", report, *pytest_args)
+    return codes
+
+
+def dev(session: Session, services: Sequence[str]) -> None:
+    """Run the services from source, with reload and the debugger, until Ctrl-C or until one of them ends."""
+    running = []
+    port = 5000
+    try:
+        for service in services:
+            while taken("127.0.0.1", port):
+                port += 1
+            command = (python(session), "-m", "flask", "--app", service.replace("-", "_"), "run", "--debug", f"--port={port}")
+            running.append(start(*command, cwd=str(SERVICES / service), env={"PYTHONDONTWRITEBYTECODE": "1"}))
+            say(f"{service}  http://127.0.0.1:{port}")
+            port += 1
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    finally:
+        for process in running:
+            stop(process)
+
+
+def python(session: Session) -> str:
+    """The interpreter of this session's environment."""
+    return str(Path(session.bin) / "python")

@@ -1,0 +1,123 @@
+"""Building images: one `docker buildx bake` for however many services, from the definitions that Compose has."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import compose
+from . import services as existing
+from .project import REPORTS, ROOT, env, name
+from .run import Problem, lines, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# What BuildKit says in many lines, and what it means in one.
+HINTS = (
+    (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`"),
+    (r"no space left on device", "no disk space is left for the build: `docker system df` shows what takes it"),
+    (r"Hash mismatch|hash mismatch", "a package does not have the hash that poetry.lock states: do not trust it, or run `nox -s lock`"),
+    (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED", "a certificate is not trusted: set SLIPWAY_CA in .env to the file with your CAs"),
+    (r"dns error|Temporary failure in name resolution|Could not resolve", "the package index cannot be reached: check the network, or set PIP_INDEX_URL to a mirror"),
+    (r"has no wheels? with a matching|no matching distribution|No solution found", "a dependency has no wheel for this platform"),
+)  # fmt: skip
+
+
+def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
+    """Build a flavor of the services' images, all in one go, and return the images' names.
+
+    The full log is in reports/logs; only the steps that really run are shown. Raises Problem, in one line, when it fails.
+    """
+    settings = {} if flavor == "dev" else {**compose.PRODUCTION, "SLIPWAY_FLAVOR": flavor}
+    defined = compose.model(settings)
+    say(f"$ docker buildx bake {' '.join(services)}  # {flavor}")
+    return bake({service: target(defined, service) for service in services}, flavor)
+
+
+def references() -> list[str]:
+    """Build what the images are measured against, on the same base, and return the names: that base comes first."""
+    recipes = sorted((ROOT / "template" / "references").glob("*.Dockerfile"))
+    plain = target(compose.model(), existing.names()[0])
+    targets = {
+        recipe.stem: plain | {"dockerfile": str(recipe), "target": "", "tags": [f"{name()}/reference:{recipe.stem}"]}
+        for recipe in recipes
+    }
+    return [env()["SLIPWAY_BASE"], *(bake(targets, "references") if targets else [])]
+
+
+def bake(targets: dict[str, dict[str, Any]], title: str) -> list[str]:
+    """Build bake targets and return their tags; raises Problem, in one line, when it fails."""
+    plan = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
+    (REPORTS / "logs").mkdir(parents=True, exist_ok=True)
+    log = REPORTS / "logs" / f"build-{title}.log"
+    progress = Progress()
+    began = time.monotonic()
+    code = lines("docker", "buildx", "bake", "--file=-", "--load", "--progress=plain", on_line=progress, stdin=plan)
+    log.write_text("\n".join(progress.log) + "\n", encoding="utf-8")
+    if code:
+        raise Problem(reason("\n".join(progress.log)) + f" (all of it: {log.relative_to(REPORTS.parent)})")
+    say(f"built {', '.join(targets)} in {time.monotonic() - began:.1f} s")
+    return [target["tags"][0] for target in targets.values()]
+
+
+def target(defined: dict[str, Any], service: str) -> dict[str, Any]:
+    """A service's build as bake wants it, from the one that Compose has."""
+    spec = defined["services"][service]
+    build = spec["build"]
+    secrets = [defined["secrets"][used["source"]] | {"id": used["source"]} for used in build.get("secrets", ())]
+    return {
+        "context": build["context"],
+        "dockerfile": build["dockerfile"],
+        "target": build["target"],
+        "args": {name: value for name, value in build["args"].items() if value is not None},
+        "labels": build["labels"],
+        "tags": [spec["image"]],
+        "secret": [
+            f"id={secret['id']},src={secret['file']}" if "file" in secret else f"id={secret['id']},env={secret['environment']}"
+            for secret in secrets
+            if "file" in secret or os.environ.get(secret["environment"])
+        ],
+    }
+
+
+class Progress:
+    """Takes BuildKit's plain progress line by line, keeps it, and shows the steps that are not cached."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.steps: dict[str, str] = {}
+
+    def __call__(self, line: str) -> None:
+        """Take a line."""
+        self.log.append(line)
+        if not (found := re.match(r"#(\d+) (.*)", line)):
+            return
+        number, text = found.groups()
+        if re.match(r"\[[^]]+ \d+/\d+\] ", text):
+            self.steps[number] = text
+        elif text == "CACHED":
+            self.steps.pop(number, None)
+        elif number in self.steps and re.match(r"\d+\.\d+ ", text):
+            # Its first output: this step really runs.
+            say(f"  {shorten(self.steps.pop(number))}")
+
+
+def shorten(step: str) -> str:
+    """A step's name without its mounts, on one line of a terminal."""
+    plain = re.sub(r"--mount=\S+\s*", "", step)
+    return plain if len(plain) <= 110 else plain[:109] + "…"
+
+
+def reason(log: str) -> str:
+    """Why a build failed, in one line, from BuildKit's whole log."""
+    if group := re.search(r"Group\(s\) not found: (\S+)", log):
+        return f"pyproject.toml has no dependency group {group[1]}: add it, then run `nox -s lock`"
+    for pattern, meaning in HINTS:
+        if re.search(pattern, log):
+            return meaning
+    errors = [line for line in log.splitlines() if line.startswith(("ERROR: ", "error: "))]
+    return "the build failed: " + (errors or log.splitlines() or ["BuildKit said nothing"])[-1].removeprefix("ERROR: ")

@@ -1,0 +1,73 @@
+"""The command lines of the sessions: what may stand behind ``--``."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .services import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HOUSE = ("unit", "stack")
+
+
+def parser(session: str) -> argparse.ArgumentParser:
+    """A parser whose errors name the session."""
+    return argparse.ArgumentParser(prog=f"nox -s {session} --", allow_abbrev=False)
+
+
+def flags(session: str, posargs: Sequence[str], *names: str) -> argparse.Namespace:
+    """Options of a session that takes nothing but flags."""
+    options = parser(session)
+    for name in names:
+        options.add_argument(name, action="store_true")
+    return options.parse_args(posargs)
+
+
+def services(session: str, posargs: Sequence[str], *names: str, one: bool = False) -> argparse.Namespace:
+    """Options of a session that takes flags and services: ``services`` is all of them where none is named, or just ``one``."""
+    options = parser(session)
+    options.add_argument("services", nargs=1 if one else "*", metavar="SERVICE")
+    for name in names:
+        options.add_argument(name, action="store_true")
+    args = options.parse_args(posargs)
+    args.services = choose(args.services)
+    return args
+
+
+def sizes(posargs: Sequence[str]) -> argparse.Namespace:
+    """Options of ``sizes``: ``services``, and the files to write the report to."""
+    options = parser("sizes")
+    options.add_argument("services", nargs="*", metavar="SERVICE")
+    options.add_argument("--json", type=Path, metavar="FILE")
+    options.add_argument("--markdown", type=Path, metavar="FILE")
+    args = options.parse_args(posargs)
+    args.services = choose(args.services)
+    return args
+
+
+def test(posargs: Sequence[str]) -> argparse.Namespace:
+    """Options of ``test``: ``services``, ``unit`` and ``stack`` (what to run), ``local``, and ``pytest`` (all the rest).
+
+    The words in front, up to the first that starts with a dash or looks like a path, are names; the rest is pytest's.
+    """
+    options = parser("test")
+    options.add_argument("--local", action="store_true")
+    args, rest = options.parse_known_args(posargs)
+    words = list(itertools.takewhile(lambda word: not re.search(r"^-|[./:]", word), rest))
+    args.pytest = [word for word in rest[len(words) :] if word != "--"]
+    chosen = choose(words, also=HOUSE)
+    args.services = [name for name in chosen if name not in HOUSE]
+    args.unit = not words or "unit" in words
+    args.stack = "stack" in words or not (words or args.local)
+    return args
+
+
+def needs_engine(posargs: Sequence[str]) -> bool:
+    """Whether the sessions that get these arguments use containers."""
+    return "--local" not in posargs and list(posargs[:1]) != ["unit"]

@@ -1,0 +1,107 @@
+"""What this clone is: its root, its name, and the machine facts in .env."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import ssl
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from .run import Problem
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "reports"
+ENV = ROOT / ".env"
+
+_HEAD = "# Written by `nox -s setup`. Put your own settings below the line; they win."
+_LINE = "# ------------------------------------------------------------------- yours:"
+_CA_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+    "/etc/ssl/cert.pem",  # macOS
+)
+
+
+def pyproject() -> dict[str, Any]:
+    """Read pyproject.toml; raises Problem, with the place, when it does not parse."""
+    try:
+        return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"pyproject.toml does not parse: {error}"
+        raise Problem(message) from None
+
+
+def name() -> str:
+    """The project's name, as the first part of its images' names."""
+    found = pyproject().get("project", {}).get("name", "")
+    if not re.fullmatch(r"[a-z0-9]+([._-][a-z0-9]+)*", found):
+        message = f"pyproject.toml: [project] name must be lower-case letters, digits and single dashes, not {found!r}"
+        raise Problem(message)
+    return str(found)
+
+
+def clone() -> str:
+    """The Compose project's name, different for each clone: ``<project>-<8 hex digits of the clone's path>``."""
+    return f"{name()}-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]}"
+
+
+def ca_bundle() -> str:
+    """The file with the certificate authorities that this machine trusts, private ones included; "" for none."""
+    candidates = [os.environ.get("SSL_CERT_FILE"), os.environ.get("REQUESTS_CA_BUNDLE"), *_CA_BUNDLES]
+    candidates.append(ssl.get_default_verify_paths().cafile)
+    return next((str(Path(found).resolve()) for found in candidates if found and Path(found).is_file()), "")
+
+
+def env() -> dict[str, str]:
+    """The settings that Compose will see: those of .env, under those of the environment."""
+    text = ENV.read_text(encoding="utf-8") if ENV.exists() else ""
+    pairs = re.findall(r"^\s*(?:export\s+)?(\w+)=(.*)$", text, re.MULTILINE)
+    return {key: value.strip().strip("'\"") for key, value in pairs} | dict(os.environ)
+
+
+def write_env(base: str) -> None:
+    """Write the machine facts to .env, for nox and plain Docker Compose alike; the user's own part stays as it is."""
+    facts = {
+        "COMPOSE_FILE": "docker/compose.yaml",
+        "COMPOSE_PROJECT_NAME": clone(),
+        "SLIPWAY_PROJECT": name(),
+        "SLIPWAY_UID": str(os.getuid()),
+        "SLIPWAY_GID": str(os.getgid()),
+        "SLIPWAY_BASE": base,
+        "SLIPWAY_CA": ca_bundle(),
+    }
+    old = ENV.read_text(encoding="utf-8") if ENV.exists() else f"{_LINE}\n"
+    # A .env that was there before has no line yet: then all of it is the user's.
+    yours = old.partition(f"{_LINE}\n")[2] if _LINE in old else old
+    quoted = "".join(f"{key}={_quote(value)}\n" for key, value in facts.items())
+    new = f"{_HEAD}\n{quoted}{_LINE}\n{yours}"
+    if new != old:
+        draft = ENV.with_suffix(".draft")
+        draft.write_text(new, encoding="utf-8")
+        draft.replace(ENV)
+
+
+def constraints() -> str:
+    """Write the versions in poetry.lock to a file that pip and uv take with ``--constraint``, and return its path."""
+    try:
+        packages = tomllib.loads((ROOT / "poetry.lock").read_text(encoding="utf-8"))["package"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        message = f"poetry.lock cannot be read ({error}): run `nox -s lock`"
+        raise Problem(message) from None
+    versions: dict[str, list[str]] = {}
+    for package in packages:
+        versions.setdefault(package["name"], []).append(package["version"])
+    # A package that is locked at several versions, for several Pythons, is left to the resolver.
+    lines = [f"{package}=={found[0]}\n" for package, found in versions.items() if len(found) == 1]
+    path = ROOT / ".nox" / "constraints.txt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(lines), encoding="utf-8")
+    return str(path)
+
+
+def _quote(value: str) -> str:
+    return value if re.fullmatch(r"[\w./:@-]*", value, re.ASCII) else "'" + value.replace("'", "\\'") + "'"

@@ -1,0 +1,118 @@
+"""Running commands: each is printed as it is run, so that people can copy it, and ends well or as one clear line."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# How long an interrupted command may take to put its things away, in seconds, before it is killed.
+PATIENCE = 30
+
+
+class Problem(Exception):  # noqa: N818 (what the user is told is no error of the program)
+    """Something that the user can mend: its text says in one line what is wrong and what to do."""
+
+
+def interruptible() -> None:
+    """Take SIGTERM and a closed terminal as Ctrl-C, so that clean-up in ``finally`` always happens."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, _interrupt)
+
+
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt(signal.strsignal(number))
+
+
+def say(line: str) -> None:
+    """Print a line at once, so that it stands in order with what commands print."""
+    print(line, flush=True)
+
+
+def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False, stdin: int | None = None) -> int:
+    """Run a command on this terminal and return its exit code; ``env`` adds to the environment."""
+    if not quiet:
+        settings = [f"{name}={shlex.quote(value)}" for name, value in (env or {}).items()]
+        say("$ " + " ".join([*settings, shlex.join(command)]))
+    sys.stderr.flush()
+    with start(*command, env=env, stdin=stdin) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            stop(process)
+            raise
+
+
+def start(
+    *command: str, env: Mapping[str, str] | None = None, **options: int | bool | str | None
+) -> subprocess.Popen[str]:
+    """Start a command from the root of wherever we are; a missing program is a Problem."""
+    try:
+        return subprocess.Popen(command, env={**os.environ, **(env or {})}, text=True, **options)  # type: ignore[call-overload, no-any-return]
+    except FileNotFoundError:
+        message = f"{command[0]} is not installed, or not on the PATH"
+        raise Problem(message) from None
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """End a command: as after Ctrl-C first, so that it can clean up, and for good after PATIENCE."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def output(*command: str, env: Mapping[str, str] | None = None, timeout: float | None = None) -> str:
+    """Run a command silently and return its standard output.
+
+    Raises CommandFailed when it fails, and Problem when it is not installed or takes longer than ``timeout`` seconds.
+    """
+    with start(*command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            message = f"`{shlex.join(command)}` has not answered for {timeout:g} s"
+            raise Problem(message) from None
+        except KeyboardInterrupt:
+            stop(process)
+            raise
+    if process.returncode:
+        raise CommandFailed(command, err or out)
+    return out
+
+
+class CommandFailed(Problem):
+    """A command that ended with an error; ``text`` is all that it said."""
+
+    def __init__(self, command: tuple[str, ...], text: str) -> None:
+        self.text = text.strip()
+        last = self.text.splitlines()[-1] if self.text else "it said nothing"
+        super().__init__(f"`{shlex.join(command[:4])} ...` failed: {last}")
+
+
+def lines(*command: str, on_line: Callable[[str], None], env: Mapping[str, str] | None = None, stdin: str = "") -> int:
+    """Run a command, hand over each line that it prints as it comes, and return its exit code."""
+    pipe = subprocess.PIPE
+    with start(*command, env=env, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, errors="replace") as process:
+        assert process.stdin is not None  # noqa: S101 (for the type checker: both are pipes)
+        assert process.stdout is not None  # noqa: S101
+        try:
+            with process.stdin as sink:
+                sink.write(stdin)
+            for line in process.stdout:
+                on_line(line.rstrip("\n"))
+            return process.wait()
+        except KeyboardInterrupt:
+            stop(process)
+            raise

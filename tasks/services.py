@@ -1,0 +1,45 @@
+"""What services exist: found in services/, never listed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .project import ROOT, pyproject
+from .run import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SERVICES = ROOT / "services"
+
+
+def names() -> list[str]:
+    """The names of all services, sorted.
+
+    Raises Problem when a folder lacks its compose file or its dependency group.
+    """
+    found = sorted(folder.name for folder in SERVICES.iterdir() if folder.is_dir() and not re.match(r"[._]", folder.name))
+    groups = pyproject().get("dependency-groups", {})
+    for service in found:
+        if not (SERVICES / service / "compose.yaml").is_file():
+            message = f"services/{service} has no compose.yaml: add one (services/echo has a model), or remove the folder"
+            raise Problem(message)
+        if service not in groups:
+            message = f"pyproject.toml has no dependency group {service!r} for services/{service}: add it, then `nox -s lock`"
+            raise Problem(message)
+    return found
+
+
+def choose(wanted: Sequence[str], *, also: Sequence[str] = ()) -> list[str]:
+    """Check names that a user typed; none means all services. ``also`` are further words that are allowed.
+
+    Raises Problem, listing the services, for a name that is none.
+    """
+    known = names()
+    for word in wanted:
+        if word not in known and word not in also:
+            others = f" (or {', '.join(also)})" if also else ""
+            message = f"there is no service {word!r}; the services are: {', '.join(known)}{others}"
+            raise Problem(message)
+    return list(dict.fromkeys(wanted)) or known

@@ -1,0 +1,16 @@
+# The recipe of the notes that Slipway grew from, for `nox -s sizes` to measure itself against. Corrected just enough to
+# build: an interpreter that still lives, `=` for `==` (dash has no other), `--only echo` for `--no-dev`, a virtual
+# environment because Debian's Python wants one, and Poetry pointed at whatever index pip uses.
+ARG SLIPWAY_BASE=python:3.13-slim
+FROM ${SLIPWAY_BASE}
+ARG BUILD_ENV=production
+ENV PATH=/env/bin:$PATH
+WORKDIR /dev_env/
+COPY docker/tools.txt poetry.lock pyproject.toml /dev_env/
+RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt && \
+    python3 -m venv /env && \
+    pip install -r tools.txt && \
+    export POETRY_PYPI_MIRROR_URL=$(python -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)') && \
+    poetry config virtualenvs.create false && \
+    poetry install $(test "$BUILD_ENV" = "production" && echo "--only echo") --no-interaction --no-ansi
