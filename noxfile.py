@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-if sys.version_info < (3, 11):
-    sys.exit("Python 3.11 or newer is needed on the host; this is {}.{}".format(*sys.version_info))
-
 import functools
 import json
 import os
 import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nox
@@ -167,3 +163,10 @@ def plan(session: nox.Session) -> None:
     if target := os.environ.get("GITHUB_OUTPUT"):
         with Path(target).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+@session()
+def gate(session: nox.Session) -> None:
+    """Fail unless every job of a workflow went well: -- RESULT..."""
+    if bad := sorted(set(session.posargs) - {"success", "skipped"}):
+        session.error(f"not every job went well: {', '.join(bad)}")

@@ -3,7 +3,7 @@
 import os
 
 wsgi_app = f"{os.environ['SERVICE']}:create_app()"
-bind = "0.0.0.0:8000"  # noqa: S104 (the container's own network; compose says what is published)
+bind = "0.0.0.0:8000"
 worker_class = "gthread"
 threads = 8
 preload_app = True

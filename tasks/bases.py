@@ -31,8 +31,7 @@ def ensure() -> str:
     """Make sure of the base image and return its reference: the official one, or one of ours in its place."""
     official = re.search(r"^ARG SLIPWAY_BASE=(\S+)", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
     if not official:
-        message = "docker/Dockerfile has no line `ARG SLIPWAY_BASE=...`, which names the base image"
-        raise Problem(message)
+        raise Problem("docker/Dockerfile has no line `ARG SLIPWAY_BASE=...`, which names the base image")
     return ensure_one("python", official[1])
 
 
@@ -48,7 +47,9 @@ def ensure_one(recipe: str, official: str) -> str:
         return substitute
     if reason := pull(official):
         say(f"setup: no image registry answers ({reason})")
-        say(f"setup: building {substitute} from Debian's packages, in place of {official}; this takes about half a minute")
+        say(
+            f"setup: building {substitute} from Debian's packages, in place of {official}; this takes about half a minute"
+        )
         build(recipe, substitute)
         return substitute
     return official
@@ -57,7 +58,9 @@ def ensure_one(recipe: str, official: str) -> str:
 def label(image: str) -> str | None:
     """The recipe that an image on this engine was built by, "" if by none of ours; None if there is no such image."""
     try:
-        return output("docker", "image", "inspect", "--format", f'{{{{index .Config.Labels "{RECIPE_LABEL}"}}}}', image).strip()
+        return output(
+            "docker", "image", "inspect", "--format", f'{{{{index .Config.Labels "{RECIPE_LABEL}"}}}}', image
+        ).strip()
     except CommandFailed:
         return None
 
@@ -93,8 +96,7 @@ def read(recipe: str) -> dict[str, list[str]]:
     try:
         return tomllib.loads((BASES / f"{recipe}.toml").read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
-        message = f"docker/bases/{recipe}.toml cannot be read: {error}"
-        raise Problem(message) from None
+        raise Problem(f"docker/bases/{recipe}.toml cannot be read: {error}") from None
 
 
 def release(recipe: str) -> str:
@@ -111,8 +113,9 @@ def build(recipe: str, image: str) -> None:
     """Build a base image from Debian's packages; raises Problem when it cannot."""
     if not shutil.which("mmdebstrap", path=engine.SBIN):
         if os.environ.get("SLIPWAY_SETUP") == "never" or debian.distribution().get("ID") not in engine.PACKAGES:
-            message = "no image registry answers, and there is no mmdebstrap to build a base image with: install it, or mend the network"
-            raise Problem(message)
+            raise Problem(
+                "no image registry answers, and there is no mmdebstrap to build a base image with: install it, or mend the network"
+            )
         engine.allowed("install mmdebstrap, to build a base image", "sudo apt-get install mmdebstrap")
         debian.install("mmdebstrap", "debian-archive-keyring")
     steps = read(recipe)
@@ -123,7 +126,10 @@ def build(recipe: str, image: str) -> None:
         command = ("mmdebstrap", "--quiet", "--variant=minbase", *SLIM, include, release(recipe), tar, *sources)
         say("$ " + " ".join(command))
         output(*command, env={"TMPDIR": folder})
-        labels = (f"LABEL {RECIPE_LABEL}={fingerprint(recipe)}", f'LABEL description="built from Debian packages by docker/bases/{recipe}.toml"')
+        labels = (
+            f"LABEL {RECIPE_LABEL}={fingerprint(recipe)}",
+            f'LABEL description="built from Debian packages by docker/bases/{recipe}.toml"',
+        )
         changes = [word for line in (*steps["config"], *labels) for word in ("--change", line)]
         output("docker", "import", *changes, tar, image)
 
@@ -136,5 +142,4 @@ def scratch() -> str:
     for folder in (tempfile.gettempdir(), "/var/tmp", str(Path.home())):  # noqa: S108 (only a place to make a private folder in)
         if os.access(folder, os.W_OK) and not os.statvfs(folder).f_flag & (os.ST_NOEXEC | os.ST_NODEV):
             return folder
-    message = "no folder for temporary files allows programs (noexec): set TMPDIR to one that does"
-    raise Problem(message)
+    raise Problem("no folder for temporary files allows programs (noexec): set TMPDIR to one that does")

@@ -19,7 +19,7 @@ def lint(session: Session, *, fix: bool) -> None:
         with session.chdir(SERVICES / service):
             session.run("mypy", "--config-file=../../pyproject.toml", "--cache-dir=../../.mypy_cache", ".")
     session.run("hadolint", "docker/Dockerfile")
-    session.run("shellcheck", ".ci/run")
+    session.run("shellcheck", ".ci/run", "docker/online")
     session.run("zizmor", "--offline", "--no-progress", ".github")
     session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", ".github/workflows/ci.yml")
     session.run("check-jsonschema", "--builtin-schema=vendor.dependabot", ".github/dependabot.yml")

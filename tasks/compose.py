@@ -37,7 +37,9 @@ class Container(NamedTuple):
     @property
     def ready(self) -> bool:
         """Whether those who wait for this container may go on; a job that has ended well is done, not lost."""
-        return (self.state == "running" and self.health in {"", "healthy"}) or (self.state == "exited" and not self.exit_code)
+        return (self.state == "running" and self.health in {"", "healthy"}) or (
+            self.state == "exited" and not self.exit_code
+        )
 
     @property
     def failed(self) -> bool:
@@ -47,7 +49,9 @@ class Container(NamedTuple):
 
 def containers(settings: Mapping[str, str] | None = None) -> list[Container]:
     """The stack's containers, ended ones too."""
-    found = [json.loads(line) for line in output(*COMPOSE, "ps", "--all", "--format", "json", env=settings).splitlines()]
+    found = [
+        json.loads(line) for line in output(*COMPOSE, "ps", "--all", "--format", "json", env=settings).splitlines()
+    ]
     return [
         Container(
             service=c["Service"],
@@ -75,8 +79,9 @@ def free_ports(services: Sequence[str]) -> dict[str, str]:
             variable = f"{service.upper().replace('-', '_')}_PORT"
             while chosen and (chosen in claimed or (chosen not in held and taken(port.get("host_ip", ""), chosen))):
                 if variable in env():
-                    message = f"port {wanted} is taken, and {variable} asks for it: set another one, or stop what holds it"
-                    raise Problem(message)
+                    raise Problem(
+                        f"port {wanted} is taken, and {variable} asks for it: set another one, or stop what holds it"
+                    )
                 chosen += 1
             claimed.add(chosen)
             if chosen != wanted:
@@ -100,8 +105,7 @@ def up(services: Sequence[str], settings: Mapping[str, str]) -> None:
     """Create and start the stack in the background; raises Problem when Docker cannot."""
     command = (*COMPOSE, "up", "--detach", "--no-build", "--remove-orphans", "--quiet-pull", *services)
     if run(*command, env=settings):
-        message = "the stack did not start; Docker's own words stand above"
-        raise Problem(message)
+        raise Problem("the stack did not start; Docker's own words stand above")
 
 
 def wait(settings: Mapping[str, str] | None = None, *, patience: float = 120) -> None:
@@ -119,8 +123,7 @@ def wait(settings: Mapping[str, str] | None = None, *, patience: float = 120) ->
             service = lost[0].service
             state = f"exited with {lost[0].exit_code}" if lost[0].state == "exited" else lost[0].health or lost[0].state
             run(*COMPOSE, "logs", "--no-log-prefix", "--tail", "30", service, env=settings)
-            message = f"{service} is {state}; its last lines stand above, all of them: nox -s logs -- {service}"
-            raise Problem(message)
+            raise Problem(f"{service} is {state}; its last lines stand above, all of them: nox -s logs -- {service}")
         time.sleep(0.1)
 
 
@@ -162,7 +165,12 @@ def down(*, volumes: bool = False, settings: Mapping[str, str] | None = None) ->
 
 def clean() -> None:
     """Remove everything that this clone has on the engine: containers, networks, volumes, images; found by their labels."""
-    kinds = (("container", ("--all",), ("--force", "--volumes")), ("network", (), ()), ("volume", (), ()), ("image", ("--all",), ("--force",)))
+    kinds = (
+        ("container", ("--all",), ("--force", "--volumes")),
+        ("network", (), ()),
+        ("volume", (), ()),
+        ("image", ("--all",), ("--force",)),
+    )
     for kind, every, force in kinds:
         projects = (clone(), stack()["COMPOSE_PROJECT_NAME"])
         labels = [f"slipway.clone={clone()}", *(f"com.docker.compose.project={project}" for project in projects)]

@@ -30,8 +30,7 @@ def apt(*arguments: str) -> None:
         output(*command, env={"DEBIAN_FRONTEND": "noninteractive"})
     except CommandFailed as failed:
         errors = [line for line in failed.text.splitlines() if line.startswith("E: ")]
-        message = f"apt-get {arguments[0]} failed: {(errors or [str(failed)])[0]}"
-        raise Problem(message) from None
+        raise Problem(f"apt-get {arguments[0]} failed: {(errors or [str(failed)])[0]}") from None
 
 
 def install(*packages: str) -> None:
@@ -53,7 +52,13 @@ def mirrors(release: str) -> list[tuple[str, str]]:
     targets = output("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages")
     own = here.get("VERSION_CODENAME", "")
     found = [line.split(" ") for line in targets.splitlines()]
-    return sorted({(uri, suite.replace(own, release)) for uri, suite in found if re.fullmatch(rf"{own}(-updates|-security)?", suite)})
+    return sorted(
+        {
+            (uri, suite.replace(own, release))
+            for uri, suite in found
+            if re.fullmatch(rf"{own}(-updates|-security)?", suite)
+        }
+    )
 
 
 def add_trixie() -> None:

@@ -83,28 +83,27 @@ def check(state: State) -> None:
         version = state.versions.get(part)
         if version is None:
             reason = f": {state.trouble.splitlines()[-1]}" if state.trouble and part == "engine" else ""
-            message = f"Docker's {part} cannot be used{reason}; {how_to_install()}, {WITHOUT}"
-            raise Problem(message)
+            raise Problem(f"Docker's {part} cannot be used{reason}; {how_to_install()}, {WITHOUT}")
         numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
         if numbers < least:
             wanted = ".".join(map(str, least))
-            message = f"Docker's {part} is {version}, which is too old: {wanted} or newer is needed; {how_to_install()}"
-            raise Problem(message)
+            raise Problem(
+                f"Docker's {part} is {version}, which is too old: {wanted} or newer is needed; {how_to_install()}"
+            )
 
 
 def mend(state: State) -> None:
     """Start the engine that is there, or install what is missing, or raise Problem with the way to do it."""
     if "permission denied" in state.trouble:
-        message = "you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, log in again, and retry"
-        raise Problem(message)
+        raise Problem("you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, log in again, and retry")
     elsewhere = os.environ.get("DOCKER_HOST") or (state.client and context())
     if elsewhere and "engine" not in state.versions:
-        message = f"the Docker engine at {elsewhere} does not answer: start it, or choose another (DOCKER_HOST, docker context)"
-        raise Problem(message)
+        raise Problem(
+            f"the Docker engine at {elsewhere} does not answer: start it, or choose another (DOCKER_HOST, docker context)"
+        )
     if os.environ.get("SLIPWAY_SETUP") == "never":
         missing = ", ".join(part for part in MINIMUM if part not in state.versions)
-        message = f"missing or not running: {missing}, and SLIPWAY_SETUP=never: {how_to_install()}, {WITHOUT}"
-        raise Problem(message)
+        raise Problem(f"missing or not running: {missing}, and SLIPWAY_SETUP=never: {how_to_install()}, {WITHOUT}")
     missing_plugins = {"compose", "buildx"} - set(state.versions)
     if state.client and not missing_plugins and shutil.which("dockerd", path=SBIN):
         allowed("start Docker", "sudo systemctl start docker")
@@ -132,13 +131,11 @@ def allowed(what: str, command: str) -> None:
     Raises Problem, with the command to run, where it may not.
     """
     if os.geteuid() != 0:
-        message = f"Docker is not ready, and only root can {what}. Run `{command}`, {WITHOUT}"
-        raise Problem(message)
+        raise Problem(f"Docker is not ready, and only root can {what}. Run `{command}`, {WITHOUT}")
     if not os.environ.get("CI") and sys.stdin.isatty():
         answer = input(f"Docker is not ready. May I {what}? [Y/n] ").strip().lower()
         if answer not in {"", "y", "yes"}:
-            message = f"nothing was changed; to do it yourself: {how_to_install()}, {WITHOUT}"
-            raise Problem(message)
+            raise Problem(f"nothing was changed; to do it yourself: {how_to_install()}, {WITHOUT}")
     say(f"setup: going to {what}")
 
 
@@ -157,8 +154,7 @@ def packages_here() -> tuple[str, ...]:
     """The packages to install on this distribution; raises Problem where we know of none."""
     here = distribution().get("ID", "")
     if here not in PACKAGES:
-        message = f"no container engine was found: {how_to_install()}, {WITHOUT}"
-        raise Problem(message)
+        raise Problem(f"no container engine was found: {how_to_install()}, {WITHOUT}")
     return PACKAGES[here]
 
 
@@ -181,8 +177,7 @@ def start(patience: float = 60) -> None:
     until = time.monotonic() + patience
     while "engine" not in probe().versions:
         if time.monotonic() > until:
-            message = f"the Docker daemon does not come up: read {DAEMON_LOG}, or `journalctl -u docker`"
-            raise Problem(message)
+            raise Problem(f"the Docker daemon does not come up: read {DAEMON_LOG}, or `journalctl -u docker`")
         time.sleep(0.2)
 
 

@@ -63,7 +63,16 @@ def dev(session: Session, services: Sequence[str]) -> None:
         for service in services:
             while taken("127.0.0.1", port):
                 port += 1
-            command = (python(session), "-m", "flask", "--app", service.replace("-", "_"), "run", "--debug", f"--port={port}")
+            command = (
+                python(session),
+                "-m",
+                "flask",
+                "--app",
+                service.replace("-", "_"),
+                "run",
+                "--debug",
+                f"--port={port}",
+            )
             running.append(start(*command, cwd=str(SERVICES / service), env={"PYTHONDONTWRITEBYTECODE": "1"}))
             say(f"{service}  http://127.0.0.1:{port}")
             port += 1

@@ -77,7 +77,9 @@ def target(defined: dict[str, Any], service: str) -> dict[str, Any]:
         "labels": build["labels"],
         "tags": [spec["image"]],
         "secret": [
-            f"id={secret['id']},src={secret['file']}" if "file" in secret else f"id={secret['id']},env={secret['environment']}"
+            f"id={secret['id']},src={secret['file']}"
+            if "file" in secret
+            else f"id={secret['id']},env={secret['environment']}"
             for secret in secrets
             if "file" in secret or os.environ.get(secret["environment"])
         ],

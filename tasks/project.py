@@ -31,16 +31,16 @@ def pyproject() -> dict[str, Any]:
     try:
         return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = f"pyproject.toml does not parse: {error}"
-        raise Problem(message) from None
+        raise Problem(f"pyproject.toml does not parse: {error}") from None
 
 
 def name() -> str:
     """The project's name, as the first part of its images' names."""
     found = pyproject().get("project", {}).get("name", "")
     if not re.fullmatch(r"[a-z0-9]+([._-][a-z0-9]+)*", found):
-        message = f"pyproject.toml: [project] name must be lower-case letters, digits and single dashes, not {found!r}"
-        raise Problem(message)
+        raise Problem(
+            f"pyproject.toml: [project] name must be lower-case letters, digits and single dashes, not {found!r}"
+        )
     return str(found)
 
 
@@ -90,8 +90,7 @@ def constraints() -> str:
     try:
         packages = tomllib.loads((ROOT / "poetry.lock").read_text(encoding="utf-8"))["package"]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-        message = f"poetry.lock cannot be read ({error}): run `nox -s lock`"
-        raise Problem(message) from None
+        raise Problem(f"poetry.lock cannot be read ({error}): run `nox -s lock`") from None
     versions: dict[str, list[str]] = {}
     for package in packages:
         versions.setdefault(package["name"], []).append(package["version"])

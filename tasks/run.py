@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,15 +50,12 @@ def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False
             raise
 
 
-def start(
-    *command: str, env: Mapping[str, str] | None = None, **options: int | bool | str | None
-) -> subprocess.Popen[str]:
-    """Start a command from the root of wherever we are; a missing program is a Problem."""
+def start(*command: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+    """Start a command, with Popen's ``options``; ``env`` adds to the environment. A missing program is a Problem."""
     try:
-        return subprocess.Popen(command, env={**os.environ, **(env or {})}, text=True, **options)  # type: ignore[call-overload, no-any-return]
+        return subprocess.Popen(command, env={**os.environ, **(env or {})}, text=True, **options)
     except FileNotFoundError:
-        message = f"{command[0]} is not installed, or not on the PATH"
-        raise Problem(message) from None
+        raise Problem(f"{command[0]} is not installed, or not on the PATH") from None
 
 
 def stop(process: subprocess.Popen[str]) -> None:
@@ -82,8 +79,7 @@ def output(*command: str, env: Mapping[str, str] | None = None, timeout: float |
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
-            message = f"`{shlex.join(command)}` has not answered for {timeout:g} s"
-            raise Problem(message) from None
+            raise Problem(f"`{shlex.join(command)}` has not answered for {timeout:g} s") from None
         except KeyboardInterrupt:
             stop(process)
             raise

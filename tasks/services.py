@@ -19,15 +19,19 @@ def names() -> list[str]:
 
     Raises Problem when a folder lacks its compose file or its dependency group.
     """
-    found = sorted(folder.name for folder in SERVICES.iterdir() if folder.is_dir() and not re.match(r"[._]", folder.name))
+    found = sorted(
+        folder.name for folder in SERVICES.iterdir() if folder.is_dir() and not re.match(r"[._]", folder.name)
+    )
     groups = pyproject().get("dependency-groups", {})
     for service in found:
         if not (SERVICES / service / "compose.yaml").is_file():
-            message = f"services/{service} has no compose.yaml: add one (services/echo has a model), or remove the folder"
-            raise Problem(message)
+            raise Problem(
+                f"services/{service} has no compose.yaml: add one (services/echo has a model), or remove the folder"
+            )
         if service not in groups:
-            message = f"pyproject.toml has no dependency group {service!r} for services/{service}: add it, then `nox -s lock`"
-            raise Problem(message)
+            raise Problem(
+                f"pyproject.toml has no dependency group {service!r} for services/{service}: add it, then `nox -s lock`"
+            )
     return found
 
 
@@ -40,6 +44,5 @@ def choose(wanted: Sequence[str], *, also: Sequence[str] = ()) -> list[str]:
     for word in wanted:
         if word not in known and word not in also:
             others = f" (or {', '.join(also)})" if also else ""
-            message = f"there is no service {word!r}; the services are: {', '.join(known)}{others}"
-            raise Problem(message)
+            raise Problem(f"there is no service {word!r}; the services are: {', '.join(known)}{others}")
     return list(dict.fromkeys(wanted)) or known

@@ -9,13 +9,13 @@ import subprocess
 import tarfile
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .run import Problem, output, say, start
+from .run import Problem, output, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 MEGABYTE = 1_000_000
 CHUNK = 1 << 20
@@ -100,22 +100,19 @@ def weigh(names: Sequence[str]) -> list[Image]:
     """Weigh images that are on the engine, one pass over all their layers; raises Problem for one that is not."""
     layers: dict[str, Layer] = {}
     manifest: list[dict[str, Any]] = []
-    with start("docker", "image", "save", *names, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=False) as process:
-        assert process.stdout is not None  # noqa: S101 (for the type checker: both are pipes)
-        assert process.stderr is not None  # noqa: S101
-        try:
-            with tarfile.open(fileobj=process.stdout, mode="r|") as saved:  # type: ignore[call-overload]
-                for member in saved:
-                    content = saved.extractfile(member)
-                    if content and member.name == "manifest.json":
-                        manifest = json.load(content)
-                    elif content and member.name.startswith("blobs/"):
-                        if layer := weigh_layer(content):
-                            layers[member.name] = layer
-        except tarfile.ReadError:
-            said = process.stderr.read()
-            message = f"{str(said, errors='replace').strip().removeprefix('Error response from daemon: ')}: run `nox -s build`"
-            raise Problem(message) from None
+    for name in names:
+        if not output("docker", "image", "ls", "--quiet", name).strip():
+            raise Problem(f"there is no image {name}: build it first (nox -s build)")
+    with (
+        subprocess.Popen(["docker", "image", "save", *names], stdout=subprocess.PIPE) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as saved,
+    ):
+        for member in saved:
+            content = saved.extractfile(member)
+            if content and member.name == "manifest.json":
+                manifest = json.load(content)
+            elif content and member.name.startswith("blobs/") and (layer := weigh_layer(content)):
+                layers[member.name] = layer
     by_tag = {tag: entry["Layers"] for entry in manifest for tag in entry["RepoTags"] or ()}
     images = []
     for name in names:
@@ -123,7 +120,7 @@ def weigh(names: Sequence[str]) -> list[Image]:
         images.append(Image(name, project_service.rpartition("/")[2], flavor, [layers[path] for path in by_tag[name]]))
     for image in images:
         for layer in image.layers:
-            layer.shared_with = [other.image for other in images if layer in other.layers and len(images) > 1]
+            layer.shared_with = [other.image for other in images if other is not image and layer in other.layers]
     return images
 
 
@@ -199,7 +196,9 @@ def ratios(images: Sequence[Image], references: Sequence[Image]) -> list[str]:
             raw, zipped = image.raw_bytes / other.raw_bytes, image.gzip_bytes / other.gzip_bytes
             text.append(f"  {other.image}: {image.image} is {raw:.2f} x raw, {zipped:.2f} x gzip")
         for name, claim in CLAIMS.items():
-            text.append(f"  {name} ({claim} MB claimed): {image.image} is {image.raw_bytes / MEGABYTE / claim:.2f} x raw")
+            text.append(
+                f"  {name} ({claim} MB claimed): {image.image} is {image.raw_bytes / MEGABYTE / claim:.2f} x raw"
+            )
     return text
 
 

@@ -41,8 +41,7 @@ def check(codes: dict[str, int], *, filtered: bool) -> None:
     fine = {0, NO_TESTS_RAN} if filtered and 0 in codes.values() else {0}
     if failed := [part for part, code in codes.items() if code not in fine]:
         empty = all(codes[part] == NO_TESTS_RAN for part in failed)
-        message = f"{'no test ran' if empty else 'tests failed'}: {', '.join(failed)}"
-        raise Problem(message)
+        raise Problem(f"{'no test ran' if empty else 'tests failed'}: {', '.join(failed)}")
 
 
 def command(service: str, pytest_args: Sequence[str]) -> list[str]:

@@ -39,7 +39,7 @@ def test_it_echoes(echo: httpx.Client) -> None:
 
 @pytest.mark.parametrize("size", [LIMIT, LIMIT + 1, 20 * LIMIT])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_the_limit_on_bodies(echo: httpx.Client, size: int, chunked: bool) -> None:  # noqa: FBT001
+def test_the_limit_on_bodies(echo: httpx.Client, size: int, chunked: bool) -> None:
     def chunks() -> Iterator[bytes]:
         for start in range(0, size, 65536):
             yield b"x" * min(65536, size - start)

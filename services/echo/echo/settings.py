@@ -27,6 +27,5 @@ class Settings:
         """
         value = environment.get("ECHO_MAX_BODY_BYTES") or str(cls.max_body_bytes)
         if not (value.isascii() and value.isdigit()):
-            message = f"ECHO_MAX_BODY_BYTES must be a whole number of bytes, not {value!r}"
-            raise ValueError(message)
+            raise ValueError(f"ECHO_MAX_BODY_BYTES must be a whole number of bytes, not {value!r}")
         return cls(max_body_bytes=int(value))

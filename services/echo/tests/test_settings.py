@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from echo import create_app
 from echo.settings import Settings
 
