@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if sys.version_info < (3, 11):  # noqa: UP036 (this line is for those who have an older one)
+    sys.exit("Python 3.11 or newer is needed on the host, and this is {}.{}".format(*sys.version_info))
+
 import functools
 import json
 import os
 import shutil
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nox

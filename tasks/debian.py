@@ -35,9 +35,10 @@ def apt(*arguments: str) -> None:
 
 def install(*packages: str) -> None:
     """Install packages, on Debian 12 the engine's from Debian 13; raises Problem when apt cannot."""
-    if distribution().get("VERSION_CODENAME") == "bookworm" and set(FROM_TRIXIE) & set(packages):
-        add_trixie()
     apt("update")
+    if distribution().get("VERSION_CODENAME") == "bookworm" and set(FROM_TRIXIE) & set(packages):
+        add_trixie()  # this asks apt for its sources, which it only knows after an update
+        apt("update")
     apt("install", "--no-install-recommends", *packages)
 
 

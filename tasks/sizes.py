@@ -8,7 +8,7 @@ import re
 import subprocess
 import tarfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any
 
 from .run import Problem, output, say
@@ -113,15 +113,19 @@ def weigh(names: Sequence[str]) -> list[Image]:
                 manifest = json.load(content)
             elif content and member.name.startswith("blobs/") and (layer := weigh_layer(content)):
                 layers[member.name] = layer
-    by_tag = {tag: entry["Layers"] for entry in manifest for tag in entry["RepoTags"] or ()}
-    images = []
-    for name in names:
-        project_service, _, flavor = name.rpartition(":")
-        images.append(Image(name, project_service.rpartition("/")[2], flavor, [layers[path] for path in by_tag[name]]))
-    for image in images:
-        for layer in image.layers:
-            layer.shared_with = [other.image for other in images if other is not image and layer in other.layers]
-    return images
+    paths = {tag: entry["Layers"] for entry in manifest for tag in entry["RepoTags"] or ()}
+    return [
+        Image(
+            image=name,
+            service=name.rpartition(":")[0].rpartition("/")[2],
+            flavor=name.rpartition(":")[2],
+            layers=[
+                replace(layers[path], shared_with=[other for other in names if other != name and path in paths[other]])
+                for path in paths[name]
+            ],
+        )
+        for name in names
+    ]
 
 
 def weigh_layer(blob: IO[bytes]) -> Layer | None:

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tasks import bases, images, sizes
+from tasks.run import Problem
+
+from .conftest import write_tool
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        ("#9 pyproject.toml changed significantly since poetry.lock was last generated.", "nox -s lock"),
+        ("#9 Group(s) not found: journal (via --only)", "no dependency group journal"),
+        ("write /var/lib/x: no space left on device", "no disk space"),
+        ("#4 dns error: failed to lookup address information", "package index cannot be reached"),
+        ("#4 ok\nERROR: failed to solve: something new", "the build failed: failed to solve: something new"),
+        ("", "BuildKit said nothing"),
+    ],
+)
+def test_a_failed_build_has_one_reason(log: str, told: str) -> None:
+    reason = images.reason(log)
+    assert told in reason
+    assert "\n" not in reason
+
+
+def test_progress_shows_only_what_really_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = images.Progress()
+    for line in (
+        "#1 [internal] load build definition from Dockerfile",
+        "#1 0.1 reading",
+        "#2 [echo deps 1/1] RUN --mount=type=secret,id=ca uv pip install",
+        "#3 [echo tools 1/2] COPY docker/tools.txt /",
+        "#3 CACHED",
+        "#2 0.2 Resolved 9 packages",
+        "#2 0.3 Installed 9 packages",
+    ):
+        progress(line)
+    assert capsys.readouterr().out == "  [echo deps 1/1] RUN uv pip install\n"
+    assert len(progress.log) == 7
+
+
+def test_bake_gets_the_build_that_compose_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    defined = {
+        "services": {
+            "echo": {
+                "image": "ours/echo:dev",
+                "build": {
+                    "context": "/clone",
+                    "dockerfile": "docker/Dockerfile",
+                    "target": "dev",
+                    "args": {"SERVICE": "echo", "HTTP_PROXY": None},
+                    "labels": {"slipway.clone": "ours-1"},
+                    "secrets": [{"source": "ca"}, {"source": "index"}],
+                },
+            }
+        },
+        "secrets": {"ca": {"file": "/ca.crt"}, "index": {"environment": "PIP_INDEX_URL"}},
+    }
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    target = images.target(defined, "echo")
+    assert target["args"] == {"SERVICE": "echo"}
+    assert target["tags"] == ["ours/echo:dev"]
+    assert target["secret"] == ["id=ca,src=/ca.crt"]
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror/simple")
+    assert images.target(defined, "echo")["secret"][1] == "id=index,env=PIP_INDEX_URL"
+
+
+FILES = {
+    "usr/bin/python3.13": 7000,
+    "usr/lib/x86_64-linux-gnu/libssl.so.3": 900,
+    "usr/lib/python3.13/json/decoder.py": 300,
+    "usr/lib/python3.13/lib-dynload/_ssl.so": 200,
+    "venv/lib/python3.13/site-packages/flask/app.py": 400,
+    "venv/bin/activate": 10,
+    "app/echo/views.py": 50,
+    "etc/passwd": 5,
+}
+EXPECTED = {
+    "interpreter": 7000,
+    "shared libraries": 900,
+    "standard library": 500,
+    "flask": 400,
+    "dependencies": 10,
+    "service": 50,
+    "operating system": 5,
+}
+
+
+def layer() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, size in FILES.items():
+            info = tarfile.TarInfo(name)
+            info.size = size
+            tar.addfile(info, io.BytesIO(bytes(size)))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_layer_is_weighed_unpacked_however_the_engine_keeps_it(packed: bool) -> None:
+    plain = layer()
+    weighed = sizes.weigh_layer(io.BytesIO(gzip.compress(plain) if packed else plain))
+    assert weighed
+    assert weighed.digest == f"sha256:{hashlib.sha256(plain).hexdigest()}"
+    assert weighed.raw_bytes == len(plain)
+    assert abs(weighed.gzip_bytes - len(gzip.compress(plain, 6))) < 50
+    assert weighed.groups == EXPECTED
+
+
+def test_images_are_weighed_from_what_docker_saves(no_docker: Path, tmp_path: Path) -> None:
+    """Two images share a layer; a third one is not there."""
+    saved = tmp_path / "saved.tar"
+    blobs = {"blobs/sha256/aa": layer(), "blobs/sha256/bb": layer() + bytes(10240), "blobs/sha256/cc": b'{"config": 1}'}
+    manifest = [
+        {"RepoTags": ["ours/a:prod"], "Layers": ["blobs/sha256/aa"]},
+        {"RepoTags": ["ours/b:prod"], "Layers": ["blobs/sha256/aa", "blobs/sha256/bb"]},
+    ]
+    with tarfile.open(saved, "w") as tar:
+        for name, data in {**blobs, "manifest.json": json.dumps(manifest).encode()}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    here = 'case "$4" in ours/c:*) ;; *) echo 1234 ;; esac'
+    write_tool(no_docker / "docker", f'case "$2" in save) cat {saved} ;; ls) {here} ;; esac')
+    first, second = sizes.weigh(["ours/a:prod", "ours/b:prod"])
+    assert (first.service, first.flavor) == ("a", "prod")
+    assert first.raw_bytes == len(layer())
+    assert second.raw_bytes == 2 * len(layer()) + 10240
+    assert first.layers[0].shared_with == ["ours/b:prod"]
+    assert second.layers[1].shared_with == []
+    assert second.as_json()["groups"]["interpreter"] == 14000
+    assert "ours/b:prod: ours/a:prod is 0.4" in sizes.table([first], [second])
+    with pytest.raises(Problem, match="there is no image ours/c:prod: build it first"):
+        sizes.weigh(["ours/a:prod", "ours/c:prod"])
+
+
+def test_every_recipe_can_be_read() -> None:
+    recipes = [path.stem for path in bases.BASES.glob("*.toml")]
+    assert "python" in recipes
+    for recipe in recipes:
+        assert set(bases.read(recipe)) >= {"suite", "packages", "config"}
+    with pytest.raises(Problem, match=r"docker/bases/none\.toml cannot be read"):
+        bases.read("none")
+
+
+def test_temporary_files_go_where_programs_may_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """mmdebstrap fails in a /tmp that is mounted noexec."""
+    barred = {str(tmp_path)}
+
+    class Flags:
+        def __init__(self, folder: str) -> None:
+            self.f_flag = os.ST_NOEXEC if folder in barred else 0
+
+    monkeypatch.setattr(os, "statvfs", Flags)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    chosen = bases.scratch()
+    assert chosen != str(tmp_path)
+    barred |= {chosen, str(Path.home())}
+    with pytest.raises(Problem, match="set TMPDIR"):
+        bases.scratch()
