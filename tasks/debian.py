@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from functools import cache
 from pathlib import Path
 
 from .run import CommandFailed, Problem, output, say
@@ -35,11 +36,16 @@ def apt(*arguments: str) -> None:
 
 def install(*packages: str) -> None:
     """Install packages, on Debian 12 the engine's from Debian 13; raises Problem when apt cannot."""
-    apt("update")
     if distribution().get("VERSION_CODENAME") == "bookworm" and set(FROM_TRIXIE) & set(packages):
-        add_trixie()  # this asks apt for its sources, which it only knows after an update
-        apt("update")
+        add_trixie()
+    update()
     apt("install", "--no-install-recommends", *packages)
+
+
+@cache
+def update() -> None:
+    """Fetch apt's package lists, once in the life of this process."""
+    apt("update")
 
 
 def mirrors(release: str) -> list[tuple[str, str]]:
@@ -50,7 +56,9 @@ def mirrors(release: str) -> list[tuple[str, str]]:
     here = distribution()
     if here.get("ID") != "debian":
         return []
-    targets = output("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages")
+    targets = output(
+        "apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"
+    )
     own = here.get("VERSION_CODENAME", "")
     found = [line.split(" ") for line in targets.splitlines()]
     return sorted(
