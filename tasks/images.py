@@ -50,7 +50,7 @@ def references() -> list[str]:
 
 
 def bake(targets: dict[str, dict[str, Any]], title: str) -> list[str]:
-    """Build bake targets and return their tags; raises Problem, in one line, when it fails."""
+    """Build bake targets and return the last, public, tag of each; raises Problem, in one line, when it fails."""
     plan = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
     (REPORTS / "logs").mkdir(parents=True, exist_ok=True)
     log = REPORTS / "logs" / f"build-{title}.log"
@@ -61,7 +61,7 @@ def bake(targets: dict[str, dict[str, Any]], title: str) -> list[str]:
     if code:
         raise Problem(reason("\n".join(progress.log)) + f" (all of it: {log.relative_to(REPORTS.parent)})")
     say(f"built {', '.join(targets)} in {time.monotonic() - began:.1f} s")
-    return [target["tags"][0] for target in targets.values()]
+    return [target["tags"][-1] for target in targets.values()]
 
 
 def target(defined: dict[str, Any], service: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def target(defined: dict[str, Any], service: str) -> dict[str, Any]:
         "target": build["target"],
         "args": {name: value for name, value in build["args"].items() if value is not None},
         "labels": build["labels"],
-        "tags": [spec["image"]],
+        "tags": [spec["image"], *build.get("tags", ())],
         "secret": [
             f"id={secret['id']},src={secret['file']}"
             if "file" in secret

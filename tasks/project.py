@@ -68,6 +68,7 @@ def write_env(base: str) -> None:
     facts = {
         "COMPOSE_FILE": "docker/compose.yaml",
         "COMPOSE_PROJECT_NAME": clone(),
+        "SLIPWAY_CLONE": clone(),
         "SLIPWAY_PROJECT": name(),
         "SLIPWAY_UID": str(os.getuid()),
         "SLIPWAY_GID": str(os.getgid()),

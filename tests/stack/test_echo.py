@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tasks.project import name
+from tasks.project import clone
 from tasks.run import output
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_docker.plugin import Services
 
-IMAGE = f"{name()}/echo:prod"
+IMAGE = f"{clone()}/echo:prod"
 LIMIT = 1024 * 1024
 
 

@@ -54,8 +54,9 @@ def test_bake_gets_the_build_that_compose_has(monkeypatch: pytest.MonkeyPatch) -
     defined = {
         "services": {
             "echo": {
-                "image": "ours/echo:dev",
+                "image": "ours-1/echo:dev",
                 "build": {
+                    "tags": ["ours/echo:dev"],
                     "context": "/clone",
                     "dockerfile": "docker/Dockerfile",
                     "target": "dev",
@@ -70,7 +71,7 @@ def test_bake_gets_the_build_that_compose_has(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("PIP_INDEX_URL", raising=False)
     target = images.target(defined, "echo")
     assert target["args"] == {"SERVICE": "echo"}
-    assert target["tags"] == ["ours/echo:dev"]
+    assert target["tags"] == ["ours-1/echo:dev", "ours/echo:dev"]
     assert target["secret"] == ["id=ca,src=/ca.crt"]
     monkeypatch.setenv("PIP_INDEX_URL", "https://mirror/simple")
     assert images.target(defined, "echo")["secret"][1] == "id=index,env=PIP_INDEX_URL"
