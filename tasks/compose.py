@@ -158,9 +158,10 @@ def follow(*services: str) -> None:
             stop(logs)
 
 
-def down(*, volumes: bool = False, settings: Mapping[str, str] | None = None) -> None:
+def down(*, volumes: bool = False, quiet: bool = False, settings: Mapping[str, str] | None = None) -> None:
     """Stop the stack and remove its containers and networks, with ``volumes`` its data too."""
-    run(*COMPOSE, "down", "--remove-orphans", *(["--volumes"] if volumes else []), env=settings)
+    every = ["--volumes"] if volumes else []
+    (output if quiet else run)(*COMPOSE, "down", "--remove-orphans", *every, env=settings)
 
 
 def clean() -> None:

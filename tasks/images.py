@@ -121,5 +121,8 @@ def reason(log: str) -> str:
     for pattern, meaning in HINTS:
         if re.search(pattern, log):
             return meaning
-    errors = [line for line in log.splitlines() if line.startswith(("ERROR: ", "error: "))]
-    return "the build failed: " + (errors or log.splitlines() or ["BuildKit said nothing"])[-1].removeprefix("ERROR: ")
+    if step := re.search(r"^------\n > (\[.+?\]) .*?\n(.*?)^------$", log, re.MULTILINE | re.DOTALL):
+        said = re.sub(r"^\d+\.\d+ ", "", (step[2].splitlines() or ["it said nothing"])[-1])
+        return f"the build failed in {step[1]}: {said}"
+    errors = re.findall(r"^(?:ERROR|error): (.*)", log, re.MULTILINE)
+    return f"the build failed: {(errors or log.splitlines() or ['BuildKit said nothing'])[-1]}"

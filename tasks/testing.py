@@ -7,7 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from .compose import COMPOSE
+from .compose import COMPOSE, containers, down
 from .project import REPORTS
 from .run import Problem, lines, run, say
 
@@ -23,14 +23,19 @@ def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[s
     One service has the terminal for itself. Of several, the output of each comes in one piece, when it has ended.
     """
     REPORTS.mkdir(exist_ok=True)
-    if len(services) == 1:
-        return {services[0]: run(*command(services[0], pytest_args))}
-    codes = {}
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for service, code, text in pool.map(lambda service: (service, *apart(service, pytest_args)), services):
-            say(f"--- {service}\n{text}")
-            codes[service] = code
-    return codes
+    try:
+        if len(services) == 1:
+            return {services[0]: run(*command(services[0], pytest_args))}
+        codes = {}
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            for service, code, text in pool.map(lambda service: (service, *apart(service, pytest_args)), services):
+                say(f"--- {service}\n{text}")
+                codes[service] = code
+        return codes
+    finally:
+        # The tests ran in the stack's own network, which is nobody's any more unless the stack is up.
+        if not containers():
+            down(quiet=True)
 
 
 def check(codes: dict[str, int], *, filtered: bool) -> None:

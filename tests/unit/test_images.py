@@ -25,6 +25,10 @@ from .conftest import write_tool
         ("write /var/lib/x: no space left on device", "no disk space"),
         ("#4 dns error: failed to lookup address information", "package index cannot be reached"),
         ("#4 ok\nERROR: failed to solve: something new", "the build failed: failed to solve: something new"),
+        (
+            "#4 x\n------\n > [echo deps 1/1] RUN uv:\n0.1 hm\n0.2 it broke\n------\nDockerfile:3\nERROR: failed to solve: process",
+            "the build failed in [echo deps 1/1]: it broke",
+        ),
         ("", "BuildKit said nothing"),
     ],
 )
