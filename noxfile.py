@@ -15,6 +15,7 @@ import functools
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import nox
@@ -81,21 +82,19 @@ def dev(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """Run all tests: -- [SERVICE... | unit | stack] [--local] [pytest's arguments]"""
     args = options.test(session.posargs)
-    codes = {}
-    if args.unit:
-        host.install(session, "host")
-        codes["unit"] = host.pytest(session, "unit", args.pytest)
+    codes: dict[str, int] = {}
     if args.services and args.local:
         host.install(session, "tests", *args.services)
         codes |= host.test(session, args.services, args.pytest)
     elif args.services:
         images.build(args.services)
         codes |= testing.in_containers(args.services, args.pytest)
-    if args.stack:
+    for part in args.house:
         host.install(session, "host")
-        images.build(services.names(), "prod")
-        with compose.stack_gone_afterwards():
-            codes["stack"] = host.pytest(session, "stack", args.pytest)
+        if part == "stack":
+            images.build(services.names(), "prod")
+        with compose.stack_gone_afterwards() if part == "stack" else nullcontext():
+            codes[part] = host.pytest(session, part, args.pytest)
     testing.check(codes, filtered=bool(args.pytest))
 
 
@@ -160,9 +159,9 @@ def clean(session: nox.Session) -> None:
 
 @session()
 def plan(session: nox.Session) -> None:
-    """Tell GitHub Actions which services there are, for its matrix."""
+    """Tell GitHub Actions what there is to test, for its matrix."""
     options.flags("plan", session.posargs)
-    line = f"services={json.dumps(services.names())}"
+    line = f"parts={json.dumps([*services.names(), *options.house()])}"
     say(line)
     if target := os.environ.get("GITHUB_OUTPUT"):
         with Path(target).open("a", encoding="utf-8") as file:

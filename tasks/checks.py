@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import host
 from .services import SERVICES, names
 
 if TYPE_CHECKING:
@@ -26,3 +27,4 @@ def lint(session: Session, *, fix: bool) -> None:
     compose_files = ["docker/compose.yaml", "docker/compose.prod.yaml", "docker/service.yaml"]
     compose_files += [f"services/{service}/compose.yaml" for service in names()]
     session.run("check-jsonschema", "--builtin-schema=vendor.compose-spec", *compose_files)
+    host.poetry(session, "check", "--lock")

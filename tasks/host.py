@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import nox.project
 
 from .compose import taken
+from .options import HOUSE
 from .project import REPORTS, ROOT, constraints, pyproject
 from .run import run, say, start, stop
 from .services import SERVICES
@@ -32,14 +33,14 @@ def install(session: Session, *groups: str) -> None:
 
 
 def pytest(session: Session, part: str, pytest_args: Sequence[str]) -> int:
-    """Run the house's own tests, tests/``part``, and return pytest's exit code."""
+    """Run one part of the house's own tests and return pytest's exit code."""
     report = f"--junitxml={REPORTS}/junit-{part}.xml"
-    return run(python(session), "-B", "-m", "pytest", f"tests/{part}", report, *pytest_args)
+    return run(python(session), "-B", "-m", "pytest", HOUSE[part], report, *pytest_args)
 
 
 def poetry(session: Session, *arguments: str) -> None:
     """Run Poetry, which nobody has to install, against the package index that pip uses."""
-    session.install("--requirement", "docker/tools.txt")
+    session.install("--quiet", "--requirement", "docker/tools.txt")
     ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     index = os.environ.get("PIP_INDEX_URL") or session.run("python", "-c", ask, silent=True)
     session.run("poetry", *arguments, env={"POETRY_PYPI_MIRROR_URL": (index or "").strip()})

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HINTS = (
     (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`"),
     (r"no space left on device", "no disk space is left for the build: `docker system df` shows what takes it"),
-    (r"Hash mismatch|hash mismatch", "a package does not have the hash that poetry.lock states: do not trust it, or run `nox -s lock`"),
+    (r"hash mismatch", "a package does not have the hash that poetry.lock states: do not trust it, or run `nox -s lock`"),
     (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED", "a certificate is not trusted: set SLIPWAY_CA in .env to the file with your CAs"),
     (r"dns error|Temporary failure in name resolution|Could not resolve", "the package index cannot be reached: check the network, or set PIP_INDEX_URL to a mirror"),
     (r"has no wheels? with a matching|no matching distribution|No solution found", "a dependency has no wheel for this platform"),
@@ -119,10 +119,11 @@ def reason(log: str) -> str:
     if group := re.search(r"Group\(s\) not found: (\S+)", log):
         return f"pyproject.toml has no dependency group {group[1]}: add it, then run `nox -s lock`"
     for pattern, meaning in HINTS:
-        if re.search(pattern, log):
+        if re.search(pattern, log, re.IGNORECASE):
             return meaning
-    if step := re.search(r"^------\n > (\[.+?\]) .*?\n(.*?)^------$", log, re.MULTILINE | re.DOTALL):
-        said = re.sub(r"^\d+\.\d+ ", "", (step[2].splitlines() or ["it said nothing"])[-1])
+    step = re.search(r"^------\n > (\[.+?\]) .*?\n(.*?)^------$", log, re.MULTILINE | re.DOTALL)
+    if step and step[2]:
+        said = re.sub(r"^\d+\.\d+ ", "", step[2].splitlines()[-1])
         return f"the build failed in {step[1]}: {said}"
     errors = re.findall(r"^(?:ERROR|error): (.*)", log, re.MULTILINE)
-    return f"the build failed: {(errors or log.splitlines() or ['BuildKit said nothing'])[-1]}"
+    return f"the build failed: {(errors or log.splitlines() or ['BuildKit said nothing'])[-1].rpartition('did not complete successfully: ')[2]}"

@@ -8,12 +8,19 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .project import ROOT
 from .services import choose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HOUSE = ("unit", "stack")
+# The tests that belong to no service: of tasks/, of the production stack, and, where it still is there, of the template.
+HOUSE = {"unit": "tests/unit", "stack": "tests/stack", "template": "template/tests"}
+
+
+def house() -> list[str]:
+    """The parts of HOUSE that this clone has."""
+    return [part for part, folder in HOUSE.items() if (ROOT / folder).is_dir()]
 
 
 def parser(session: str) -> argparse.ArgumentParser:
@@ -52,7 +59,7 @@ def sizes(posargs: Sequence[str]) -> argparse.Namespace:
 
 
 def test(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``test``: ``services``, ``unit`` and ``stack`` (what to run), ``local``, and ``pytest`` (all the rest).
+    """Options of ``test``: ``services`` and ``house`` (what to run), ``local``, and ``pytest`` (all the rest).
 
     The words in front, up to the first that starts with a dash or looks like a path, are names; the rest is pytest's.
     """
@@ -61,10 +68,9 @@ def test(posargs: Sequence[str]) -> argparse.Namespace:
     args, rest = options.parse_known_args(posargs)
     words = list(itertools.takewhile(lambda word: not re.search(r"^-|[./:]", word), rest))
     args.pytest = [word for word in rest[len(words) :] if word != "--"]
-    chosen = choose(words, also=HOUSE)
+    chosen = choose(words, also=house()) if words else [*choose([]), *(["unit"] if args.local else house())]
     args.services = [name for name in chosen if name not in HOUSE]
-    args.unit = not words or "unit" in words
-    args.stack = "stack" in words or not (words or args.local)
+    args.house = [name for name in house() if name in chosen]
     return args
 
 

@@ -41,7 +41,7 @@ def everything(folder: Path) -> set[Path]:
     [
         (("build", "--", "ehco"), "there is no service 'ehco'; the services are: echo"),
         (("build", "--", "../echo"), "there is no service '../echo'"),
-        (("test", "--", "ehco"), "there is no service 'ehco'; the services are: echo (or unit, stack)"),
+        (("test", "--", "ehco"), "there is no service 'ehco'; the services are: echo (or unit, stack"),
         (("build", "--", "--flavour"), "nox -s build --: error: unrecognized arguments: --flavour"),
         (("down", "--", "echo"), "nox -s down --: error: unrecognized arguments: echo"),
         (("shell",), "nox -s shell --: error: the following arguments are required: SERVICE"),

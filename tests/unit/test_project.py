@@ -87,20 +87,20 @@ def test_constraints_pin_what_the_lock_pins(empty: Path) -> None:
 @pytest.mark.parametrize(
     ("posargs", "expected"),
     [
-        ([], (services.names(), True, True, False, [])),
-        (["echo"], (["echo"], False, False, False, [])),
-        (["echo", "-k", "limit"], (["echo"], False, False, False, ["-k", "limit"])),
-        (["-k", "limit"], (services.names(), True, True, False, ["-k", "limit"])),
-        (["echo", "tests/test_echo.py::test_json"], (["echo"], False, False, False, ["tests/test_echo.py::test_json"])),
-        (["unit"], ([], True, False, False, [])),
-        (["stack", "echo"], (["echo"], False, True, False, [])),
-        (["--local"], (services.names(), True, False, True, [])),
-        (["echo", "--local", "-x"], (["echo"], False, False, True, ["-x"])),
+        ([], (services.names(), options.house(), False, [])),
+        (["echo"], (["echo"], [], False, [])),
+        (["echo", "-k", "limit"], (["echo"], [], False, ["-k", "limit"])),
+        (["-k", "limit"], (services.names(), options.house(), False, ["-k", "limit"])),
+        (["echo", "tests/test_echo.py::test_json"], (["echo"], [], False, ["tests/test_echo.py::test_json"])),
+        (["unit"], ([], ["unit"], False, [])),
+        (["stack", "echo"], (["echo"], ["stack"], False, [])),
+        (["--local"], (services.names(), ["unit"], True, [])),
+        (["echo", "--local", "-x"], (["echo"], [], True, ["-x"])),
     ],
 )
 def test_what_test_runs(posargs: list[str], expected: tuple[object, ...]) -> None:
     args = options.test(posargs)
-    assert (args.services, args.unit, args.stack, args.local, args.pytest) == expected
+    assert (args.services, args.house, args.local, args.pytest) == expected
 
 
 def test_only_containers_need_an_engine() -> None:

@@ -1,0 +1,120 @@
+"""dev, test, build and clean, as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from typing import TYPE_CHECKING
+
+from .conftest import Clone, answer, compose_containers, url_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_dev_serves_and_reloads(clone: Clone) -> None:
+    url = url_of(clone.nox("-s", "dev", "--", "--detach"))
+    assert answer(url).startswith("METHOD: GET\n")
+    views = clone.root / "services/echo/echo/views.py"
+    views.write_text(views.read_text().replace("METHOD: ", "VERB: "))
+    assert answer(url, expect="VERB: GET").startswith("VERB: GET\n")
+    clone.git("checkout", "-q", ".")
+    answer(url, expect="METHOD: GET")
+
+
+def test_plain_compose_sees_what_nox_sees(clone: Clone) -> None:
+    before = compose_containers(clone)
+    assert [c["Service"] for c in before] == ["echo"]
+    clone.docker("compose", "up", "--detach", "--wait")
+    assert [c["ID"] for c in compose_containers(clone)] == [c["ID"] for c in before]
+
+
+def test_dev_containers_are_the_callers_and_bound_to_loopback(clone: Clone) -> None:
+    (container,) = compose_containers(clone)
+    assert clone.docker("compose", "exec", "echo", "id", "-u").strip() == str(os.getuid())
+    assert re.findall(r"\d+\.\d+\.\d+\.\d+:", container["Ports"]) == ["127.0.0.1:"]
+
+
+def test_the_debugger_answers_a_broken_view(clone: Clone) -> None:
+    url = url_of(clone.nox("-s", "dev", "--", "--detach"))
+    views = clone.root / "services/echo/echo/views.py"
+    views.write_text(
+        views.read_text().replace("def healthz() -> Response:\n", "def healthz() -> Response:\n    1 / 0\n")
+    )
+    assert "Werkzeug Debugger" in answer(f"{url}/healthz", expect="ZeroDivisionError")
+    clone.git("checkout", "-q", ".")
+
+
+def test_a_second_clone_runs_beside_the_first(clone: Clone, make_clone: Callable[[str], Clone]) -> None:
+    other = make_clone("other")
+    first = url_of(clone.nox("-s", "dev", "--", "--detach"))
+    text = other.nox("-s", "dev", "--", "--detach")
+    second = url_of(text)
+    assert first != second
+    assert "is taken: echo gets" in text
+    answer(first)
+    answer(second)
+    taken = other.nox("-s", "down") and other.nox(
+        "-s", "dev", "--", "--detach", ECHO_PORT=first.rpartition(":")[2], code=1
+    )
+    assert "is taken, and ECHO_PORT asks for it" in taken
+    assert other.left("container", "network") == []
+    # All of one, nothing of the other.
+    other.nox("-s", "clean")
+    assert other.left() == []
+    answer(first)
+
+
+def test_down_leaves_nothing_running(clone: Clone) -> None:
+    clone.nox("-s", "down")
+    assert clone.left("container", "network", "volume") == []
+
+
+def test_ctrl_c_leaves_nothing_running(clone: Clone) -> None:
+    process = clone.start("-s", "dev")
+    try:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("echo  http://"):
+                break
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout and process.stdout.close()
+    assert clone.left("container", "network", "volume") == []
+
+
+def test_tests_run_in_the_container_against_the_mounted_source(clone: Clone) -> None:
+    tests = clone.root / "services/echo/tests/test_more.py"
+    tests.write_text("def test_here() -> None:\n    assert __file__ == '/app/services/echo/tests/test_more.py'\n")
+    text = clone.nox("-s", "test", "--", "echo", "tests/test_more.py")
+    assert "1 passed" in text
+    tests.write_text("def test_fails() -> None:\n    assert False\n")
+    assert "tests failed: echo" in clone.nox("-s", "test", "--", "echo", "-k", "fails", code=1)
+    assert "no test ran: echo" in clone.nox("-s", "test", "--", "echo", "-k", "no_such_test", code=1)
+    tests.unlink()
+    assert (clone.root / "reports/junit-echo.xml").exists()
+    assert (clone.root / "reports/coverage-echo.xml").exists()
+    assert clone.git("status", "--porcelain") == ""
+    assert clone.left("container", "network", "volume") == []
+
+
+def test_a_stale_lock_is_told_in_one_line(clone: Clone) -> None:
+    pyproject = clone.root / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace('"flask>=3.1,<4"', '"flask>=3.1.1,<4"'))
+    text = clone.nox("-s", "build", code=1)
+    assert "poetry.lock is out of date against pyproject.toml: run `nox -s lock`" in text
+    clone.git("checkout", "-q", ".")
+
+
+def test_a_source_change_installs_nothing(clone: Clone) -> None:
+    clone.nox("-s", "build")
+    views = clone.root / "services/echo/echo/views.py"
+    views.write_text(views.read_text() + "\n# a change\n")
+    text = clone.nox("-s", "build")
+    assert "RUN" not in text
+    clone.git("checkout", "-q", ".")
