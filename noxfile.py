@@ -100,9 +100,9 @@ def test(session: nox.Session) -> None:
 
 @session(requires=("setup",))
 def build(session: nox.Session) -> None:
-    """Build production images: -- [SERVICE...]"""
-    args = options.services("build", session.posargs)
-    images.build(args.services, "prod")
+    """Build production images, and prove them: -- [SERVICE...] [--flavor prod|tiny|slim|alpine]"""
+    args = options.build(session.posargs)
+    images.build(args.services, args.flavor)
 
 
 @session(requires=("setup",))

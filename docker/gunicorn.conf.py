@@ -2,6 +2,7 @@
 
 import os
 
+chdir = "/app"
 wsgi_app = f"{os.environ['SERVICE']}:create_app()"
 bind = "0.0.0.0:8000"
 worker_class = "gthread"

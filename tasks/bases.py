@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +15,7 @@ import tomllib
 from pathlib import Path
 
 from . import debian, engine
-from .project import ROOT, env
+from .project import ROOT, env, official_base
 from .run import CommandFailed, Problem, output, say, start
 
 BASES = ROOT / "docker" / "bases"
@@ -29,10 +28,7 @@ PATIENCE = 10
 
 def ensure() -> str:
     """Make sure of the base image and return its reference: the official one, or one of ours in its place."""
-    official = re.search(r"^ARG SLIPWAY_BASE=(\S+)", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
-    if not official:
-        raise Problem("docker/Dockerfile has no line `ARG SLIPWAY_BASE=...`, which names the base image")
-    return ensure_one("python", official[1])
+    return ensure_one("python", official_base())
 
 
 def ensure_one(recipe: str, official: str) -> str:

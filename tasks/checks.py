@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import host
@@ -15,7 +16,8 @@ def lint(session: Session, *, fix: bool) -> None:
     """Run every linter; with ``fix`` let ruff mend what it can."""
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")
     session.run("ruff", "format", *([] if fix else ["--check"]), ".")
-    session.run("mypy", "noxfile.py", "tasks", "tests", "docker")
+    session.run("mypy", "noxfile.py", "tasks", "tests", "template", *map(str, Path("docker").glob("*.py")))
+    session.run("mypy", "docker/slice")
     for service in names():
         with session.chdir(SERVICES / service):
             session.run("mypy", "--config-file=../../pyproject.toml", "--cache-dir=../../.mypy_cache", ".")

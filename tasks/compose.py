@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .project import clone, env
+from .project import clone, env, official_base
 from .run import Problem, output, run, say, start, stop
 
 if TYPE_CHECKING:
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 COMPOSE = ("docker", "compose")
 # Compose looks for .env beside the file that it is told to use, and ours lies in the root of the clone.
 PRODUCTION = {"COMPOSE_FILE": "docker/compose.prod.yaml", "COMPOSE_ENV_FILES": ".env"}
+
+
+def flavored(flavor: str) -> dict[str, str]:
+    """Settings that make Compose see a flavor of the images."""
+    if flavor == "dev":
+        return {}
+    settings = {**PRODUCTION, "SLIPWAY_FLAVOR": flavor}
+    if flavor == "alpine":
+        # The same stage as `slim`, on the sister of the official base.
+        settings |= {"SLIPWAY_TARGET": "slim", "SLIPWAY_BASE": official_base().replace("-slim", "-alpine")}
+    return settings
 
 
 def model(settings: Mapping[str, str] | None = None) -> dict[str, Any]:

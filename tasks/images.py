@@ -16,6 +16,9 @@ from .run import Problem, lines, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# The flavors that docker/slice.py cuts.
+SLICED = ("prod", "tiny")
+
 # What BuildKit says in many lines, and what it means in one.
 HINTS = (
     (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`"),
@@ -30,12 +33,25 @@ HINTS = (
 def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
     """Build a flavor of the services' images, all in one go, and return the images' names.
 
+    The sliced flavors are proven in the same go: each service's own tests run in its image's file system, and must pass.
     The full log is in reports/logs; only the steps that really run are shown. Raises Problem, in one line, when it fails.
     """
-    settings = {} if flavor == "dev" else {**compose.PRODUCTION, "SLIPWAY_FLAVOR": flavor}
-    defined = compose.model(settings)
+    defined = compose.model(compose.flavored(flavor))
     say(f"$ docker buildx bake {' '.join(services)}  # {flavor}")
-    return bake({service: target(defined, service) for service in services}, flavor)
+    targets = {service: target(defined, service) for service in services}
+    proofs = {f"{service}-proof": proof(targets[service], flavor) for service in services if flavor in SLICED}
+    bake(targets | proofs, flavor)
+    return [target["tags"][-1] for target in targets.values()]
+
+
+def proof(image: dict[str, Any], flavor: str) -> dict[str, Any]:
+    """The build that runs a service's tests on top of its image, and keeps nothing."""
+    return image | {
+        "target": "proof",
+        "tags": [],
+        "output": ["type=cacheonly"],
+        "args": image["args"] | {"FLAVOR": flavor},
+    }
 
 
 def references() -> list[str]:
@@ -46,22 +62,23 @@ def references() -> list[str]:
         recipe.stem: plain | {"dockerfile": str(recipe), "target": "", "tags": [f"{name()}/reference:{recipe.stem}"]}
         for recipe in recipes
     }
-    return [env()["SLIPWAY_BASE"], *(bake(targets, "references") if targets else [])]
+    if targets:
+        bake(targets, "references")
+    return [env()["SLIPWAY_BASE"], *(target["tags"][0] for target in targets.values())]
 
 
-def bake(targets: dict[str, dict[str, Any]], title: str) -> list[str]:
-    """Build bake targets and return the last, public, tag of each; raises Problem, in one line, when it fails."""
+def bake(targets: dict[str, dict[str, Any]], title: str) -> None:
+    """Build bake targets in one go; raises Problem, in one line, when it fails."""
     plan = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
     (REPORTS / "logs").mkdir(parents=True, exist_ok=True)
     log = REPORTS / "logs" / f"build-{title}.log"
     progress = Progress()
     began = time.monotonic()
-    code = lines("docker", "buildx", "bake", "--file=-", "--load", "--progress=plain", on_line=progress, stdin=plan)
+    code = lines("docker", "buildx", "bake", "--file=-", "--progress=plain", on_line=progress, stdin=plan)
     log.write_text("\n".join(progress.log) + "\n", encoding="utf-8")
     if code:
         raise Problem(reason("\n".join(progress.log)) + f" (all of it: {log.relative_to(REPORTS.parent)})")
     say(f"built {', '.join(targets)} in {time.monotonic() - began:.1f} s")
-    return [target["tags"][-1] for target in targets.values()]
 
 
 def target(defined: dict[str, Any], service: str) -> dict[str, Any]:
@@ -76,6 +93,7 @@ def target(defined: dict[str, Any], service: str) -> dict[str, Any]:
         "args": {name: value for name, value in build["args"].items() if value is not None},
         "labels": build["labels"],
         "tags": [spec["image"], *build.get("tags", ())],
+        "output": ["type=docker"],
         "secret": [
             f"id={secret['id']},src={secret['file']}"
             if "file" in secret

@@ -14,6 +14,7 @@ from .services import choose
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+FLAVORS = ("prod", "tiny", "slim", "alpine")
 # The tests that belong to no service: of tasks/, of the production stack, and, where it still is there, of the template.
 HOUSE = {"unit": "tests/unit", "stack": "tests/stack", "template": "template/tests"}
 
@@ -42,6 +43,16 @@ def services(session: str, posargs: Sequence[str], *names: str, one: bool = Fals
     options.add_argument("services", nargs=1 if one else "*", metavar="SERVICE")
     for name in names:
         options.add_argument(name, action="store_true")
+    args = options.parse_args(posargs)
+    args.services = choose(args.services)
+    return args
+
+
+def build(posargs: Sequence[str]) -> argparse.Namespace:
+    """Options of ``build``: ``services`` and ``flavor``."""
+    options = parser("build")
+    options.add_argument("services", nargs="*", metavar="SERVICE")
+    options.add_argument("--flavor", choices=FLAVORS, default="prod")
     args = options.parse_args(posargs)
     args.services = choose(args.services)
     return args

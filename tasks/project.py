@@ -49,6 +49,16 @@ def clone() -> str:
     return f"{name()}-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]}"
 
 
+def official_base() -> str:
+    """The official base image, as docker/Dockerfile names it."""
+    found = re.search(
+        r"^ARG SLIPWAY_BASE=(\S+)", (ROOT / "docker/Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    if not found:
+        raise Problem("docker/Dockerfile has no line `ARG SLIPWAY_BASE=...`, which names the base image")
+    return found[1]
+
+
 def ca_bundle() -> str:
     """The file with the certificate authorities that this machine trusts, private ones included; "" for none."""
     candidates = [os.environ.get("SSL_CERT_FILE"), os.environ.get("REQUESTS_CA_BUNDLE"), *_CA_BUNDLES]

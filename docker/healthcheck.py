@@ -1,0 +1,7 @@
+"""Asks the server in this container whether it is well; the exit code is the answer."""
+
+from http.client import HTTPConnection
+
+connection = HTTPConnection("127.0.0.1", 8000, timeout=2)
+connection.request("GET", "/healthz")
+raise SystemExit(connection.getresponse().status != 200)
