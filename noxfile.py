@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))  # nox does not
-from tasks import bases, checks, compose, engine, host, images, options, services, testing
+from tasks import bases, checks, compose, engine, host, images, options, report, services, testing
 from tasks import sizes as weight
 from tasks.project import REPORTS, write_env
 from tasks.run import Problem, interruptible, say
@@ -98,19 +98,26 @@ def test(session: nox.Session) -> None:
     testing.check(codes, filtered=bool(args.pytest))
 
 
-@session(requires=("setup",))
+@session(venv=True, requires=("setup",))
 def build(session: nox.Session) -> None:
-    """Build production images, and prove them: -- [SERVICE...] [--flavor prod|tiny|slim|alpine]"""
+    """Build production images, and prove them: -- [SERVICE...] [--flavor prod|tiny|slim|alpine] [--sbom]"""
     args = options.build(session.posargs)
-    images.build(args.services, args.flavor)
+    names = images.build(args.services, args.flavor)
+    if args.sbom:
+        host.install(session, "report")
+        host.sbom(session, names)
 
 
-@session(requires=("setup",))
+@session(venv=True, requires=("setup",))
 def sizes(session: nox.Session) -> None:
-    """Say what the production images weigh, beside references: -- [SERVICE...] [--json FILE] [--markdown FILE]"""
+    """Say what images weigh: -- [SERVICE...] [--flavor F]... [--against REF] [--json|--markdown|--svg|--html FILE]"""
     args = options.sizes(session.posargs)
-    built = [*images.build(args.services, "prod"), *images.build(args.services, "dev")]
-    weight.report(built, images.references(), args.json, args.markdown)
+    earlier = report.weigh_at(args.against, args.services, args.flavor) if args.against else []
+    names = [name for flavor in args.flavor for name in images.build(args.services, flavor)]
+    weighed, references = weight.weigh_all(names, images.references())
+    report.show(weighed, references, earlier, args)
+    host.picture(session, svg=args.svg, html=args.html)
+    report.check_budgets(weighed, earlier)
 
 
 @session(venv=True)
@@ -129,9 +136,10 @@ def lock(session: nox.Session) -> None:
 
 @session()
 def shell(session: nox.Session) -> None:
-    """Open a shell in a service's development container: -- SERVICE"""
-    args = options.services("shell", session.posargs, one=True)
-    if code := compose.shell(args.services[0]):
+    """Open a shell in a service's container, or beside its production container: -- SERVICE [--prod]"""
+    args = options.services("shell", session.posargs, "--prod", one=True)
+    (service,) = args.services
+    if code := compose.side_shell(service) if args.prod else compose.shell(service):
         session.error(f"the shell ended with {code}")
 
 

@@ -35,20 +35,27 @@ def ensure_one(recipe: str, official: str) -> str:
     """Return an image on this engine that can serve as ``official``; ``recipe`` names the substitute's recipe."""
     substitute = f"localhost/slipway/{recipe}:{official.rpartition(':')[2]}-{release(recipe)}"
     chosen = env().get("SLIPWAY_BASE", "")
-    if chosen not in {"", official, substitute}:
+    if chosen not in {"", substitute} and not chosen.startswith(official):
         return chosen  # the user's own: the build pulls it, or says that it cannot
-    if label(official) is not None:
-        return official
-    if label(substitute) == fingerprint(recipe):
-        return substitute
-    if reason := pull(official):
-        say(f"setup: no image registry answers ({reason})")
-        say(
-            f"setup: building {substitute} from Debian's packages, in place of {official}; this takes about half a minute"
-        )
-        build(recipe, substitute)
-        return substitute
-    return official
+    if label(official) is None:
+        if label(substitute) == fingerprint(recipe):
+            return substitute
+        if reason := pull(official):
+            say(f"setup: no image registry answers ({reason})")
+            say(
+                f"setup: building {substitute} from Debian's packages, in place of {official}; this takes half a minute"
+            )
+            build(recipe, substitute)
+            return substitute
+    return pinned(official)
+
+
+def pinned(image: str) -> str:
+    """An image's name with its digest, so that all builds on this machine stand on the very same one."""
+    digest = (
+        output("docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", image).strip().rpartition("@")[2]
+    )
+    return f"{image}@{digest}"
 
 
 def label(image: str) -> str | None:

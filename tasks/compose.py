@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,8 +38,9 @@ def model(settings: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 
 class Container(NamedTuple):
-    """One container of the stack: its service, state, health ("" without a healthcheck), exit code and host port."""
+    """One container of the stack: its id, service, state, health ("" without a healthcheck), exit code and host port."""
 
+    id: str
     service: str
     state: str
     health: str
@@ -65,6 +67,7 @@ def containers(settings: Mapping[str, str] | None = None) -> list[Container]:
     ]
     return [
         Container(
+            id=c["ID"],
             service=c["Service"],
             state=c["State"],
             health=c["Health"],
@@ -214,3 +217,20 @@ def shell(service: str) -> int:
     if any(c.service == service and c.state == "running" for c in containers()):
         return run(*COMPOSE, "exec", service, "sh")
     return run(*COMPOSE, "run", "--rm", "--no-deps", service, "sh")
+
+
+def side_shell(service: str) -> int:
+    """Open a shell beside a service's production container, which has none, and return its exit code.
+
+    It runs in a container of its own, from the base image; it shares the other's processes and network, and starts in
+    the other's files.
+    """
+    beside = next((c.id for c in containers(PRODUCTION) if c.service == service and c.state == "running"), None)
+    if not beside:
+        raise Problem(
+            f"no container of {service} is running: COMPOSE_FILE={PRODUCTION['COMPOSE_FILE']} docker compose up -d"
+        )
+    terminal = ["--tty"] if sys.stdin.isatty() else []
+    shared = [f"--pid=container:{beside}", f"--network=container:{beside}", "--cap-add=SYS_PTRACE"]
+    place = ["--label", f"slipway.clone={clone()}", "--workdir=/proc/1/root/app"]
+    return run("docker", "run", "--rm", "--interactive", *terminal, *shared, *place, env()["SLIPWAY_BASE"], "sh")

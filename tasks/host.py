@@ -38,6 +38,24 @@ def pytest(session: Session, part: str, pytest_args: Sequence[str]) -> int:
     return run(python(session), "-B", "-m", "pytest", HOUSE[part], report, *pytest_args)
 
 
+def sbom(session: Session, images: Sequence[str]) -> None:
+    """Write a software bill of materials for each image to reports/, in CycloneDX."""
+    install(session, "report")
+    for image in images:
+        target = REPORTS / f"sbom-{image.rpartition('/')[2].replace(':', '-')}.cdx.json"
+        offline = {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
+        session.run("syft", "scan", "--quiet", f"docker:{image}", f"--output=cyclonedx-json={target}", env=offline)
+        say(f"wrote {target.relative_to(ROOT)}")
+
+
+def picture(session: Session, **files: Path | None) -> None:
+    """Draw reports/sizes.json to the files that are asked for, by their kind: svg, html."""
+    for kind, file in files.items():
+        if file:
+            install(session, "report")
+            session.run("python", "-m", "tasks.picture", kind, str(file))
+
+
 def poetry(session: Session, *arguments: str) -> None:
     """Run Poetry, which nobody has to install, against the package index that pip uses."""
     session.install("--quiet", "--requirement", "docker/tools.txt")

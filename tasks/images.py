@@ -55,16 +55,18 @@ def proof(image: dict[str, Any], flavor: str) -> dict[str, Any]:
 
 
 def references() -> list[str]:
-    """Build what the images are measured against, on the same base, and return the names: that base comes first."""
-    recipes = sorted((ROOT / "template" / "references").glob("*.Dockerfile"))
-    plain = target(compose.model(), existing.names()[0])
-    targets = {
-        recipe.stem: plain | {"dockerfile": str(recipe), "target": "", "tags": [f"{name()}/reference:{recipe.stem}"]}
-        for recipe in recipes
-    }
-    if targets:
-        bake(targets, "references")
-    return [env()["SLIPWAY_BASE"], *(target["tags"][0] for target in targets.values())]
+    """Build what the images are measured against, on the same base, and return the names.
+
+    They are that base alone, the first service in the usual way (multi-stage, on the base: the flavor `slim`), and what
+    template/references has.
+    """
+    slim = target(compose.model(compose.flavored("slim")), existing.names()[0])
+    targets = {"slim": slim | {"tags": [f"{name()}/reference:slim"]}}
+    for recipe in sorted((ROOT / "template" / "references").glob("*.Dockerfile")):
+        own = {"dockerfile": str(recipe), "target": "", "tags": [f"{name()}/reference:{recipe.stem}"]}
+        targets[recipe.stem] = slim | own
+    bake(targets, "references")
+    return [env()["SLIPWAY_BASE"].partition("@")[0], *(target["tags"][0] for target in targets.values())]
 
 
 def bake(targets: dict[str, dict[str, Any]], title: str) -> None:

@@ -49,23 +49,27 @@ def services(session: str, posargs: Sequence[str], *names: str, one: bool = Fals
 
 
 def build(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``build``: ``services`` and ``flavor``."""
+    """Options of ``build``: ``services``, ``flavor``, ``sbom``."""
     options = parser("build")
     options.add_argument("services", nargs="*", metavar="SERVICE")
     options.add_argument("--flavor", choices=FLAVORS, default="prod")
+    options.add_argument("--sbom", action="store_true")
     args = options.parse_args(posargs)
     args.services = choose(args.services)
     return args
 
 
 def sizes(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``sizes``: ``services``, and the files to write the report to."""
+    """Options of ``sizes``: ``services``, ``flavor`` (a list), ``against``, and the files to write the report to."""
     options = parser("sizes")
     options.add_argument("services", nargs="*", metavar="SERVICE")
-    options.add_argument("--json", type=Path, metavar="FILE")
-    options.add_argument("--markdown", type=Path, metavar="FILE")
+    options.add_argument("--flavor", choices=FLAVORS, action="append")
+    options.add_argument("--against", metavar="REF")
+    for kind in ("json", "markdown", "svg", "html"):
+        options.add_argument(f"--{kind}", type=Path, metavar="FILE")
     args = options.parse_args(posargs)
     args.services = choose(args.services)
+    args.flavor = args.flavor or ["prod"]
     return args
 
 

@@ -15,12 +15,8 @@ from .run import Problem, output, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-MEGABYTE = 1_000_000
 CHUNK = 1 << 20
-# The raw megabytes that the originals claim for their own images, in the notes on the recipe "reducing image size".
-CLAIMS = {"the notes' slim": 180, "the notes' alpine": 110}
 
 # Which part of an image a file belongs to: the first pattern that matches its path.
 GROUPS = (
@@ -64,12 +60,17 @@ class Image:
         """The layers' size in bytes as they are pulled: each one compressed by gzip, at the level that Docker uses."""
         return sum(layer.gzip_bytes for layer in self.layers)
 
-    def as_json(self) -> dict[str, Any]:
-        """The image as ``sizes -- --json`` has it."""
-        groups: dict[str, int] = {}
+    @property
+    def groups(self) -> dict[str, int]:
+        """The bytes of the image's files, by what they are: the largest group first."""
+        found: dict[str, int] = {}
         for layer in self.layers:
             for group, size in layer.groups.items():
-                groups[group] = groups.get(group, 0) + size
+                found[group] = found.get(group, 0) + size
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def as_json(self) -> dict[str, Any]:
+        """The image as ``sizes -- --json`` has it."""
         keys = ("digest", "raw_bytes", "gzip_bytes", "shared_with")
         return {
             "image": self.image,
@@ -78,22 +79,15 @@ class Image:
             "raw_bytes": self.raw_bytes,
             "gzip_bytes": self.gzip_bytes,
             "layers": [{key: getattr(layer, key) for key in keys} for layer in self.layers],
-            "groups": dict(sorted(groups.items(), key=lambda item: -item[1])),
+            "groups": self.groups,
         }
 
 
-def report(built: Sequence[str], references: Sequence[str], json_file: Path | None, markdown_file: Path | None) -> None:
-    """Weigh images, print the table, and write the files that are asked for."""
-    say(f"weighing {len(built) + len(references)} images ...")
-    weighed = weigh([*built, *references])
-    images, others = weighed[: len(built)], weighed[len(built) :]
-    text = table(images, others)
-    say(text)
-    if json_file:
-        json_file.write_text(as_json(images, others), encoding="utf-8")
-    if markdown_file:
-        with markdown_file.open("a", encoding="utf-8") as file:
-            file.write(f"```\n{text}\n```\n")
+def weigh_all(names: Sequence[str], references: Sequence[str]) -> tuple[list[Image], list[Image]]:
+    """Weigh images and what they are compared with, in one pass."""
+    say(f"weighing {len(names) + len(references)} images ...")
+    weighed = weigh([*names, *references])
+    return weighed[: len(names)], weighed[len(names) :]
 
 
 def weigh(names: Sequence[str]) -> list[Image]:
@@ -178,44 +172,3 @@ def group_of(path: str) -> str:
         if found := re.match(pattern, path):
             return group.format(*found.groups())
     raise AssertionError  # the last pattern matches everything
-
-
-def table(images: Sequence[Image], references: Sequence[Image]) -> str:
-    """A table of all images: raw and gzip megabytes in total and per layer, with ratios to each reference."""
-    rows = [("image", "layer", "raw MB", "gzip MB")]
-    for image in (*images, *references):
-        rows.append((image.image, f"all {len(image.layers)}", mb(image.raw_bytes), mb(image.gzip_bytes)))
-        rows += [("", layer.digest[7:19], mb(layer.raw_bytes), mb(layer.gzip_bytes)) for layer in image.layers]
-    wide = max(len(row[0]) for row in rows)
-    text = [f"{name:{wide}}  {layer:>12}  {raw:>8}  {zipped:>8}" for name, layer, raw, zipped in rows]
-    text += ["", "in ratio to", *ratios(images, references)]
-    return "\n".join(text)
-
-
-def ratios(images: Sequence[Image], references: Sequence[Image]) -> list[str]:
-    """Lines that set each image against the references of this run, and against what the originals claim."""
-    text = []
-    for image in images:
-        for other in references:
-            raw, zipped = image.raw_bytes / other.raw_bytes, image.gzip_bytes / other.gzip_bytes
-            text.append(f"  {other.image}: {image.image} is {raw:.2f} x raw, {zipped:.2f} x gzip")
-        for name, claim in CLAIMS.items():
-            text.append(
-                f"  {name} ({claim} MB claimed): {image.image} is {image.raw_bytes / MEGABYTE / claim:.2f} x raw"
-            )
-    return text
-
-
-def mb(size: int) -> str:
-    """Bytes as megabytes (10^6), two decimals."""
-    return f"{size / MEGABYTE:.2f}"
-
-
-def as_json(images: Sequence[Image], references: Sequence[Image]) -> str:
-    """The report as JSON; DESIGN's names are relied on by scripts."""
-    report = {
-        "images": [image.as_json() for image in images],
-        "references": [image.as_json() for image in references],
-        "storage_driver": output("docker", "info", "--format", "{{.Driver}}").strip(),
-    }
-    return json.dumps(report, indent=2) + "\n"

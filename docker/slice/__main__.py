@@ -19,6 +19,7 @@ import ast
 import importlib.util
 import marshal
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 # For building and checking other software on top of a dependency, never for running it.
+OF_THE_INSTALLER = re.compile(r"[Aa]ctivate.*|CACHEDIR\.TAG|\.gitignore|\.lock")
 NOT_FOR_RUNNING = (".a", ".c", ".h", ".hpp", ".pxd", ".pyc", ".pyi", ".pyx")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -107,6 +109,8 @@ class Slice:
         elif Path("/lib/apk/db/installed").exists():
             self.add(Path("/lib/apk/db/installed"))
         for path in [self.root, *self.root.rglob("*")]:
+            if path.is_file() and not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
             os.utime(path, (0, 0), follow_symlinks=False)
 
     def dpkg_records(self) -> None:
@@ -178,7 +182,7 @@ def add_service(cut: Slice, venv: Path) -> None:
             cut.place(path).symlink_to(path.readlink())
         elif path.suffix == ".py":
             cut.compile(path)
-        elif path.is_file() and path.suffix not in NOT_FOR_RUNNING and not path.name.lower().startswith("activate"):
+        elif path.is_file() and path.suffix not in NOT_FOR_RUNNING and not OF_THE_INSTALLER.fullmatch(path.name):
             target = cut.place(path)
             shutil.copy(path, target)
             if elf.is_elf(path):

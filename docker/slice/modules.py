@@ -67,14 +67,20 @@ def stdlib() -> dict[str, Path]:
 def imports(source: Path, package: str) -> Iterator[str]:
     """The names that a module imports anywhere, its functions included; ``package`` is the one that it belongs to.
 
-    A codec counts as imported where its name stands as a string.
+    In code from outside the standard library ("" for the package), a codec counts as imported where its name stands as a
+    string. The library itself knows all codecs, and uses few.
     """
     try:
         tree = ast.parse(source.read_bytes())
     except (SyntaxError, ValueError):  # a template, or code for another Python
         return
     for node in running(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) <= LONGEST_CODEC:
+        if (
+            not package
+            and isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and len(node.value) <= LONGEST_CODEC
+        ):
             codec = node.value.lower().replace("-", "_")
             yield f"encodings.{aliases.get(codec, codec)}"
         if isinstance(node, ast.Import):
@@ -111,7 +117,7 @@ def closure(modules: dict[str, Path], roots: Iterable[str]) -> dict[str, Path]:
         reached[name] = path = modules[name]
         waiting += [name.rpartition(".")[0], *BY_C.get(name, ())]
         if path.suffix == ".py":
-            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+            package = name if path.name == "__init__.py" else name.rpartition(".")[0] or name
             aside = set() if name.partition(".")[0] in FOR_PEOPLE else FOR_PEOPLE
             waiting += (wanted for wanted in imports(path, package) if wanted.partition(".")[0] not in aside)
     return reached

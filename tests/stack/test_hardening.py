@@ -1,0 +1,219 @@
+"""What CIS Docker Benchmark 4/5, the OWASP Docker cheat sheet, Dockle and Docker Scout ask of images and containers.
+
+One test for each check, on every service's production image or running container.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks import services
+from tasks.project import ROOT, clone, env
+from tasks.run import output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_docker.plugin import Services
+
+pytestmark = pytest.mark.parametrize("service", services.names(), scope="session")
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="session")
+def image(service: str) -> dict[str, Any]:
+    """What `docker image inspect` says."""
+    return dict(json.loads(output("docker", "image", "inspect", f"{clone()}/{service}:prod"))[0])
+
+
+@pytest.fixture(scope="session")
+def container(stack: Services, service: str) -> dict[str, Any]:
+    """What `docker inspect` says of the running container."""
+    started = stack._docker_compose.execute(f"ps --quiet {service}").decode().strip()
+    return dict(json.loads(output("docker", "inspect", started))[0])
+
+
+@pytest.fixture(scope="session")
+def files(image: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tarfile.TarFile]:
+    """The image's whole file system."""
+    created = output("docker", "create", image["Id"]).strip()
+    try:
+        saved = tmp_path_factory.mktemp("image") / "files.tar"
+        output("docker", "export", "--output", str(saved), created)
+    finally:
+        output("docker", "rm", created)
+    with tarfile.open(saved) as tar:
+        yield tar
+
+
+def test_the_user_is_numeric_and_not_root(image: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", image["Config"]["User"])
+
+
+def test_the_root_file_system_is_read_only(container: dict[str, Any]) -> None:
+    assert container["HostConfig"]["ReadonlyRootfs"] is True
+
+
+def test_memory_file_systems_only_where_needed(container: dict[str, Any]) -> None:
+    assert set(container["HostConfig"]["Tmpfs"] or {}) <= {"/tmp"}  # noqa: S108
+
+
+def test_all_capabilities_are_dropped(container: dict[str, Any]) -> None:
+    assert container["HostConfig"]["CapDrop"] == ["ALL"]
+    assert not container["HostConfig"]["CapAdd"]
+    assert container["HostConfig"]["Privileged"] is False
+
+
+def test_no_new_privileges(container: dict[str, Any]) -> None:
+    assert "no-new-privileges" in str(container["HostConfig"]["SecurityOpt"])
+
+
+def test_memory_processors_and_processes_are_limited(container: dict[str, Any]) -> None:
+    limits = container["HostConfig"]
+    assert 16 * MIB <= limits["Memory"] <= 1024 * MIB
+    assert 0 < limits["NanoCpus"] <= 4e9
+    assert 0 < limits["PidsLimit"] <= 1024
+
+
+def test_no_namespace_is_shared_with_the_host(container: dict[str, Any]) -> None:
+    config = container["HostConfig"]
+    assert "host" not in (
+        config["NetworkMode"],
+        config["PidMode"],
+        config["IpcMode"],
+        config["UTSMode"],
+        config["UsernsMode"],
+    )
+
+
+def test_no_engine_socket_and_no_folder_of_the_host(container: dict[str, Any]) -> None:
+    assert [mount for mount in container["Mounts"] if mount["Type"] == "bind"] == []
+    assert "docker.sock" not in json.dumps(container["Mounts"])
+
+
+def test_every_published_port_is_bound_to_an_address(container: dict[str, Any]) -> None:
+    bindings = [binding for found in container["NetworkSettings"]["Ports"].values() for binding in found or ()]
+    assert all(binding["HostIp"] not in ("", "0.0.0.0", "::") for binding in bindings)  # noqa: S104
+
+
+def test_restarts_are_bounded(container: dict[str, Any]) -> None:
+    assert container["HostConfig"]["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 5}
+
+
+def test_logs_are_rotated(container: dict[str, Any]) -> None:
+    assert {"max-size", "max-file"} <= set(container["HostConfig"]["LogConfig"]["Config"])
+
+
+def test_there_is_a_healthcheck_and_it_passes(image: dict[str, Any], container: dict[str, Any]) -> None:
+    assert image["Config"]["Healthcheck"]["Test"][0] == "CMD"
+    assert container["State"]["Health"]["Status"] == "healthy"
+
+
+def test_no_file_is_setuid_or_setgid(files: tarfile.TarFile) -> None:
+    assert [member.name for member in files if member.isfile() and member.mode & 0o6000] == []
+
+
+def test_nothing_but_tmp_is_writable_for_all(files: tarfile.TarFile) -> None:
+    made_by_docker = {"tmp", "dev/console", "dev/shm", "dev/pts"}
+    writable = {m.name for m in files if (m.isfile() or m.isdir()) and m.mode & 0o002}
+    assert writable <= made_by_docker
+
+
+def test_no_shell_and_no_package_manager(files: tarfile.TarFile) -> None:
+    programs = {Path(name).name for name in files.getnames() if "/bin/" in f"/{name}" or "/sbin/" in f"/{name}"}
+    assert "python3" in programs
+    assert not programs & {
+        "sh",
+        "bash",
+        "dash",
+        "ash",
+        "busybox",
+        "apt",
+        "apt-get",
+        "dpkg",
+        "apk",
+        "pip",
+        "pip3",
+        "uv",
+        "poetry",
+    }
+    packages = {Path(name).name.partition("-")[0].lower() for name in files.getnames() if name.endswith(".dist-info")}
+    assert "flask" in packages
+    assert not packages & {"pip", "setuptools", "uv", "poetry", "pytest", "hypothesis", "coverage"}
+
+
+def test_no_secret_in_the_environment_or_the_history(image: dict[str, Any]) -> None:
+    history = output("docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image["Id"])
+    for text in (*image["Config"]["Env"], *history.splitlines()):
+        assert not re.search(r"(?i)(passw|secret_|token|api_?key|://[^/\s]+:[^/\s]+@)", text), text
+
+
+def test_no_secret_of_the_build_in_the_layers(files: tarfile.TarFile) -> None:
+    """The CA bundle of this machine goes into builds as a secret; no certificate that only it has may be in the image."""
+    ours = Path(env().get("SLIPWAY_CA") or "/nowhere")
+    if not ours.is_file():
+        pytest.skip("this machine has no CA bundle")
+
+    def certificates(text: str) -> set[str]:
+        return set(re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", text, re.DOTALL))
+
+    found = files.extractfile("etc/ssl/certs/ca-certificates.crt")
+    assert found
+    shipped = certificates(found.read().decode())
+    assert shipped
+    debians = certificates(
+        output("docker", "run", "--rm", "--entrypoint=cat", env()["SLIPWAY_BASE"], "/etc/ssl/certs/ca-certificates.crt")
+    )
+    assert shipped <= debians
+    private = certificates(ours.read_text()) - debians
+    if not private:
+        pytest.skip("this machine trusts no private CA that could leak")
+    assert not shipped & private
+    assert [name for name in files.getnames() if name.startswith("run/secrets")] == []
+
+
+def test_the_base_is_named_by_digest_or_is_our_own(service: str) -> None:  # noqa: ARG001
+    base = env()["SLIPWAY_BASE"]
+    recipe = output("docker", "image", "inspect", "--format", '{{index .Config.Labels "slipway.base.recipe"}}', base)
+    assert "@sha256:" in base or re.fullmatch(r"[0-9a-f]{16}", recipe.strip())
+
+
+def test_dependencies_are_checked_against_hashes(service: str) -> None:  # noqa: ARG001
+    installs = re.findall(r"uv pip install.*--requirements (\S+)", (ROOT / "docker/Dockerfile").read_text())
+    checked = re.findall(
+        r"uv pip install.*--require-hashes.*--requirements (\S+)", (ROOT / "docker/Dockerfile").read_text()
+    )
+    assert set(installs) - set(checked) == {"/build/tools.txt"}  # these build the image and are not in it
+
+
+def test_the_command_needs_no_shell(image: dict[str, Any]) -> None:
+    assert image["Config"]["Cmd"][0] == "python3"
+    assert not image["Config"]["Entrypoint"]
+
+
+def test_logs_go_to_the_console_only(container: dict[str, Any]) -> None:
+    changed = output("docker", "diff", container["Id"]).splitlines()
+    assert [line for line in changed if re.search(r"\.log|/var/log", line)] == []
+    assert output("docker", "logs", "--tail", "1", container["Id"]) != ""
+
+
+def test_it_stops_by_itself_in_time(image: dict[str, Any]) -> None:
+    """Also when it is told to within the first second of its life."""
+    started = output("docker", "run", "--detach", "--label=slipway.clone=stack-test", image["Id"]).strip()
+    try:
+        time.sleep(0.5)
+        began = time.monotonic()
+        output("docker", "stop", started)
+        assert time.monotonic() - began < 10
+        code = int(output("docker", "inspect", "--format", "{{.State.ExitCode}}", started))
+        assert code != 137
+    finally:
+        subprocess.run(["docker", "rm", "--force", started], capture_output=True, check=True)
