@@ -29,7 +29,7 @@ SMALL = 0.3
 def main(kind: str, file: str) -> None:
     """Write the picture: a bar per image, stacked by what its bytes are."""
     report = json.loads((REPORTS / "sizes.json").read_text(encoding="utf-8"))
-    images = report["images"] + report["references"]
+    images = [*report["images"], *report["references"]][::-1]  # the first one is drawn lowest
     chart = pygal.HorizontalStackedBar(
         title="Image sizes, raw MB",
         style=CleanStyle,

@@ -46,3 +46,10 @@ def choose(wanted: Sequence[str], *, also: Sequence[str] = ()) -> list[str]:
             others = f" (or {', '.join(also)})" if also else ""
             raise Problem(f"there is no service {word!r}; the services are: {', '.join(known)}{others}")
     return list(dict.fromkeys(wanted)) or known
+
+
+def libs(service: str) -> list[str]:
+    """The names of the libs/ packages that a service's dependency group asks for."""
+    group = pyproject().get("tool", {}).get("poetry", {}).get("group", {}).get(service, {})
+    paths = [spec.get("path", "") for spec in group.get("dependencies", {}).values() if isinstance(spec, dict)]
+    return sorted(path.removeprefix("libs/").rstrip("/") for path in paths if path.startswith("libs/"))

@@ -169,6 +169,6 @@ class Tap:
 def group_of(path: str) -> str:
     """The group that a file of an image belongs to, by its path."""
     for group, pattern in GROUPS:
-        if found := re.match(pattern, path):
+        if found := re.match(pattern, path.removeprefix("./")):
             return group.format(*found.groups())
     raise AssertionError  # the last pattern matches everything

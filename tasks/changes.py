@@ -1,0 +1,89 @@
+"""Which services does a change touch? Asked of git and of the lock; all else is looked at only where these say so."""
+
+from __future__ import annotations
+
+import subprocess
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from . import services
+from .project import ROOT
+from .run import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+# Whoever changes one of these changes every service.
+FOR_ALL = ("docker/", "tasks/", "noxfile.py", ".dockerignore", ".env.example")
+# The settings in pyproject.toml that a service's tests and images depend on, besides its own dependencies.
+SETTINGS = (("tool", "pytest"), ("tool", "coverage"))
+
+
+def since(ref: str) -> tuple[list[str], list[str]]:
+    """The services that differ from ``ref`` here, what is not committed included, and the paths that do.
+
+    Of a branch, only this side's changes since the two parted count, as on a pull request. Raises Problem without git,
+    and for a ``ref`` that git does not know.
+    """
+    base = git("rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}")
+    if base is None:
+        raise Problem(f"git knows no commit {ref!r} here: fetch it (a shallow clone may lack it), or name another one")
+    base = git("merge-base", base.strip(), "HEAD") or base  # a shallow clone may not know where they parted
+    changed = git("diff", "--no-renames", "--name-only", "-z", base.strip()) or ""
+    new = git("ls-files", "--others", "--exclude-standard", "-z") or ""
+    paths = [path for path in (changed + new).split("\0") if path]
+    before = {name: git("show", f"{base.strip()}:{name}") or "" for name in ("pyproject.toml", "poetry.lock")}
+    after = {name: (ROOT / name).read_text(encoding="utf-8") for name in before if (ROOT / name).exists()}
+    libs = {name: services.libs(name) for name in services.names()}
+    return touched(paths, libs, before, after), paths
+
+
+def touched(
+    paths: Iterable[str], libs: Mapping[str, Iterable[str]], before: Mapping[str, str], after: Mapping[str, str]
+) -> list[str]:
+    """The services that changed ``paths`` touch; ``libs`` has all services, with the libs that each one uses.
+
+    ``before`` and ``after`` are the texts of pyproject.toml and poetry.lock.
+    """
+    if any(path.startswith(FOR_ALL) for path in paths) or settings(before) != settings(after):
+        return sorted(libs)
+    places = {tuple(path.split("/")[:2]) for path in paths}
+    return [
+        service
+        for service, used in sorted(libs.items())
+        if ("services", service) in places
+        or any(("libs", lib) in places for lib in used)
+        or requirements(before, service) != requirements(after, service)
+    ]
+
+
+def requirements(texts: Mapping[str, str], service: str) -> list[tuple[str, str, str]]:
+    """What the lock has for a service and for the tests: (name, version, hashes) of every package."""
+    packages = parsed(texts.get("poetry.lock", "")).get("package", [])
+    own = [package for package in packages if {service, "tests"} & set(package.get("groups", ()))]
+    return [(package["name"], package["version"], str(package.get("files"))) for package in own]
+
+
+def settings(texts: Mapping[str, str]) -> list[Any]:
+    """The values of SETTINGS in pyproject.toml."""
+    found = parsed(texts.get("pyproject.toml", ""))
+    return [found.get(table, {}).get(name) for table, name in SETTINGS]
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """TOML as a dictionary; one that does not parse, in an old commit, has nothing in it."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def git(*arguments: str) -> str | None:
+    """What git answers, None when it fails; raises Problem where there is no git, or this is no clone."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Problem("git is not installed, and only git knows what has changed") from None
+    if "not a git repository" in done.stderr:
+        raise Problem(f"{ROOT} is no git clone, and only git knows what has changed: `git init`, and commit")
+    return done.stdout if done.returncode == 0 else None
