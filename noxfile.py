@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))  # nox does not
-from tasks import bases, checks, compose, engine, host, images, options, report, services, testing
+from tasks import bases, checks, compose, engine, host, images, options, report, scaffold, services, testing
 from tasks import sizes as weight
 from tasks.project import REPORTS, write_env
 from tasks.run import Problem, interruptible, say
@@ -132,6 +132,38 @@ def lint(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Bring poetry.lock up to date with pyproject.toml: -- [poetry lock's arguments]"""
     host.poetry(session, "lock", *session.posargs)
+
+
+@session(venv=True)
+def new(session: nox.Session) -> None:
+    """Make a service: -- NAME [--like SERVICE | --from DIR]"""
+    args = options.new(session.posargs)
+    scaffold.check_name(args.name)
+    with scaffold.all_or_nothing(services.SERVICES / args.name):
+        if args.source:
+            scaffold.adopt(args.name, args.source)
+        else:
+            scaffold.new(args.name, args.like)
+        host.poetry(session, "lock")
+    say(f"services/{args.name} is there: nox -s test -- {args.name}")
+
+
+@session(venv=True)
+def remove(session: nox.Session) -> None:
+    """Remove a service to the last line: -- NAME"""
+    args = options.services("remove", session.posargs, one=True)
+    (service,) = args.services
+    with scaffold.all_or_nothing():
+        kept = scaffold.remove(service)
+        host.poetry(session, "lock")
+    shutil.rmtree(kept)
+    say(f"services/{service} is gone")
+
+
+@session()
+def rename(session: nox.Session) -> None:
+    """Make a fresh clone your own project: -- NAME"""
+    scaffold.rename(options.rename(session.posargs).name)
 
 
 @session()

@@ -3,7 +3,7 @@
 import os
 
 chdir = "/app"
-wsgi_app = f"{os.environ['SERVICE']}:create_app()"
+wsgi_app = os.environ["APPLICATION"]
 bind = "0.0.0.0:8000"
 worker_class = "gthread"
 threads = 8

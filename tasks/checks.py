@@ -19,6 +19,8 @@ def lint(session: Session, *, fix: bool) -> None:
     session.run("mypy", "noxfile.py", "tasks", "tests", "template", *map(str, Path("docker").glob("*.py")))
     session.run("mypy", "docker/slice")
     for service in names():
+        if not list((SERVICES / service).glob("*/py.typed")):
+            continue  # adopted, and not typed
         with session.chdir(SERVICES / service):
             session.run("mypy", "--config-file=../../pyproject.toml", "--cache-dir=../../.mypy_cache", ".")
     session.run("hadolint", "docker/Dockerfile")

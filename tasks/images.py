@@ -143,7 +143,9 @@ def reason(log: str) -> str:
             return meaning
     step = re.search(r"^------\n > (\[.+?\]) .*?\n(.*?)^------$", log, re.MULTILINE | re.DOTALL)
     if step and step[2]:
-        said = re.sub(r"^\d+\.\d+ ", "", step[2].splitlines()[-1])
-        return f"the build failed in {step[1]}: {said}"
+        said = [re.sub(r"^\d+\.\d+ ", "", line) for line in step[2].splitlines()]
+        # pytest sums up after its errors; most programs end with theirs.
+        telling = [line for line in said if re.match(r"(FAILED|ERROR|error:|E  ) ", line)]
+        return f"the build failed in {step[1]}: {(telling or said)[-1].strip()}"
     errors = re.findall(r"^(?:ERROR|error): (.*)", log, re.MULTILINE)
     return f"the build failed: {(errors or log.splitlines() or ['BuildKit said nothing'])[-1].rpartition('did not complete successfully: ')[2]}"

@@ -73,6 +73,23 @@ def sizes(posargs: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def new(posargs: Sequence[str]) -> argparse.Namespace:
+    """Options of ``new``: ``name``, and ``like`` or ``source``."""
+    options = parser("new")
+    options.add_argument("name", metavar="NAME")
+    way = options.add_mutually_exclusive_group()
+    way.add_argument("--like", metavar="SERVICE", default="")
+    way.add_argument("--from", dest="source", type=Path, metavar="DIR")
+    return options.parse_args(posargs)
+
+
+def rename(posargs: Sequence[str]) -> argparse.Namespace:
+    """Options of ``rename``: ``name``."""
+    options = parser("rename")
+    options.add_argument("name", metavar="NAME")
+    return options.parse_args(posargs)
+
+
 def test(posargs: Sequence[str]) -> argparse.Namespace:
     """Options of ``test``: ``services`` and ``house`` (what to run), ``local``, and ``pytest`` (all the rest).
 

@@ -54,7 +54,7 @@ def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     return [
         *(*COMPOSE, "run", "--rm", "--volume", f"{REPORTS}:/app/reports", service),
         *("pytest", f"--junitxml=/app/reports/junit-{service}.xml"),
-        *(f"--cov={service.replace('-', '_')}", f"--cov-report=xml:/app/reports/coverage-{service}.xml"),
+        *("--cov", f"--cov-report=xml:/app/reports/coverage-{service}.xml"),
         *(["--color=yes"] if sys.stdout.isatty() else []),
         *pytest_args,
     ]

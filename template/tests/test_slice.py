@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .conftest import Clone
 
 HARD = """
-import concurrent.futures, ctypes, decimal, multiprocessing, socket, sqlite3, ssl, subprocess, sys, threading, uuid, zoneinfo
+import concurrent.futures, contextlib, ctypes, decimal, multiprocessing, socket, sqlite3, ssl, subprocess, sys, threading, uuid, zoneinfo
 import cryptography.fernet, lxml.etree, numpy, psycopg
 
 def square(number):
@@ -29,7 +29,8 @@ def check():
     assert float(numpy.linalg.inv(numpy.eye(3) * 2)[0, 0]) == 0.5
     assert psycopg.pq.__impl__ == "binary" and psycopg.pq.version() > 150000
     assert ssl.create_default_context().get_ca_certs() and ssl.OPENSSL_VERSION_INFO >= (3,)
-    assert sqlite3.connect(":memory:").execute("select 6 * 7").fetchone() == (42,)
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        assert database.execute("select 6 * 7").fetchone() == (42,)
     assert ctypes.CDLL(None).getpid() > 0
     assert str(zoneinfo.ZoneInfo("Europe/Berlin")) == "Europe/Berlin"
     with multiprocessing.get_context("spawn").Pool(2) as pool:
