@@ -121,6 +121,11 @@ def adopt(wanted: str, source: Path) -> None:
     stack.write_text(
         text.replace(f"        SERVICE: {wanted}\n", f"        SERVICE: {wanted}\n{lines}"), encoding="utf-8"
     )
+    if any(
+        "instance" in path.read_text(encoding="utf-8", errors="replace") for path in (folder / code.name).rglob("*.py")
+    ):
+        with stack.open("a", encoding="utf-8") as file:
+            file.write(f"    volumes:\n      - {wanted}-data:/app/instance\n\nvolumes:\n  {wanted}-data:\n")
     server = [] if any(re.match(r"gunicorn\b", requirement) for requirement in requirements) else DEFAULT[1:]
     enlist(wanted, [*(f'"{requirement}"' for requirement in requirements), *server])
 
