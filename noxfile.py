@@ -80,7 +80,7 @@ def dev(session: nox.Session) -> None:
 
 @session(venv=True, requires=("setup",))
 def test(session: nox.Session) -> None:
-    """Run all tests: -- [SERVICE... | unit | stack] [--local] [pytest's arguments]"""
+    """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--local] [pytest's arguments]"""
     args = options.test(session.posargs)
     codes: dict[str, int] = {}
     if args.services and args.local:
@@ -100,9 +100,9 @@ def test(session: nox.Session) -> None:
 
 @session(venv=True, requires=("setup",))
 def build(session: nox.Session) -> None:
-    """Build production images, and prove them: -- [SERVICE...] [--flavor prod|tiny|slim|alpine] [--sbom]"""
+    """Build production images, and prove them: -- [SERVICE...] [--since REF] [--flavor F] [--sbom]"""
     args = options.build(session.posargs)
-    names = images.build(args.services, args.flavor)
+    names = images.build(args.services, args.flavor) if args.services else []
     if args.sbom:
         host.install(session, "report")
         host.sbom(session, names)
@@ -199,9 +199,8 @@ def clean(session: nox.Session) -> None:
 
 @session()
 def plan(session: nox.Session) -> None:
-    """Tell GitHub Actions what there is to test, for its matrix."""
-    options.flags("plan", session.posargs)
-    line = f"parts={json.dumps([*services.names(), *options.house()])}"
+    """Tell GitHub Actions what there is to test, for its matrix: -- [--since REF]"""
+    line = f"parts={json.dumps(options.plan(session.posargs))}"
     say(line)
     if target := os.environ.get("GITHUB_OUTPUT"):
         with Path(target).open("a", encoding="utf-8") as file:

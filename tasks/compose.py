@@ -232,5 +232,12 @@ def side_shell(service: str) -> int:
         )
     terminal = ["--tty"] if sys.stdin.isatty() else []
     shared = [f"--pid=container:{beside}", f"--network=container:{beside}", "--cap-add=SYS_PTRACE"]
-    place = ["--label", f"slipway.clone={clone()}", "--workdir=/proc/1/root/app"]
-    return run("docker", "run", "--rm", "--interactive", *terminal, *shared, *place, env()["SLIPWAY_BASE"], "sh")
+    command = (
+        "--label",
+        f"slipway.clone={clone()}",
+        env()["SLIPWAY_BASE"],
+        "sh",
+        "-c",
+        "cd /proc/1/root/app && exec sh",
+    )
+    return run("docker", "run", "--rm", "--interactive", *terminal, *shared, *command)

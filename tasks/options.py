@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import changes
 from .project import ROOT
 from .services import choose
 
@@ -49,13 +50,14 @@ def services(session: str, posargs: Sequence[str], *names: str, one: bool = Fals
 
 
 def build(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``build``: ``services``, ``flavor``, ``sbom``."""
+    """Options of ``build``: ``services`` (of those, the ones that ``--since`` leaves), ``flavor``, ``sbom``."""
     options = parser("build")
     options.add_argument("services", nargs="*", metavar="SERVICE")
     options.add_argument("--flavor", choices=FLAVORS, default="prod")
     options.add_argument("--sbom", action="store_true")
+    options.add_argument("--since", metavar="REF")
     args = options.parse_args(posargs)
-    args.services = choose(args.services)
+    args.services = changed(choose(args.services), args.since)
     return args
 
 
@@ -83,6 +85,14 @@ def new(posargs: Sequence[str]) -> argparse.Namespace:
     return options.parse_args(posargs)
 
 
+def plan(posargs: Sequence[str]) -> list[str]:
+    """Options of ``plan``: what there is to test, services and parts of the house, ``--since`` a git ref."""
+    options = parser("plan")
+    options.add_argument("--since", metavar="REF")
+    since = options.parse_args(posargs).since or None
+    return [*changed(choose([]), since), *concerned(since)]
+
+
 def rename(posargs: Sequence[str]) -> argparse.Namespace:
     """Options of ``rename``: ``name``."""
     options = parser("rename")
@@ -97,13 +107,32 @@ def test(posargs: Sequence[str]) -> argparse.Namespace:
     """
     options = parser("test")
     options.add_argument("--local", action="store_true")
+    options.add_argument("--since", metavar="REF")
     args, rest = options.parse_known_args(posargs)
     words = list(itertools.takewhile(lambda word: not re.search(r"^-|[./:]", word), rest))
     args.pytest = [word for word in rest[len(words) :] if word != "--"]
     chosen = choose(words, also=house()) if words else [*choose([]), *(["unit"] if args.local else house())]
-    args.services = [name for name in chosen if name not in HOUSE]
-    args.house = [name for name in house() if name in chosen]
+    args.services = changed([name for name in chosen if name not in HOUSE], args.since)
+    args.house = [name for name in concerned(args.since) if name in chosen]
     return args
+
+
+def changed(names: list[str], since: str | None) -> list[str]:
+    """Of these services, those that differ from a git ref; all of them without one."""
+    return [name for name in names if name in changes.since(since)[0]] if since else names
+
+
+def concerned(since: str | None) -> list[str]:
+    """The parts of the house's tests that a change since a git ref can make fail; all of them without one."""
+    if not since:
+        return house()
+    services, paths = changes.since(since)
+    concerns = {
+        "unit": any(not path.startswith("services/") for path in paths),
+        "stack": bool(services) or any(path.startswith("tests/stack/") for path in paths),
+        "template": any(path.startswith((*changes.FOR_ALL, "template/", "services/echo/")) for path in paths),
+    }
+    return [part for part in house() if concerns[part]]
 
 
 def needs_engine(posargs: Sequence[str]) -> bool:

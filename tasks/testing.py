@@ -43,6 +43,8 @@ def check(codes: dict[str, int], *, filtered: bool) -> None:
 
     Where the user's own arguments filter the tests, a part of which none remains is fine as long as another has some.
     """
+    if not codes:
+        say("nothing is concerned: no test was run")
     fine = {0, NO_TESTS_RAN} if filtered and 0 in codes.values() else {0}
     if failed := [part for part, code in codes.items() if code not in fine]:
         empty = all(codes[part] == NO_TESTS_RAN for part in failed)
