@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from .conftest import Clone, answer, compose_containers, url_of
@@ -119,3 +121,26 @@ def test_a_source_change_installs_nothing(clone: Clone) -> None:
     assert "proof" in text
     assert "install" not in text
     clone.git("checkout", "-q", ".")
+
+
+def test_a_shell_beside_a_production_container_sees_its_files(clone: Clone) -> None:
+    production = {"COMPOSE_FILE": "docker/compose.prod.yaml", "COMPOSE_ENV_FILES": ".env", "ECHO_PORT": "0"}
+    compose = ["docker", "compose"]
+    clone.nox("-s", "build")
+    command = [sys.executable, "-m", "nox", "-s", "shell", "--", "echo", "--prod"]
+    try:
+        subprocess.run([*compose, "up", "--detach", "--wait"], cwd=clone.root, env=os.environ | production, check=True)
+        said = subprocess.run(
+            command,
+            cwd=clone.root,
+            input="cat echo/py.typed echo/settings.py; ls /proc/1/exe -l\n",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        subprocess.run([*compose, "down"], cwd=clone.root, env=os.environ | production, check=True)
+    assert "class Settings" in said.stdout
+    assert "python3" in said.stdout
+    assert "no container of echo is running" in clone.nox("-s", "shell", "--", "echo", "--prod", code=1)
+    assert clone.left("container", "network") == []
