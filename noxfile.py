@@ -63,14 +63,15 @@ def setup(session: nox.Session) -> None:
 
 @session(venv=True, requires=("setup",))
 def dev(session: nox.Session) -> None:
-    """Run the stack from source, reloading on change: -- [SERVICE...] [--detach] [--local]"""
-    args = options.services("dev", session.posargs, "--detach", "--local")
+    """Run the stack from source, reloading on change: -- [SERVICE...] [--detach] [--network NAME] [--local]"""
+    args = options.dev(session.posargs)
     if args.local:
         host.install(session, *args.services)
         host.dev(session, args.services)
         return
     images.build(args.services)
     with compose.running(args.services, compose.free_ports(args.services), keep=args.detach):
+        compose.join(args.network)
         if args.detach:
             compose.wait()
             compose.urls()
