@@ -213,3 +213,9 @@ def gate(session: nox.Session) -> None:
     """Fail unless every job of a workflow went well: -- RESULT..."""
     if bad := sorted(set(session.posargs) - {"success", "skipped"}):
         session.error(f"not every job went well: {', '.join(bad)}")
+
+
+if (Path(__file__).parent / "template").is_dir():
+    from template.sessions import register
+
+    register(session)
