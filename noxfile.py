@@ -23,7 +23,7 @@ import nox
 sys.path.insert(0, str(Path(__file__).parent))  # nox does not
 from tasks import bases, checks, compose, engine, host, images, options, report, scaffold, services, testing
 from tasks import sizes as weight
-from tasks.project import REPORTS, write_env
+from tasks.project import REPORTS, write_env, write_secrets
 from tasks.run import Problem, interruptible, say
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def setup(session: nox.Session) -> None:
         services.names()
         engine.ensure()
         write_env(bases.ensure())
+        write_secrets()
 
 
 @session(venv=True, requires=("setup",))

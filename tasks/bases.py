@@ -1,14 +1,19 @@
 """Base images: pulled, or built from Debian's packages where no image registry answers.
 
-A recipe is docker/bases/NAME.toml: the Debian release, the packages, and the image's configuration.
+A recipe is docker/bases/NAME.toml: the Debian release, the packages, the image's configuration, and, where packages alone
+are not enough, hooks, which are commands that mmdebstrap runs at the end, with the root as $1. What is in the folder
+docker/bases/NAME goes on top.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import threading
 import tomllib
@@ -26,15 +31,33 @@ SLIM = tuple(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "
 PATIENCE = 10
 
 
-def ensure() -> str:
-    """Make sure of the base image and return its reference: the official one, or one of ours in its place."""
-    return ensure_one("python", official_base())
+def ensure() -> dict[str, str]:
+    """Make sure of all base images and return, by variable, what they are: the official ones, or ours in their place."""
+    return {"SLIPWAY_BASE": ensure_one("python", official_base(), "SLIPWAY_BASE")} | {
+        f"SLIPWAY_{recipe.upper()}": ensure_one(recipe, official, f"SLIPWAY_{recipe.upper()}")
+        for recipe, official in sorted(needed().items())
+    }
 
 
-def ensure_one(recipe: str, official: str) -> str:
-    """Return an image on this engine that can serve as ``official``; ``recipe`` names the substitute's recipe."""
+def needed() -> dict[str, str]:
+    """The official images that services run as they are: recipe -> image.
+
+    They stand in services/*/compose.yaml as ``image: ${SLIPWAY_POSTGRES:-postgres:17}``, which asks for the recipe postgres.
+    """
+    texts = [path.read_text(encoding="utf-8") for path in ROOT.glob("services/*/compose.yaml")]
+    named = [
+        pair for text in texts for pair in re.findall(r"^ +image: \$\{SLIPWAY_(\w+):-([^}]+)\}$", text, re.MULTILINE)
+    ]
+    return {variable.lower(): official for variable, official in named}
+
+
+def ensure_one(recipe: str, official: str, variable: str) -> str:
+    """Return an image on this engine that can serve as ``official``, or what the user has set ``variable`` to.
+
+    ``recipe`` names the substitute's recipe.
+    """
     substitute = f"localhost/slipway/{recipe}:{official.rpartition(':')[2]}-{release(recipe)}"
-    chosen = env().get("SLIPWAY_BASE", "")
+    chosen = env().get(variable, "")
     if chosen not in {"", substitute} and not chosen.startswith(official):
         return chosen  # the user's own: the build pulls it, or says that it cannot
     if label(official) is None:
@@ -108,8 +131,30 @@ def release(recipe: str) -> str:
 
 
 def fingerprint(recipe: str) -> str:
-    """What changes when the recipe does."""
-    return hashlib.sha256((BASES / f"{recipe}.toml").read_bytes()).hexdigest()[:16]
+    """What changes when the recipe, or a file of it, does."""
+    found = hashlib.sha256((BASES / f"{recipe}.toml").read_bytes())
+    for path in files(recipe):
+        found.update(f"\0{path.relative_to(BASES)}\0".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def files(recipe: str) -> list[Path]:
+    """The files that a recipe puts on top of the packages."""
+    return sorted(path for path in (BASES / recipe).rglob("*") if path.is_file())
+
+
+def overlay(recipe: str, tar: str) -> None:
+    """Add a recipe's files to a root file system: root's, and for all to run."""
+
+    def roots(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        member.uname = member.gname = "root"
+        member.mode = 0o755
+        return member
+
+    with tarfile.open(tar, "a") as root:
+        for path in files(recipe):
+            root.add(path, f"./{path.relative_to(BASES / recipe)}", filter=roots)
 
 
 def build(recipe: str, image: str) -> None:
@@ -126,9 +171,11 @@ def build(recipe: str, image: str) -> None:
         tar = f"{folder}/base.tar"
         include = f"--include={','.join(steps['packages'])}"
         sources = [f"deb {uri} {suite} main" for uri, suite in debian.mirrors(release(recipe))]
-        command = ("mmdebstrap", "--quiet", "--variant=minbase", *SLIM, include, release(recipe), tar, *sources)
-        say("$ " + " ".join(command))
+        hooks = [f"--customize-hook={hook}" for hook in steps.get("hooks", ())]
+        command = ("mmdebstrap", "--quiet", "--variant=minbase", *SLIM, include, *hooks, release(recipe), tar, *sources)
+        say("$ " + shlex.join(command))
         output(*command, env={"TMPDIR": folder})
+        overlay(recipe, tar)
         labels = (
             f"LABEL {RECIPE_LABEL}={fingerprint(recipe)}",
             f'LABEL description="built from Debian packages by docker/bases/{recipe}.toml"',

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import ssl
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .run import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "reports"
@@ -73,8 +77,11 @@ def env() -> dict[str, str]:
     return {key: value.strip().strip("'\"") for key, value in pairs} | dict(os.environ)
 
 
-def write_env(base: str) -> None:
-    """Write the machine facts to .env, for nox and plain Docker Compose alike; the user's own part stays as it is."""
+def write_env(images: Mapping[str, str]) -> None:
+    """Write the machine facts to .env, for nox and plain Docker Compose alike; the user's own part stays as it is.
+
+    ``images`` are the base images in use, by variable: SLIPWAY_BASE, and those that services' compose files name.
+    """
     facts = {
         "COMPOSE_FILE": "docker/compose.yaml",
         "COMPOSE_PROJECT_NAME": clone(),
@@ -82,7 +89,7 @@ def write_env(base: str) -> None:
         "SLIPWAY_PROJECT": name(),
         "SLIPWAY_UID": str(os.getuid()),
         "SLIPWAY_GID": str(os.getgid()),
-        "SLIPWAY_BASE": base,
+        **images,
         "SLIPWAY_CA": ca_bundle(),
     }
     old = ENV.read_text(encoding="utf-8") if ENV.exists() else f"{_LINE}\n"
@@ -94,6 +101,21 @@ def write_env(base: str) -> None:
         draft = ENV.with_suffix(".draft")
         draft.write_text(new, encoding="utf-8")
         draft.replace(ENV)
+
+
+def write_secrets() -> None:
+    """Make a password for each file in .secrets/ that a service's compose file names, and leave those that are there.
+
+    The folder is for its owner alone. The files in it are not, because containers that get them mounted run as users
+    of their own, whose numbers differ between images.
+    """
+    texts = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("services/*/compose.yaml"))]
+    for secret in sorted({found for text in texts for found in re.findall(r"/\.secrets/([\w.-]+)", text)}):
+        path = ROOT / ".secrets" / secret
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.exists():
+            path.write_text(secrets.token_urlsafe(32), encoding="utf-8")
+            path.chmod(0o644)
 
 
 def constraints() -> str:

@@ -32,10 +32,10 @@ def test_the_clones_name_follows_its_path(empty: Path, monkeypatch: pytest.Monke
 
 
 def test_env_keeps_what_the_user_wrote(empty: Path) -> None:
-    project.write_env("base:1")
+    project.write_env({"SLIPWAY_BASE": "base:1"})
     with project.ENV.open("a") as file:
         file.write("ECHO_PORT=7000\n")
-    project.write_env("base:2")
+    project.write_env({"SLIPWAY_BASE": "base:2"})
     text = project.ENV.read_text()
     assert text.count("SLIPWAY_BASE=") == 1
     assert "SLIPWAY_BASE=base:2\n" in text
@@ -47,15 +47,15 @@ def test_env_keeps_what_the_user_wrote(empty: Path) -> None:
 @pytest.mark.usefixtures("empty")
 def test_an_env_of_the_users_own_wins() -> None:
     project.ENV.write_text("SLIPWAY_BASE=mine:1\n")
-    project.write_env("base:1")
+    project.write_env({"SLIPWAY_BASE": "base:1"})
     assert project.env()["SLIPWAY_BASE"] == "mine:1"
 
 
 @pytest.mark.usefixtures("empty")
 def test_env_is_left_alone_when_nothing_changed() -> None:
-    project.write_env("base:1")
+    project.write_env({"SLIPWAY_BASE": "base:1"})
     before = project.ENV.stat().st_mtime_ns
-    project.write_env("base:1")
+    project.write_env({"SLIPWAY_BASE": "base:1"})
     assert project.ENV.stat().st_mtime_ns == before
 
 
@@ -63,7 +63,7 @@ def test_env_is_left_alone_when_nothing_changed() -> None:
 @pytest.mark.usefixtures("empty")
 def test_env_values_survive_a_shell_like_reader(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(project, "ca_bundle", lambda: value)
-    project.write_env("base:1")
+    project.write_env({"SLIPWAY_BASE": "base:1"})
     line = next(line for line in project.ENV.read_text().splitlines() if line.startswith("SLIPWAY_CA="))
     if "'" not in value:
         # Where shell and dotenv quote alike. Compose's own reading is tested with the stack.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response
-from werkzeug.exceptions import HTTPException
+import plainweb
+from flask import Flask
 from werkzeug.routing import Rule
 
 from .settings import Settings
-from .views import echo, error, healthz
+from .views import echo, healthz
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -20,12 +20,5 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.endpoint("echo")(echo)
     app.url_map.add(Rule("/", endpoint="echo"))
     app.url_map.add(Rule("/<path:path>", endpoint="echo"))
-    app.register_error_handler(HTTPException, error)
-    app.after_request(never_html)
+    plainweb.init_app(app)
     return app
-
-
-def never_html(response: Response) -> Response:
-    """Keep a browser from taking what a client sent for anything but text."""
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 from flask import Response, current_app, jsonify, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from plainweb import read_body
 
 
 def healthz() -> Response:
@@ -40,32 +40,9 @@ def echo(path: str = "") -> Response:  # noqa: ARG001 (the raw path is shown, no
     return Response(text, mimetype="text/plain")
 
 
-def read_body(limit: int) -> bytes:
-    """Read the whole body, whatever its content type.
-
-    Raises RequestEntityTooLarge for one of more than ``limit`` bytes. Werkzeug's own limit is not enough here: it cuts
-    a chunked body off without a word.
-    """
-    if (request.content_length or 0) > limit:
-        raise RequestEntityTooLarge
-    body = bytearray()
-    while chunk := request.stream.read(min(64 * 1024, limit + 1 - len(body))):
-        body += chunk
-        if len(body) > limit:
-            raise RequestEntityTooLarge
-    return bytes(body)
-
-
 def as_text(body: bytes) -> tuple[str, str]:
     """Turn bytes into text without loss: ``(text, "utf-8")`` or ``(text, "base64")``."""
     try:
         return body.decode(), "utf-8"
     except UnicodeDecodeError:
         return base64.b64encode(body).decode("ascii"), "base64"
-
-
-def error(problem: HTTPException) -> Response:
-    """Say an HTTP error in one line of plain text, where Flask would send a page of HTML."""
-    response = Response(f"{problem.code} {problem.name}\n", status=problem.code, mimetype="text/plain")
-    response.headers.extend(h for h in problem.get_headers() if h[0] != "Content-Type")
-    return response
