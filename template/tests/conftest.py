@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tasks import bases
 from tasks.project import ENV, ROOT
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ class Clone:
             if (ROOT / name).exists():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, root / name)
-        # The base image that this machine has already; all else `setup` finds out anew.
-        base = next(line for line in ENV.read_text().splitlines() if line.startswith("SLIPWAY_BASE="))
-        (root / ".env").write_text(f"{base}\n")
+        # The base images that this machine has already; all else `setup` finds out anew.
+        facts = ["SLIPWAY_BASE", *(f"SLIPWAY_{recipe.upper()}" for recipe in bases.needed())]
+        lines = [line for line in ENV.read_text().splitlines() if line.partition("=")[0] in facts]
+        (root / ".env").write_text("\n".join([*lines, ""]))
         self.git("init", "-q", "-b", "main")
         self.commit("first")
 
