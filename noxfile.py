@@ -64,8 +64,8 @@ def setup(session: nox.Session) -> None:
 
 @session(venv=True, requires=("setup",))
 def dev(session: nox.Session) -> None:
-    """Run the stack from source, reloading on change: -- [SERVICE...] [--detach] [--local]"""
-    args = options.services("dev", session.posargs, "--detach", "--local")
+    """Run the stack from source, reloading on change: -- [SERVICE...] [--detach] [--network NAME] [--local]"""
+    args = options.dev(session.posargs)
     if args.local:
         host.install(session, *args.services)
         host.dev(session, args.services)
@@ -73,6 +73,7 @@ def dev(session: nox.Session) -> None:
     wanted = compose.with_neighbours(args.services)
     images.build(wanted)
     with compose.running(args.services, compose.free_ports(wanted), keep=args.detach):
+        compose.join(args.network)
         if args.detach:
             compose.wait()
             compose.urls()
@@ -214,3 +215,9 @@ def gate(session: nox.Session) -> None:
     """Fail unless every job of a workflow went well: -- RESULT..."""
     if bad := sorted(set(session.posargs) - {"success", "skipped"}):
         session.error(f"not every job went well: {', '.join(bad)}")
+
+
+if (Path(__file__).parent / "template").is_dir():
+    from template.sessions import register
+
+    register(session)

@@ -2,7 +2,6 @@
 
 import os
 
-chdir = "/app"
 wsgi_app = os.environ["APPLICATION"]
 bind = "0.0.0.0:8000"
 worker_class = "gthread"

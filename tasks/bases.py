@@ -44,7 +44,9 @@ def needed() -> dict[str, str]:
     They stand in services/*/compose.yaml as ``image: ${SLIPWAY_POSTGRES:-postgres:17}``, which asks for the recipe postgres.
     """
     texts = [path.read_text(encoding="utf-8") for path in ROOT.glob("services/*/compose.yaml")]
-    named = [pair for text in texts for pair in re.findall(r"^ +image: \$\{SLIPWAY_(\w+):-([^}]+)\}$", text, re.MULTILINE)]
+    named = [
+        pair for text in texts for pair in re.findall(r"^ +image: \$\{SLIPWAY_(\w+):-([^}]+)\}$", text, re.MULTILINE)
+    ]
     return {variable.lower(): official for variable, official in named}
 
 

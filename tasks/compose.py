@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .project import clone, env, official_base
+from .project import clone, env, name, official_base
 from .run import Problem, output, run, say, start, stop
 from .services import names
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 COMPOSE = ("docker", "compose")
+# The label of networks that `dev -- --network` made.
+SHARED = "slipway.network"
 # Compose looks for .env beside the file that it is told to use, and ours lies in the root of the clone.
 PRODUCTION = {"COMPOSE_FILE": "docker/compose.prod.yaml", "COMPOSE_ENV_FILES": ".env"}
 
@@ -155,6 +157,30 @@ def wait(settings: Mapping[str, str] | None = None, *, patience: float = 120) ->
         time.sleep(0.1)
 
 
+def join(network: str) -> None:
+    """Put the stack's containers on a network that other stacks share, each as ``<service>.<project>``.
+
+    The network is made when it is missing; `down` removes it when nobody is on it any more. "" means none.
+    """
+    if not network:
+        return
+    if not output("docker", "network", "ls", "--quiet", "--filter", f"name=^{network}$").strip():
+        output("docker", "network", "create", "--label", f"{SHARED}=yes", network)
+    joined = output("docker", "network", "inspect", "--format", "{{json .Containers}}", network)
+    for container in containers():
+        alias = f"{container.service}.{name()}"
+        if container.id not in joined:
+            output("docker", "network", "connect", "--alias", alias, network, container.id)
+        say(f"on {network}: {alias}")
+
+
+def leave_networks() -> None:
+    """Remove the shared networks of ours that nobody is on any more."""
+    for network in output("docker", "network", "ls", "--quiet", "--filter", f"label={SHARED}").split():
+        if output("docker", "network", "inspect", "--format", "{{len .Containers}}", network).strip() == "0":
+            output("docker", "network", "rm", network)
+
+
 def urls() -> None:
     """Print where each service answers."""
     for container in containers():
@@ -190,6 +216,7 @@ def down(*, volumes: bool = False, quiet: bool = False, settings: Mapping[str, s
     """Stop the stack and remove its containers and networks, with ``volumes`` its data too."""
     every = ["--volumes"] if volumes else []
     (output if quiet else run)(*COMPOSE, "down", "--remove-orphans", *every, env=settings)
+    leave_networks()
 
 
 def clean() -> None:

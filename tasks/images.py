@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 # The flavors that docker/slice.py cuts.
 SLICED = ("prod", "tiny")
 
+# BuildKit sometimes says this, up to its version 0.14, when it finds two builds at work on the same step; the next try
+# finds that step done (moby/buildkit, issues on "inconsistent graph state").
+BUILDKITS_OWN_FAULT = "inconsistent graph state"
+TRIES = 3
+
 # What BuildKit says in many lines, and what it means in one.
 HINTS = (
     (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`"),
@@ -74,9 +79,12 @@ def bake(targets: dict[str, dict[str, Any]], title: str) -> None:
     plan = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
     (REPORTS / "logs").mkdir(parents=True, exist_ok=True)
     log = REPORTS / "logs" / f"build-{title}.log"
-    progress = Progress()
     began = time.monotonic()
-    code = lines("docker", "buildx", "bake", "--file=-", "--progress=plain", on_line=progress, stdin=plan)
+    for _ in range(TRIES):
+        progress = Progress()
+        code = lines("docker", "buildx", "bake", "--file=-", "--progress=plain", on_line=progress, stdin=plan)
+        if not code or BUILDKITS_OWN_FAULT not in progress.log[-1]:
+            break
     log.write_text("\n".join(progress.log) + "\n", encoding="utf-8")
     if code:
         raise Problem(reason("\n".join(progress.log)) + f" (all of it: {log.relative_to(REPORTS.parent)})")

@@ -49,6 +49,18 @@ def services(session: str, posargs: Sequence[str], *names: str, one: bool = Fals
     return args
 
 
+def dev(posargs: Sequence[str]) -> argparse.Namespace:
+    """Options of ``dev``: ``services``, ``detach``, ``local``, and ``network``, the name of one to join."""
+    options = parser("dev")
+    options.add_argument("services", nargs="*", metavar="SERVICE")
+    options.add_argument("--detach", action="store_true")
+    options.add_argument("--local", action="store_true")
+    options.add_argument("--network", metavar="NAME", default="")
+    args = options.parse_args(posargs)
+    args.services = choose(args.services)
+    return args
+
+
 def build(posargs: Sequence[str]) -> argparse.Namespace:
     """Options of ``build``: ``services`` (of those, the ones that ``--since`` leaves), ``flavor``, ``sbom``."""
     options = parser("build")

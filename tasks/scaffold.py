@@ -69,6 +69,10 @@ def new(wanted: str, like: str = "") -> None:
         (like,) = services.choose([like])
         copy(services.SERVICES / like, wanted)
         enlist(wanted, [f'"{requirement}"' for requirement in pyproject()["dependency-groups"][like]])
+        text = PYPROJECT.read_text(encoding="utf-8")
+        PYPROJECT.write_text(
+            re.sub(rf"(?m)^({re.escape(like)})(\.dependencies\..*\n)", rf"\g<0>{wanted}\g<2>", text), encoding="utf-8"
+        )
     else:
         copy(SKELETON, wanted)
         enlist(wanted, DEFAULT)
@@ -188,6 +192,7 @@ def remove(wanted: str) -> Path:
             raise Problem(f"services/{other}/compose.yaml needs {wanted}: change it first")
     text = PYPROJECT.read_text(encoding="utf-8")
     left = re.sub(rf"(?m)^{re.escape(wanted)} = \[\n(?:.*\n)*?\]\n", "", text, count=1)
+    left = re.sub(rf"(?m)^{re.escape(wanted)}\.dependencies\..*\n", "", left)
     left = re.sub(rf'(?m)^"{re.escape(wanted)}:\w+" = .*\n', "", left)
     if wanted in tomllib.loads(left)["dependency-groups"]:
         raise Problem(

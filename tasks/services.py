@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SERVICES = ROOT / "services"
+# The dependency groups that serve the house, not a service.
+HOUSE_GROUPS = {"dev", "host", "lint", "report", "tests"}
 
 
 def names() -> list[str]:
     """The names of all services, sorted.
 
-    Raises Problem when a folder lacks its compose file or its dependency group.
+    Raises Problem when a folder lacks its compose file or its dependency group, or a group its folder.
     """
     found = sorted(
         folder.name for folder in SERVICES.iterdir() if folder.is_dir() and not re.match(r"[._]", folder.name)
@@ -32,6 +34,11 @@ def names() -> list[str]:
             raise Problem(
                 f"pyproject.toml has no dependency group {service!r} for services/{service}: add it, then `nox -s lock`"
             )
+    if lost := sorted(set(groups) - set(found) - HOUSE_GROUPS):
+        raise Problem(
+            f"pyproject.toml has a dependency group {lost[0]!r}, and there is no services/{lost[0]}: remove the group, "
+            "or, if it is not for a service, name it in tasks/services.py"
+        )
     return found
 
 

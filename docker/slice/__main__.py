@@ -170,6 +170,8 @@ def add_system(cut: Slice) -> None:
     (cut.root / "tmp").chmod(0o1777)
     if ldconfig := shutil.which("ldconfig"):
         # The official image has libpython in /usr/local/lib, where glibc's loader only looks if its cache says so.
+        folders = {str(path.parent) for path in cut.copied if ".so" in path.name and "lib-dynload" not in path.parts}
+        cut.write("/etc/ld.so.conf", "".join(f"{folder}\n" for folder in sorted(folders)))
         subprocess.run([ldconfig, "-r", cut.root], check=True)
         shutil.rmtree(cut.root / "var/cache/ldconfig", ignore_errors=True)
 

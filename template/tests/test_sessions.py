@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from .conftest import Clone, answer, compose_containers, url_of
@@ -119,3 +122,50 @@ def test_a_source_change_installs_nothing(clone: Clone) -> None:
     assert "proof" in text
     assert "install" not in text
     clone.git("checkout", "-q", ".")
+
+
+def test_a_shell_beside_a_production_container_sees_its_files(clone: Clone) -> None:
+    production = {"COMPOSE_FILE": "docker/compose.prod.yaml", "COMPOSE_ENV_FILES": ".env", "ECHO_PORT": "0"}
+    compose = ["docker", "compose"]
+    clone.nox("-s", "build")
+    command = [sys.executable, "-m", "nox", "-s", "shell", "--", "echo", "--prod"]
+    try:
+        subprocess.run([*compose, "up", "--detach", "--wait"], cwd=clone.root, env=os.environ | production, check=True)
+        said = subprocess.run(
+            command,
+            cwd=clone.root,
+            input="cat echo/py.typed echo/settings.py; ls /proc/1/exe -l\n",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        subprocess.run([*compose, "down"], cwd=clone.root, env=os.environ | production, check=True)
+    assert "class Settings" in said.stdout
+    assert "python3" in said.stdout
+    assert "no container of echo is running" in clone.nox("-s", "shell", "--", "echo", "--prod", code=1)
+    assert clone.left("container", "network") == []
+
+
+def test_two_stacks_share_a_network(clone: Clone) -> None:
+    """A separate Compose project reaches echo by its alias on the network that both are on."""
+    network = f"{clone.name}-shared"
+    try:
+        assert f"on {network}: echo.slipway" in clone.nox("-s", "dev", "--", "--detach", "--network", network)
+        image = f"{clone.name}/echo:dev"
+        project = {
+            "services": {"other": {"image": image, "networks": ["shared"]}},
+            "networks": {"shared": {"name": network, "external": True}},
+        }
+        (clone.root / "other.json").write_text(json.dumps(project))
+        ask = "import urllib.request as u; print(u.urlopen('http://echo.slipway:8000/from/afar').read().decode())"
+        plain = {"COMPOSE_FILE": "other.json", "COMPOSE_PROJECT_NAME": f"{clone.name}-other"}
+        command = ["docker", "compose", "run", "--rm", "other", "python3", "-c", ask]
+        done = subprocess.run(
+            command, cwd=clone.root, env=os.environ | plain, capture_output=True, text=True, check=False
+        )
+        assert "PATH: /from/afar" in done.stdout, done.stderr
+    finally:
+        clone.nox("-s", "down")
+        (clone.root / "other.json").unlink(missing_ok=True)
+    assert clone.docker("network", "ls", "--quiet", "--filter", f"name={network}") == ""

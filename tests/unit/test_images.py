@@ -175,3 +175,48 @@ def test_temporary_files_go_where_programs_may_run(monkeypatch: pytest.MonkeyPat
     barred |= {chosen, str(Path.home())}
     with pytest.raises(Problem, match="set TMPDIR"):
         bases.scratch()
+
+
+def image(groups: dict[str, int], raw: int, zipped: int) -> sizes.Image:
+    return sizes.Image("ours/a:prod", "a", "prod", [sizes.Layer("sha256:1", raw, zipped, groups)])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("32 MB", 32_000_000), ("12.5MiB", 13_107_200), ("900 kB", 900_000), ("7", 7)]
+)
+def test_sizes_are_read(text: str, expected: int) -> None:
+    assert report.size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "big", "12 parsecs", "-1 MB", "1,5 MB", None])
+def test_what_is_no_size_is_told(text: object) -> None:
+    with pytest.raises(Problem, match="is no size"):
+        report.size(text)
+
+
+def test_over_budget_names_the_movers(monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets = {"a:prod": {"raw": "10 MB", "gzip": "5 MB"}}
+    monkeypatch.setattr(report, "pyproject", lambda: {"tool": {"slipway": {"budgets": budgets}}})
+    before = image({"flask": 3_000_000, "numpy": 1_000_000}, 9_000_000, 4_000_000)
+    report.check_budgets([before], [])
+    after = image({"flask": 3_000_000, "numpy": 7_000_000}, 15_000_000, 4_000_000)
+    with pytest.raises(Problem, match=r"ours/a:prod is 15\.00 MB raw, over its 10\.00 MB \(numpy \+6\.00"):
+        report.check_budgets([after], [before])
+    assert ["", "numpy", "+6.00", ""] in report.changes([after], [before])
+    budgets["a:prod"] = {"raw": "10 MB"}
+    with pytest.raises(Problem, match="the budget of a:prod must be like"):
+        report.check_budgets([after], [])
+
+
+def test_buildkits_own_fault_is_tried_again(no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "REPORTS", tmp_path / "reports")
+    said = "ERROR: failed to solve: failed to get edge: inconsistent graph state"
+    write_tool(
+        no_docker / "docker",
+        f'cat >/dev/null; [ -e {tmp_path}/again ] && exit 0; touch {tmp_path}/again; echo "{said}"; exit 1',
+    )
+    images.bake({"a": {}}, "test")
+    (tmp_path / "again").unlink()
+    write_tool(no_docker / "docker", f'cat >/dev/null; echo "{said}"; exit 1')
+    with pytest.raises(Problem, match="inconsistent graph state"):
+        images.bake({"a": {}}, "test")

@@ -61,6 +61,7 @@ def test_arguments(nox: Nox, clone: Path, no_docker: Path, args: tuple[str, ...]
     [
         ("pyproject.toml", "[project\n", "pyproject.toml does not parse: "),
         ("pyproject.toml", "[project]\nname = 'x'\n", "pyproject.toml has no dependency group 'echo'"),
+        ("pyproject.toml", "[project]\nname = 'x'\n[dependency-groups]\necho = []\nlost = []\n", "no services/lost"),
         ("services/new/empty", "", "services/new has no compose.yaml"),
     ],
 )

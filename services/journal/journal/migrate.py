@@ -21,7 +21,9 @@ def migrate(conninfo: str) -> list[str]:
     applied = []
     with psycopg.connect(conninfo, connect_timeout=10) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-        connection.execute("CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY, at timestamptz DEFAULT now())")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY, at timestamptz DEFAULT now())"
+        )
         done = {name for (name,) in connection.execute("SELECT name FROM migrations")}
         for path in sorted(MIGRATIONS.glob("*.sql")):
             if path.name not in done:

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 PATIENCE = 3  # seconds without a word
 # These concern one connection, not the request (RFC 9110, 7.6.1), or are made anew for ours.
-OF_THE_CONNECTION = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "host"}
+OF_THE_CONNECTION = {
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+    "host",
+}
 
 
 class Answer(NamedTuple):

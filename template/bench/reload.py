@@ -1,0 +1,136 @@
+"""How long an edit takes until the first response with the new text: docker/live.py beside other reloaders."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import statistics
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tasks import images
+from tasks.project import ROOT, clone
+from tasks.run import Problem, output, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Each case's command, in the development image of the service echo. The first is ours, the second its reference.
+CASES = {
+    "live.py": (),
+    "flask run --debug": ("flask", "run", "--debug", "--host=0.0.0.0", "--port=8000"),
+    "gunicorn --reload": ("gunicorn", "--reload", "--bind=0.0.0.0:8000", "--workers=1", "--threads=4", "echo:create_app()"),
+}  # fmt: skip
+PATIENCE = 20.0  # seconds after which an edit counts as lost
+PAUSE = 0.3  # seconds between a response and the next edit, so that edits find everything at rest
+
+
+@dataclass
+class Case:
+    """One reloader at work: its port, the file to edit, and what was seen; times in milliseconds."""
+
+    name: str
+    port: int
+    file: Path
+    times: list[float] = field(default_factory=list)
+    requests: int = 0
+    refused: int = 0
+
+    def ask(self) -> str:
+        """The answer to a request; "" for a connection that is refused or reset."""
+        self.requests += 1
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request("GET", "/")
+            return connection.getresponse().read().decode()
+        except (OSError, http.client.HTTPException):
+            self.refused += 1
+            return ""
+        finally:
+            connection.close()
+
+    def edit(self, number: int) -> None:
+        """Change the text of the response, and measure from the write to the first response that has it."""
+        old = self.file.read_text(encoding="utf-8")
+        word = f"EDIT{number}: "
+        new = re.sub(r'f"(METHOD|EDIT\d+): ', f'f"{word}', old)
+        began = time.perf_counter()
+        self.file.write_text(new, encoding="utf-8")
+        while not self.ask().startswith(word):
+            if time.perf_counter() - began > PATIENCE:
+                raise Problem(f"{self.name} has not shown edit {number} for {PATIENCE:g} s")
+            time.sleep(0.002)
+        self.times.append((time.perf_counter() - began) * 1000)
+        # The old process is on its way out now: requests go on coming.
+        rest = time.perf_counter() + PAUSE
+        while time.perf_counter() < rest:
+            self.ask()
+            time.sleep(0.01)
+
+
+def measure(folder: Path, edits: int) -> dict[str, Any]:
+    """Edit each case's copy of the service ``edits`` times, in turns, and return the report; ``folder`` takes the copies.
+
+    Whichever is edited gets requests all the while, one connection after the other.
+    """
+    (image,) = images.build(["echo"])
+    with ExitStack() as stack:
+        cases = [stack.enter_context(running(name, image, folder)) for name in CASES]
+        for number in range(-2, edits):
+            for case in cases:
+                case.edit(number + 10)
+                if number < 0:  # to warm up
+                    case.times.clear()
+            if number >= 0 and not (number + 1) % 10:
+                say(f"{number + 1} edits of {edits}")
+    return report(cases)
+
+
+@contextmanager
+def running(name: str, image: str, folder: Path) -> Iterator[Case]:
+    """Run a case on a copy of the service's source, mounted as in development."""
+    source = folder / name.split(maxsplit=1)[0]
+    shutil.copytree(ROOT / "services" / "echo", source / "echo")
+    container = output(
+        *("docker", "run", "--detach", "--rm", "--init", "--label", f"slipway.clone={clone()}"),
+        *("--user", f"{os.getuid()}:{os.getgid()}", "--publish", "127.0.0.1::8000"),
+        *("--volume", f"{source}:/app/services", image, *CASES[name]),
+    ).strip()
+    try:
+        port = int(output("docker", "port", container, "8000/tcp").splitlines()[0].rpartition(":")[2])
+        case = Case(name, port, source / "echo" / "echo" / "views.py")
+        until = time.monotonic() + PATIENCE
+        while not case.ask().startswith("METHOD: "):
+            if time.monotonic() > until:
+                raise Problem(f"{name} does not answer; it says: {output('docker', 'logs', container)[-500:]}")
+            time.sleep(0.1)
+        case.requests = case.refused = 0
+        yield case
+    finally:
+        output("docker", "rm", "--force", container)
+
+
+def report(cases: list[Case]) -> dict[str, Any]:
+    """The figures, each beside the reference: the median of Flask's own reloader."""
+    reference = cases[1]
+    base = statistics.median(reference.times)
+    rows = [
+        {
+            "case": case.name,
+            "median": round(statistics.median(case.times), 1),
+            "max": round(max(case.times), 1),
+            "unit": "ms",
+            "runs": len(case.times),
+            "reference": reference.name,
+            "ratio": round(statistics.median(case.times) / base, 3),
+            "requests": case.requests,
+            "refused": case.refused,
+        }
+        for case in cases
+    ]
+    return {"bench": "reload", "rows": rows}

@@ -1,0 +1,43 @@
+"""The sessions that only the template's makers need; noxfile.py loads them while this folder is there."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import options, report
+from tasks.run import say
+
+from .bench import reload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import nox
+
+BENCHES = {"reload": reload.measure}
+
+
+def register(session: Callable[..., Callable[[Callable[[nox.Session], None]], object]]) -> None:
+    """Add the sessions, by noxfile.py's own decorator."""
+
+    @session(requires=("setup",))
+    def bench(session: nox.Session) -> None:
+        """Measure the project beside its references: -- reload [--runs N] [--json FILE]"""
+        parser = options.parser("bench")
+        parser.add_argument("name", choices=BENCHES)
+        parser.add_argument("--runs", type=int, default=20)
+        parser.add_argument("--json", type=Path, metavar="FILE")
+        args = parser.parse_args(session.posargs)
+        with tempfile.TemporaryDirectory() as folder:
+            found = BENCHES[args.name](Path(folder), args.runs)
+        say(table(found["rows"]))
+        if args.json:
+            args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A bench's rows as aligned columns."""
+    return report.as_text([list(rows[0]), *([str(value) for value in row.values()] for row in rows)])
