@@ -70,8 +70,9 @@ def dev(session: nox.Session) -> None:
         host.install(session, *args.services)
         host.dev(session, args.services)
         return
-    images.build(args.services)
-    with compose.running(args.services, compose.free_ports(args.services), keep=args.detach):
+    wanted = compose.with_neighbours(args.services)
+    images.build(wanted)
+    with compose.running(args.services, compose.free_ports(wanted), keep=args.detach):
         compose.join(args.network)
         if args.detach:
             compose.wait()

@@ -1,8 +1,7 @@
 """Base images: pulled, or built from Debian's packages where no image registry answers.
 
-A recipe is docker/bases/NAME.toml: the Debian release, the packages, the image's configuration, and, where packages alone
-are not enough, hooks, which are commands that mmdebstrap runs at the end, with the root as $1. What is in the folder
-docker/bases/NAME goes on top.
+A recipe is docker/bases/NAME.toml: the Debian release, the packages, further options for mmdebstrap if any, and the
+image's configuration. What lies in the folder docker/bases/NAME, programs all of it, goes on top.
 """
 
 from __future__ import annotations
@@ -171,8 +170,8 @@ def build(recipe: str, image: str) -> None:
         tar = f"{folder}/base.tar"
         include = f"--include={','.join(steps['packages'])}"
         sources = [f"deb {uri} {suite} main" for uri, suite in debian.mirrors(release(recipe))]
-        hooks = [f"--customize-hook={hook}" for hook in steps.get("hooks", ())]
-        command = ("mmdebstrap", "--quiet", "--variant=minbase", *SLIM, include, *hooks, release(recipe), tar, *sources)
+        options = ("--quiet", "--variant=minbase", *SLIM, include, *steps.get("options", ()))
+        command = ("mmdebstrap", *options, release(recipe), tar, *sources)
         say("$ " + shlex.join(command))
         output(*command, env={"TMPDIR": folder})
         overlay(recipe, tar)

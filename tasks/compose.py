@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .project import clone, env, name, official_base
 from .run import Problem, output, run, say, start, stop
+from .services import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -78,6 +79,19 @@ def containers(settings: Mapping[str, str] | None = None) -> list[Container]:
         )
         for c in found
     ]
+
+
+def with_neighbours(services: Sequence[str]) -> list[str]:
+    """Services, and those that they depend on, directly or not: what Compose starts for them, and this clone builds."""
+    defined = model()["services"]
+    found: dict[str, None] = {}
+    waiting = list(services)
+    while waiting:
+        service = waiting.pop()
+        if service not in found:
+            found[service] = None
+            waiting += defined[service].get("depends_on", ())
+    return sorted(found.keys() & set(names()))
 
 
 def free_ports(services: Sequence[str]) -> dict[str, str]:

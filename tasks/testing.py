@@ -54,7 +54,7 @@ def check(codes: dict[str, int], *, filtered: bool) -> None:
 def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     """The plain Docker command that runs a service's tests."""
     return [
-        *(*COMPOSE, "run", "--rm", "--volume", f"{REPORTS}:/app/reports", service),
+        *(*COMPOSE, "run", "--rm", "--no-deps", "--volume", f"{REPORTS}:/app/reports", service),
         *("pytest", f"--junitxml=/app/reports/junit-{service}.xml"),
         *("--cov", f"--cov-report=xml:/app/reports/coverage-{service}.xml"),
         *(["--color=yes"] if sys.stdout.isatty() else []),

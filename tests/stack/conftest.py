@@ -51,3 +51,9 @@ def stack(docker_services: Services) -> Services:
 def echo(stack: Services) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=f"http://127.0.0.1:{stack.port_for('echo', 8000)}", timeout=10) as client:
         yield client
+
+
+@pytest.fixture
+def journal(stack: Services) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{stack.port_for('journal', 8000)}", timeout=30) as client:
+        yield client
