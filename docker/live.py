@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from werkzeug.serving import BaseWSGIServer
+
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 GRACE = 3.0  # seconds that a replaced child may take to finish what it has begun
 LAST_GRACE = 0.5  # the same when all is to end
@@ -47,7 +49,7 @@ class Parent:
 
     def __init__(self, command: list[str]) -> None:
         self.command = command
-        self.listener: socket.socket | None = None
+        self.server: BaseWSGIServer | None = None
         self.report = os.memfd_create("libraries")  # where a child writes those that it had to import
         self.asked: set[str] = set()  # all that were ever in a report
         self.watcher = self.current = 0  # process ids; 0 is none
@@ -60,10 +62,7 @@ class Parent:
         watch = (sys.executable, str(Path(__file__).with_name("watch.py")), str(os.getpid()))
         self.watcher = self.fork(partial(os.execv, sys.executable, watch))
         if not self.command:
-            address = os.environ.get("FLASK_RUN_HOST", "0.0.0.0"), int(os.environ.get("FLASK_RUN_PORT", "8000"))  # noqa: S104 (a container's own)
-            self.listener = socket.create_server(address, backlog=1024)
-            self.listener.setblocking(False)  # an old and a new child may both wait for the same connection
-            self.preload(["flask.cli", "werkzeug.debug", "werkzeug.serving"])
+            self.server = make_web_server()
         while (number := self.wait()) not in {signal.SIGTERM, signal.SIGINT}:
             if number == signal.SIGUSR1:  # a change; the first one means that the watcher is ready
                 self.stop(GRACE)
@@ -73,7 +72,7 @@ class Parent:
             elif number == signal.SIGCHLD:
                 self.reap()
             # Requests wait for the new child in the socket's queue, whatever the old one still does; a worker is alone.
-            if self.wanted and (self.listener or not self.leaving):
+            if self.wanted and (self.server or not self.leaving):
                 self.wanted = False
                 self.start()
         self.end(0)
@@ -92,7 +91,7 @@ class Parent:
         """Fork the service, or, with ``failure``, a child that answers every request with this text."""
         os.ftruncate(self.report, 0)
         tell = partial(tell_libraries, os.getpid(), self.asked.union(sys.modules), self.report)
-        run = partial(serve, self.listener, failure) if self.listener else partial(work, self.command)
+        run = partial(serve, self.server, failure) if self.server else partial(work, self.command)
         self.current = self.fork(run, tell)
 
     def fork(self, job: Callable[[], object], soon: Callable[[], object] | None = None) -> int:
@@ -130,7 +129,7 @@ class Parent:
                 if pid == self.current:
                     self.current = 0
                     say(end := f"{HERE.name} ended with {code}; it starts again on the next change")
-                    if self.listener:
+                    if self.server:
                         self.start(failure=f"{end}\n")
 
     def stop(self, grace: float) -> None:
@@ -184,45 +183,56 @@ def work(command: list[str]) -> None:
         runpy.run_path(command[0], run_name="__main__")
 
 
-def serve(listener: socket.socket, failure: str) -> None:
-    """Be the web service until SIGTERM, then finish the requests that have begun."""
-    from flask.cli import ScriptInfo
+def make_web_server() -> BaseWSGIServer:
+    """Listen, and make the server that all children inherit, so that they need not; what it serves is a stub."""
+    from flask import Flask
     from werkzeug.debug import DebuggedApplication
     from werkzeug.serving import WSGIRequestHandler, make_server
-    from werkzeug.wrappers import Response
-
-    stopping, stop = os.pipe()
-    parent = os.getppid()
 
     class Handler(WSGIRequestHandler):
         def handle(self) -> None:
             # Browsers open connections ahead of requests. One that is still idle must not get the old code's answer.
+            stopping = self.server.stopping  # type: ignore[attr-defined]
             select.select([self.connection, stopping], [], [])
             if select.select([self.connection], [], [], IDLE)[0]:
                 super().handle()
 
-    app: WSGIApplication
-    try:
-        app = (
-            Response(failure, 500, mimetype="text/plain")
-            if failure
-            else ScriptInfo(os.environ.get("FLASK_APP")).load_app()
-        )
-    except Exception as error:
-        traceback.print_exc()
-        app = partial(again, error, error.__traceback__)
-    debugged = DebuggedApplication(app, evalex=True)
-    host, port = listener.getsockname()
+    host, port = os.environ.get("FLASK_RUN_HOST", "0.0.0.0"), int(os.environ.get("FLASK_RUN_PORT", "8000"))  # noqa: S104 (a container's own)
+    listener = socket.create_server((host, port), backlog=1024)
+    listener.setblocking(False)  # an old and a new child may both wait for the same connection
+    stub = Flask("live", static_folder=None)
+    stub.add_url_rule("/", view_func=str)
+    stub.test_client().get("/")  # fills caches, which children inherit, too
+    debugged = DebuggedApplication(stub, evalex=True)
     server = make_server(host, port, debugged, threaded=True, request_handler=Handler, fd=listener.fileno())
     server.timeout = 0  # for another child may have been faster
     server.daemon_threads = False  # type: ignore[attr-defined]  # so that server_close waits for them
+    return server
+
+
+def serve(server: BaseWSGIServer, failure: str) -> None:
+    """Be the web service until SIGTERM, then finish the requests that have begun."""
+    from flask.cli import ScriptInfo
+    from werkzeug.wrappers import Response
+
+    parent = os.getppid()
+    app: WSGIApplication = Response(failure, 500, mimetype="text/plain")
+    try:
+        app = app if failure else ScriptInfo(os.environ.get("FLASK_APP")).load_app()
+    except Exception as error:
+        traceback.print_exc()
+        app = partial(again, error, error.__traceback__)
+    server.app.app = app  # type: ignore[attr-defined]  # inside the debugger
+    stopping, stop = os.pipe()
+    server.stopping = stopping  # type: ignore[attr-defined]
     signal.signal(signal.SIGTERM, lambda *_: os.write(stop, b"."))
     while os.getppid() == parent:
-        ready, _, _ = select.select([listener.fileno(), stopping], [], [], 1)
+        ready, _, _ = select.select([server.fileno(), stopping], [], [], 1)
         if stopping in ready:
             break
         if ready:
             server.handle_request()
+    time.sleep(IDLE)  # an interpreter's end takes time that the new child can use better
     server.server_close()
 
 
