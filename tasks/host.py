@@ -13,7 +13,7 @@ from .compose import taken
 from .options import HOUSE
 from .project import REPORTS, ROOT, constraints, pyproject
 from .run import run, say, start, stop
-from .services import SERVICES
+from .services import SERVICES, libs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 
 def install(session: Session, *groups: str) -> None:
-    """Install dependency groups of pyproject.toml, at the versions in poetry.lock, unless that is what is there."""
-    wanted = nox.project.dependency_groups(pyproject(), *groups)
+    """Install dependency groups of pyproject.toml, at the versions in poetry.lock, unless that is what is there.
+
+    Packages of our own come from libs/, never from an index where somebody else may have taken their names.
+    """
+    own = sorted({lib for group in groups for lib in libs(group)})
+    wanted = [name for name in nox.project.dependency_groups(pyproject(), *groups) if name not in own]
+    wanted += [word for lib in own for word in ("--editable", f"libs/{lib}")]
     locked = (ROOT / "poetry.lock").read_bytes() if (ROOT / "poetry.lock").exists() else b""
     key = hashlib.sha256("\n".join(wanted).encode() + locked).hexdigest()
     done = Path(session.virtualenv.location) / "installed.sha256"

@@ -26,6 +26,7 @@ def names() -> list[str]:
     )
     groups = pyproject().get("dependency-groups", {})
     for service in found:
+        libs(service)
         if not (SERVICES / service / "compose.yaml").is_file():
             raise Problem(
                 f"services/{service} has no compose.yaml: add one (services/echo has a model), or remove the folder"
@@ -56,7 +57,11 @@ def choose(wanted: Sequence[str], *, also: Sequence[str] = ()) -> list[str]:
 
 
 def libs(service: str) -> list[str]:
-    """The names of the libs/ packages that a service's dependency group asks for."""
+    """The names of the libs/ packages that a service's dependency group asks for; raises Problem for one that is none."""
     group = pyproject().get("tool", {}).get("poetry", {}).get("group", {}).get(service, {})
     paths = [spec.get("path", "") for spec in group.get("dependencies", {}).values() if isinstance(spec, dict)]
-    return sorted(path.removeprefix("libs/").rstrip("/") for path in paths if path.startswith("libs/"))
+    found = sorted(path.removeprefix("libs/").rstrip("/") for path in paths if path.startswith("libs/"))
+    for lib in found:
+        if not (ROOT / "libs" / lib / lib).is_dir():
+            raise Problem(f"pyproject.toml: {service} uses libs/{lib}, and there is no package libs/{lib}/{lib}")
+    return found

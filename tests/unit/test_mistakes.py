@@ -67,6 +67,11 @@ def test_arguments(nox: Nox, clone: Path, no_docker: Path, args: tuple[str, ...]
         ("pyproject.toml", "[project\n", "pyproject.toml does not parse: "),
         ("pyproject.toml", "[project]\nname = 'x'\n", "pyproject.toml has no dependency group 'echo'"),
         ("pyproject.toml", f"{GROUPS}lost = []\n", "no services/lost"),
+        (
+            "pyproject.toml",
+            f"{GROUPS}[tool.poetry.group]\necho.dependencies.x = {{path = 'libs/x'}}\n",
+            "no package libs/x/x",
+        ),
         ("services/new/empty", "", "services/new has no compose.yaml"),
     ],
 )
