@@ -14,6 +14,7 @@ from .options import HOUSE
 from .project import REPORTS, ROOT, constraints, pyproject
 from .run import run, say, start, stop
 from .services import SERVICES
+from .services import libs as libs_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 def install(session: Session, *groups: str) -> None:
     """Install dependency groups of pyproject.toml, at the versions in poetry.lock, unless that is what is there."""
-    wanted = nox.project.dependency_groups(pyproject(), *groups)
+    libs = sorted({lib for group in groups for lib in libs_of(group)})
+    wanted = [name for name in nox.project.dependency_groups(pyproject(), *groups) if name not in libs]
+    wanted += [f"--editable={ROOT / 'libs' / lib}" for lib in libs]
     locked = (ROOT / "poetry.lock").read_bytes() if (ROOT / "poetry.lock").exists() else b""
     key = hashlib.sha256("\n".join(wanted).encode() + locked).hexdigest()
     done = Path(session.virtualenv.location) / "installed.sha256"

@@ -126,6 +126,8 @@ def constraints() -> str:
         raise Problem(f"poetry.lock cannot be read ({error}): run `nox -s lock`") from None
     versions: dict[str, list[str]] = {}
     for package in packages:
+        if package.get("source", {}).get("type") == "directory":
+            continue  # of our own, in libs/
         versions.setdefault(package["name"], []).append(package["version"])
     # A package that is locked at several versions, for several Pythons, is left to the resolver.
     lines = [f"{package}=={found[0]}\n" for package, found in versions.items() if len(found) == 1]

@@ -231,7 +231,9 @@ def test_the_database_is_hardened(journal: httpx.Client) -> None:
     assert host["Memory"] > 0
     assert host["PidsLimit"] > 0
     assert not any(found["NetworkSettings"]["Ports"].values())
-    assert {mount["Type"] for mount in found["Mounts"] if mount["Destination"] == "/var/lib/postgresql/data"} == {"volume"}
+    assert {mount["Type"] for mount in found["Mounts"] if mount["Destination"] == "/var/lib/postgresql/data"} == {
+        "volume"
+    }
     processes = output("docker", "top", found["Id"], "-eo", "pid,uid,args").splitlines()[1:]
     assert "0" not in {line.split()[1] for line in processes}
 
