@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import host
-from .services import SERVICES, names
+from .project import ROOT
+from .services import SERVICES, libs, names
 
 if TYPE_CHECKING:
     from nox import Session
@@ -23,8 +24,11 @@ def lint(session: Session, *, fix: bool) -> None:
             continue  # adopted, and not typed
         with session.chdir(SERVICES / service):
             session.run("mypy", "--config-file=../../pyproject.toml", "--cache-dir=../../.mypy_cache", ".")
+    for lib in sorted({lib for service in names() for lib in libs(service)}):
+        with session.chdir(ROOT / "libs" / lib):
+            session.run("mypy", "--config-file=../../pyproject.toml", "--cache-dir=../../.mypy_cache", ".")
     session.run("hadolint", "docker/Dockerfile")
-    session.run("shellcheck", ".ci/run", "docker/online")
+    session.run("shellcheck", ".ci/run", "docker/online", *map(str, Path("docker/bases").rglob("*.sh")))
     session.run("zizmor", "--offline", "--no-progress", ".github")
     session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", ".github/workflows/ci.yml")
     session.run("check-jsonschema", "--builtin-schema=vendor.dependabot", ".github/dependabot.yml")

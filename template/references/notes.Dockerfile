@@ -13,4 +13,4 @@ RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     pip install -r tools.txt && \
     export POETRY_PYPI_MIRROR_URL=$(python -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)') && \
     poetry config virtualenvs.create false && \
-    poetry install $(test "$BUILD_ENV" = "production" && echo "--only echo") --no-interaction --no-ansi
+    poetry install $(test "$BUILD_ENV" = "production" && echo "--only echo") --no-directory --no-interaction --no-ansi
