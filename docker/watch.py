@@ -17,6 +17,8 @@ from watchfiles import watch
 QUIET = 100  # milliseconds without a change, after which many changes at once are over
 FEW = 3  # files whose change is told at once, without waiting for quiet
 HERE = Path.cwd()
+# Packages of our own that the service uses: docker/Dockerfile has put their folders on the path.
+LIBS = [Path(entry) for entry in sys.path if Path(entry).parent.name == "libs"]
 # What editors, tests and the service itself write beside the source.
 IGNORED = re.compile(r"(^|/)(\.|__pycache__(/|$)|4913$)|(~|___|\.(py[co]|sw[a-p]|tmp|log|(db|sqlite3?)(-\w+)?))$")
 # File systems of Docker Desktop, virtual machines and networks: the kernel here does not hear of changes made there.
@@ -30,10 +32,10 @@ def main(listener: int, *, poll: bool | None) -> None:
     paths: set[str] = set()
     ready = False
     options = {"debounce": 50, "step": 10, "rust_timeout": QUIET, "yield_on_timeout": True}
-    for changes in watch(HERE, watch_filter=None, force_polling=poll, ignore_permission_denied=True, **options):  # type: ignore[arg-type]
+    for changes in watch(HERE, *LIBS, watch_filter=None, force_polling=poll, ignore_permission_denied=True, **options):  # type: ignore[arg-type]
         if os.getppid() != listener:
             return
-        fresh = {name for _, path in changes if not IGNORED.search(name := os.path.relpath(path, HERE))}
+        fresh = {name for _, path in changes if not IGNORED.search(name := inside(path))}
         paths |= fresh
         # A new folder may be filling up, and a checkout may not be over: those wait until it is quiet.
         if paths and (not fresh or (len(paths) <= FEW and not any(map(os.path.isdir, paths)))):
@@ -45,6 +47,11 @@ def main(listener: int, *, poll: bool | None) -> None:
         ready = True
         if dependencies.changed():
             say(REBUILD.format(HERE.name))
+
+
+def inside(path: str) -> str:
+    """A path as seen from the watched folder that it is in: what is hidden further up does not matter."""
+    return os.path.relpath(path, next((folder for folder in LIBS if Path(path).is_relative_to(folder)), HERE))
 
 
 def say(line: str) -> None:

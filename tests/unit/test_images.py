@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import bases, images, report, sizes
+from tasks import bases, compose, images, report, sizes
 from tasks.run import Problem
 
 from .conftest import write_tool
@@ -220,3 +220,51 @@ def test_buildkits_own_fault_is_tried_again(no_docker: Path, tmp_path: Path, mon
     write_tool(no_docker / "docker", f'cat >/dev/null; echo "{said}"; exit 1')
     with pytest.raises(Problem, match="inconsistent graph state"):
         images.bake({"a": {}}, "test")
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A recipe with a file of its own."""
+    program = tmp_path / "store/usr/local/bin/start"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    (tmp_path / "store.toml").write_text("suite = 'trixie'\npackages = []\nconfig = []\n")
+    monkeypatch.setattr(bases, "BASES", tmp_path)
+    return program
+
+
+def test_a_recipes_files_are_part_of_its_fingerprint(recipe: Path) -> None:
+    before = bases.fingerprint("store")
+    recipe.write_text("#!/bin/sh\nexec true\n")
+    changed = bases.fingerprint("store")
+    recipe.rename(recipe.with_name("begin"))
+    assert len({before, changed, bases.fingerprint("store")}) == 3
+
+
+def test_a_recipes_files_are_roots_and_for_all_to_run(recipe: Path, tmp_path: Path) -> None:
+    recipe.chmod(0o600)
+    saved = tmp_path / "base.tar"
+    with tarfile.open(saved, "w") as tar:
+        tar.addfile(tarfile.TarInfo("./etc"))
+    bases.overlay("store", str(saved))
+    with tarfile.open(saved) as tar:
+        member = tar.getmember("./usr/local/bin/start")
+        assert (member.uid, member.gid, member.mode) == (0, 0, 0o755)
+        assert tar.getnames() == ["./etc", "./usr/local/bin/start"]
+
+
+def test_images_that_services_run_as_they_are_have_a_recipe() -> None:
+    assert bases.needed().get("postgres", "").startswith("postgres:")
+    assert all((bases.BASES / f"{recipe}.toml").is_file() for recipe in bases.needed())
+
+
+def test_neighbours_are_found_through_jobs_and_databases(monkeypatch: pytest.MonkeyPatch) -> None:
+    depends: dict[str, object] = {
+        "journal": {"depends_on": {"journal-migrate": {}}},
+        "journal-migrate": {"depends_on": {"journal-database": {}, "echo": {}}},
+        "journal-database": {},
+        "echo": {"depends_on": {"journal": {}}},
+    }
+    monkeypatch.setattr(compose, "model", lambda: {"services": depends})
+    monkeypatch.setattr(compose, "names", lambda: ["echo", "journal", "other"])
+    assert compose.with_neighbours(["journal"]) == ["echo", "journal"]

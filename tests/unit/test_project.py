@@ -108,3 +108,19 @@ def test_only_containers_need_an_engine() -> None:
     assert options.needs_engine(["echo"])
     assert not options.needs_engine(["--local"])
     assert not options.needs_engine(["unit", "-x"])
+
+
+def test_every_secret_is_made_once_and_for_this_clone_only(empty: Path) -> None:
+    (empty / "services/a").mkdir(parents=True)
+    (empty / "services/a/compose.yaml").write_text("secrets:\n  a-key: {file: ../../.secrets/a-key}\n")
+    project.write_secrets()
+    made = empty / ".secrets/a-key"
+    first = made.read_text()
+    assert len(first) > 30
+    assert made.parent.stat().st_mode & 0o777 == 0o700
+    assert made.stat().st_mode & 0o777 == 0o644
+    project.write_secrets()
+    assert made.read_text() == first
+    made.unlink()
+    project.write_secrets()
+    assert made.read_text() != first
