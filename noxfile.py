@@ -133,8 +133,8 @@ def lint(session: nox.Session) -> None:
 
 @session(venv=True)
 def lock(session: nox.Session) -> None:
-    """Bring poetry.lock up to date with pyproject.toml: -- [poetry lock's arguments]"""
-    host.poetry(session, "lock", *session.posargs)
+    """Bring poetry.lock up to date with pyproject.toml, or run another command of Poetry's: -- [add --group echo httpx]"""
+    host.poetry(session, *(session.posargs or ["lock"]))
 
 
 @session(venv=True)
