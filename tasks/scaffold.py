@@ -190,6 +190,12 @@ def remove(wanted: str) -> Path:
         text = (services.SERVICES / other / "compose.yaml").read_text(encoding="utf-8")
         if other != wanted and re.search(rf"(?m)^\s*(- )?{re.escape(wanted)}:?\s*$|//{re.escape(wanted)}:", text):
             raise Problem(f"services/{other}/compose.yaml needs {wanted}: change it first")
+    unlist(wanted)
+    return folder
+
+
+def unlist(wanted: str) -> None:
+    """Take a service's dependency group, its budget and its place in the stack away again."""
     text = PYPROJECT.read_text(encoding="utf-8")
     left = re.sub(rf"(?m)^{re.escape(wanted)} = \[\n(?:.*\n)*?\]\n", "", text, count=1)
     left = re.sub(rf"(?m)^{re.escape(wanted)}\.dependencies\..*\n", "", left)
@@ -200,7 +206,6 @@ def remove(wanted: str) -> Path:
         )
     PYPROJECT.write_text(left, encoding="utf-8")
     STACK.write_text(STACK.read_text(encoding="utf-8").replace(include(wanted), "", 1), encoding="utf-8")
-    return folder
 
 
 def rename(wanted: str) -> None:
