@@ -28,15 +28,15 @@ def test_dev_serves_and_reloads(clone: Clone) -> None:
 
 def test_plain_compose_sees_what_nox_sees(clone: Clone) -> None:
     before = compose_containers(clone)
-    assert [c["Service"] for c in before] == ["echo"]
+    assert {c["Service"] for c in before} >= {"echo", "journal"}
     clone.docker("compose", "up", "--detach", "--wait")
     assert [c["ID"] for c in compose_containers(clone)] == [c["ID"] for c in before]
 
 
 def test_dev_containers_are_the_callers_and_bound_to_loopback(clone: Clone) -> None:
-    (container,) = compose_containers(clone)
     assert clone.docker("compose", "exec", "echo", "id", "-u").strip() == str(os.getuid())
-    assert re.findall(r"\d+\.\d+\.\d+\.\d+:", container["Ports"]) == ["127.0.0.1:"]
+    ports = " ".join(container["Ports"] for container in compose_containers(clone))
+    assert set(re.findall(r"\d+\.\d+\.\d+\.\d+:", ports)) == {"127.0.0.1:"}
 
 
 def test_the_debugger_answers_a_broken_view(clone: Clone) -> None:
@@ -71,7 +71,7 @@ def test_a_second_clone_runs_beside_the_first(clone: Clone, make_clone: Callable
 
 def test_down_leaves_nothing_running(clone: Clone) -> None:
     clone.nox("-s", "down")
-    assert clone.left("container", "network", "volume") == []
+    assert clone.left("container", "network") == []
 
 
 def test_ctrl_c_leaves_nothing_running(clone: Clone) -> None:
@@ -88,7 +88,7 @@ def test_ctrl_c_leaves_nothing_running(clone: Clone) -> None:
         process.kill()
         process.wait()
         process.stdout and process.stdout.close()
-    assert clone.left("container", "network", "volume") == []
+    assert clone.left("container", "network") == []
 
 
 def test_tests_run_in_the_container_against_the_mounted_source(clone: Clone) -> None:
@@ -103,7 +103,7 @@ def test_tests_run_in_the_container_against_the_mounted_source(clone: Clone) -> 
     assert (clone.root / "reports/junit-echo.xml").exists()
     assert (clone.root / "reports/coverage-echo.xml").exists()
     assert clone.git("status", "--porcelain") == ""
-    assert clone.left("container", "network", "volume") == []
+    assert clone.left("container", "network") == []
 
 
 def test_a_stale_lock_is_told_in_one_line(clone: Clone) -> None:
