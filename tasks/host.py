@@ -12,7 +12,7 @@ import nox.project
 from .compose import taken
 from .options import HOUSE
 from .project import REPORTS, ROOT, constraints, pyproject
-from .run import run, say, start, stop
+from .run import Problem, run, say, start, stop
 from .services import SERVICES, libs
 
 if TYPE_CHECKING:
@@ -63,11 +63,12 @@ def picture(session: Session, **files: Path | None) -> None:
 
 
 def poetry(session: Session, *arguments: str) -> None:
-    """Run Poetry, which nobody has to install, against the package index that pip uses."""
+    """Run Poetry, which nobody has to install, against the package index that pip uses; raises Problem when it fails."""
     session.install("--quiet", "--requirement", "docker/tools.txt")
     ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     index = os.environ.get("PIP_INDEX_URL") or session.run("python", "-c", ask, silent=True)
-    session.run("poetry", *arguments, env={"POETRY_PYPI_MIRROR_URL": (index or "").strip()})
+    if run(str(Path(session.bin) / "poetry"), *arguments, env={"POETRY_PYPI_MIRROR_URL": (index or "").strip()}):
+        raise Problem(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; its own words stand above")
 
 
 def test(session: Session, services: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:

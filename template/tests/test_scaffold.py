@@ -98,8 +98,14 @@ def test_bad_input_changes_nothing(yard: Clone, args: tuple[str, ...], told: str
     assert yard.git("status", "--porcelain") == ""
 
 
-def test_no_index_and_nothing_is_half_done(yard: Clone) -> None:
-    yard.nox("-s", "new", "--", "lonely", code=1, PIP_INDEX_URL="http://127.0.0.1:9/simple/")
+def test_no_index_and_nothing_is_half_done(yard: Clone, tmp_path: Path) -> None:
+    nowhere = {
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple/",
+        "POETRY_CACHE_DIR": str(tmp_path),
+        "POETRY_REQUESTS_MAX_RETRIES": "0",
+    }
+    text = yard.nox("-s", "new", "--", "lonely", code=1, **nowhere)
+    assert "`poetry lock` failed, and nothing was changed" in text
     assert yard.git("status", "--porcelain") == ""
 
 
