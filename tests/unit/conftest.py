@@ -49,9 +49,15 @@ def pretend(tools: Path, *, engine: str = "26.1.5", compose: str = "2.26.1-4", b
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A copy of what git tracks here, in a folder with spaces and letters beyond ASCII."""
+    """A copy of what git tracks here, or would, in a folder with spaces and letters beyond ASCII."""
     target = tmp_path / "a clöne of ours"
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     for name in filter(None, files.split("\0")):
         source = ROOT / name
         if source.exists():
