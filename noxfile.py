@@ -107,7 +107,6 @@ def build(session: nox.Session) -> None:
     args = options.build(session.posargs)
     names = images.build(args.services, args.flavor) if args.services else []
     if args.sbom:
-        host.install(session, "report")
         host.sbom(session, names)
 
 

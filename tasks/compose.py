@@ -99,11 +99,12 @@ def free_ports(services: Sequence[str]) -> dict[str, str]:
 
     Raises Problem when the taken port was set by the user. A port that the stack itself holds already is no conflict.
     """
+    defined = model()["services"]
     held = {c.port for c in containers()}
     settings: dict[str, str] = {}
     claimed: set[int] = set()
     for service in services:
-        for port in model()["services"][service].get("ports", ()):
+        for port in defined[service].get("ports", ()):
             wanted = int(port.get("published", 0))
             chosen = wanted
             variable = f"{service.upper().replace('-', '_')}_PORT"

@@ -131,7 +131,8 @@ def test(posargs: Sequence[str]) -> argparse.Namespace:
 
 def changed(names: list[str], since: str | None) -> list[str]:
     """Of these services, those that differ from a git ref; all of them without one."""
-    return [name for name in names if name in changes.since(since)[0]] if since else names
+    touched = changes.since(since)[0] if since else names
+    return [name for name in names if name in touched]
 
 
 def concerned(since: str | None) -> list[str]:
