@@ -31,7 +31,7 @@ HINTS = (
     (r"hash mismatch", "a package does not have the hash that poetry.lock states: do not trust it, or run `nox -s lock`"),
     (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED", "a certificate is not trusted: set SLIPWAY_CA in .env to the file with your CAs"),
     (r"dns error|Temporary failure in name resolution|Could not resolve", "the package index cannot be reached: check the network, or set PIP_INDEX_URL to a mirror"),
-    (r"has no wheels? with a matching|no matching distribution|No solution found", "a dependency has no wheel for this platform"),
+    (r"has no wheels with a matching|no wheel matches", "a dependency has no wheel for this platform: choose another version of it"),
 )  # fmt: skip
 
 
@@ -146,6 +146,8 @@ def reason(log: str) -> str:
     """Why a build failed, in one line, from BuildKit's whole log."""
     if group := re.search(r"Group\(s\) not found: (\S+)", log):
         return f"pyproject.toml has no dependency group {group[1]}: add it, then run `nox -s lock`"
+    if package := re.search(r"Failed to build `([^`]+)`", log):
+        return f"{package[1]} has no wheel for this platform, and there is no compiler to build it with: choose another version of it"
     for pattern, meaning in HINTS:
         if re.search(pattern, log, re.IGNORECASE):
             return meaning

@@ -30,6 +30,14 @@ from .conftest import write_tool
             "#4 x\n------\n > [echo deps 1/1] RUN uv:\n0.1 hm\n0.2 it broke\n------\nDockerfile:3\nERROR: failed to solve: process",
             "the build failed in [echo deps 1/1]: it broke",
         ),
+        (
+            "#9 0.5   × Failed to build `uwsgi==2.0.31`\n#9 0.5 error: command 'cc' failed",
+            "uwsgi==2.0.31 has no wheel for this platform",
+        ),
+        (
+            "#4 x\n------\n > [cut-service 1/1] RUN slice:\n0.1 error: /venv/x.so needs libgomp.so.1, which the base image does not have\n------\nE",
+            "needs libgomp.so.1, which the base image does not have",
+        ),
         ("", "BuildKit said nothing"),
     ],
 )
