@@ -31,7 +31,7 @@ from .conftest import write_tool
             "the build failed in [echo deps 1/1]: it broke",
         ),
         (
-            "#9 0.5   × Failed to build `uwsgi==2.0.31`\n#9 0.5 error: command 'cc' failed",
+            "#9 0.5   x Failed to build `uwsgi==2.0.31`\n#9 0.5 error: command 'cc' failed",
             "uwsgi==2.0.31 has no wheel for this platform",
         ),
         (
