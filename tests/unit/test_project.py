@@ -87,10 +87,10 @@ def test_constraints_pin_what_the_lock_pins(empty: Path) -> None:
 @pytest.mark.parametrize(
     ("posargs", "expected"),
     [
-        ([], (services.names(), options.house(), False, [])),
+        ([], (services.names(), ["unit", "stack"], False, [])),
         (["echo"], (["echo"], [], False, [])),
         (["echo", "-k", "limit"], (["echo"], [], False, ["-k", "limit"])),
-        (["-k", "limit"], (services.names(), options.house(), False, ["-k", "limit"])),
+        (["-k", "limit"], (services.names(), ["unit", "stack"], False, ["-k", "limit"])),
         (["echo", "tests/test_echo.py::test_json"], (["echo"], [], False, ["tests/test_echo.py::test_json"])),
         (["unit"], ([], ["unit"], False, [])),
         (["stack", "echo"], (["echo"], ["stack"], False, [])),
