@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,27 +55,16 @@ if __name__ == "__main__":
 def hard(make_clone: Callable[[str], Clone]) -> Clone:
     """A clone with a second service, `hard`, full of C extensions and of what is easily cut away."""
     clone = make_clone("hard")
+    clone.nox("-s", "new", "--", "hard", "--like", "echo")
     folder = clone.root / "services/hard"
-    shutil.copytree(clone.root / "services/echo", folder)
-    (folder / "echo").rename(folder / "hard")
-    for path in [*folder.rglob("*.py"), folder / "compose.yaml"]:
-        path.write_text(path.read_text().replace("echo", "hard").replace("ECHO", "HARD").replace(":-5000", ":-5100"))
     (folder / "hard/check.py").write_text(HARD)
     (folder / "tests/test_check.py").write_text(
         "from hard import check\n\n\ndef test_all_of_it() -> None:\n    assert check.check()\n"
     )
+    packages = ("cryptography", "lxml", "numpy", "psycopg[binary]", "tzdata")
     text = (clone.root / "pyproject.toml").read_text()
-    group = (
-        'hard = ["cryptography", "flask>=3.1,<4", "gunicorn>=25,<28", "lxml", "numpy", "psycopg[binary]", "tzdata"]\n'
-    )
-    (clone.root / "pyproject.toml").write_text(text.replace("echo = [\n", f"{group}echo = [\n", 1))
-    stack = clone.root / "docker/compose.yaml"
-    stack.write_text(
-        stack.read_text().replace(
-            "  - ../services/echo/compose.yaml\n",
-            "  - ../services/echo/compose.yaml\n  - ../services/hard/compose.yaml\n",
-        )
-    )
+    more = "".join(f'    "{package}",\n' for package in packages)
+    (clone.root / "pyproject.toml").write_text(text.replace("hard = [\n", f"hard = [\n{more}", 1))
     clone.nox("-s", "lock")
     return clone
 
