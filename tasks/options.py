@@ -25,9 +25,12 @@ def house() -> list[str]:
     return [part for part, folder in HOUSE.items() if (ROOT / folder).is_dir()]
 
 
-def parser(session: str) -> argparse.ArgumentParser:
-    """A parser whose errors name the session."""
-    return argparse.ArgumentParser(prog=f"nox -s {session} --", allow_abbrev=False)
+def parser(session: str, *, services: int | str | None = None) -> argparse.ArgumentParser:
+    """A parser whose errors name the session; ``services`` says how many names of services it takes, as ``nargs`` does."""
+    options = argparse.ArgumentParser(prog=f"nox -s {session} --", allow_abbrev=False)
+    if services:
+        options.add_argument("services", nargs=services, metavar="SERVICE")
+    return options
 
 
 def flags(session: str, posargs: Sequence[str], *names: str) -> argparse.Namespace:
@@ -40,8 +43,7 @@ def flags(session: str, posargs: Sequence[str], *names: str) -> argparse.Namespa
 
 def services(session: str, posargs: Sequence[str], *names: str, one: bool = False) -> argparse.Namespace:
     """Options of a session that takes flags and services: ``services`` is all of them where none is named, or just ``one``."""
-    options = parser(session)
-    options.add_argument("services", nargs=1 if one else "*", metavar="SERVICE")
+    options = parser(session, services=1 if one else "*")
     for name in names:
         options.add_argument(name, action="store_true")
     args = options.parse_args(posargs)
@@ -51,8 +53,7 @@ def services(session: str, posargs: Sequence[str], *names: str, one: bool = Fals
 
 def dev(posargs: Sequence[str]) -> argparse.Namespace:
     """Options of ``dev``: ``services``, ``detach``, ``local``, and ``network``, the name of one to join."""
-    options = parser("dev")
-    options.add_argument("services", nargs="*", metavar="SERVICE")
+    options = parser("dev", services="*")
     options.add_argument("--detach", action="store_true")
     options.add_argument("--local", action="store_true")
     options.add_argument("--network", metavar="NAME", default="")
@@ -63,8 +64,7 @@ def dev(posargs: Sequence[str]) -> argparse.Namespace:
 
 def build(posargs: Sequence[str]) -> argparse.Namespace:
     """Options of ``build``: ``services`` (of those, the ones that ``--since`` leaves), ``flavor``, ``sbom``."""
-    options = parser("build")
-    options.add_argument("services", nargs="*", metavar="SERVICE")
+    options = parser("build", services="*")
     options.add_argument("--flavor", choices=FLAVORS, default="prod")
     options.add_argument("--sbom", action="store_true")
     options.add_argument("--since", metavar="REF")
@@ -75,8 +75,7 @@ def build(posargs: Sequence[str]) -> argparse.Namespace:
 
 def sizes(posargs: Sequence[str]) -> argparse.Namespace:
     """Options of ``sizes``: ``services``, ``flavor`` (a list), ``against``, and the files to write the report to."""
-    options = parser("sizes")
-    options.add_argument("services", nargs="*", metavar="SERVICE")
+    options = parser("sizes", services="*")
     options.add_argument("--flavor", choices=FLAVORS, action="append")
     options.add_argument("--against", metavar="REF")
     for kind in ("json", "markdown", "svg", "html"):

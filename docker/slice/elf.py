@@ -20,8 +20,11 @@ def needed(program: Path) -> Iterator[tuple[str, str]]:
 
     The dynamic loader answers, with --list, which glibc's and musl's both know.
     """
-    listed = subprocess.run([LOADER, "--list", program], capture_output=True, text=True, check=False).stdout
-    for line in listed.splitlines():
+    listed = subprocess.run([LOADER, "--list", program], capture_output=True, text=True, check=False)
+    # glibc's ends at the first one that is missing, musl's goes on; both complain of it on standard error.
+    for name in re.findall(r"(?i)error (?:while )?loading shared librar(?:y|ies):? (\S+?): ", listed.stderr):
+        yield name, ""
+    for line in listed.stdout.splitlines():
         if found := re.match(r"\s*(\S+)(?: => (\S+| ?not found))?(?: \(0x[0-9a-f]+\))?$", line):
             name, path = found[1], found[2] or found[1]
             if path.startswith("/"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks import sizes
-from tasks.project import pyproject
+from tasks.project import env, pyproject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,6 +145,20 @@ def test_the_official_layout(hard: Clone) -> None:
     assert run(hard, "hard", "prod", "-c", "import sys; print(sys.base_prefix)") == "/usr/local"
     assert run(hard, "hard", "prod", "-m", "hard.check") == "all of it works"
     (hard.root / ".env").write_text(plain)
+
+
+def test_a_library_that_the_base_lacks_is_told(hard: Clone) -> None:
+    """An extension module without what it links to, sliced in the base image."""
+    spoil = (
+        "mkdir -p /venv; cp /usr/lib/python3.13/lib-dynload/_sqlite3*.so /venv/x.so; rm /usr/lib/*/libsqlite3.so*;"
+        "python3 /slice service /root/cut /venv 2>&1; echo code $?"
+    )
+    mount = f"type=bind,source={hard.root}/docker/slice,target=/slice,readonly"
+    said = hard.docker("run", "--rm", "--mount", mount, "--entrypoint", "sh", env()["SLIPWAY_BASE"], "-c", spoil)
+    assert said.splitlines()[0].startswith(
+        "error: /venv/x.so needs libsqlite3.so.0, which the base image does not have"
+    )
+    assert said.splitlines()[1:] == ["code 1"]
 
 
 def test_a_reference_for_every_recipe() -> None:
