@@ -8,7 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import compose
+from . import compose, fresh
 from . import services as existing
 from .project import REPORTS, ROOT, env, name
 from .run import Problem, lines, say
@@ -36,16 +36,21 @@ HINTS = (
 
 
 def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
-    """Build a flavor of the services' images, all in one go, and return the images' names.
+    """Build a flavor of the services' images, all in one go, where they are not up to date, and return the images' names.
 
     The sliced flavors are proven in the same go: each service's own tests run in its image's file system, and must pass.
     The full log is in reports/logs; only the steps that really run are shown. Raises Problem, in one line, when it fails.
     """
     defined = compose.model(compose.flavored(flavor))
-    say(f"$ docker buildx bake {' '.join(services)}  # {flavor}")
     targets = {service: target(defined, service) for service in services}
-    proofs = {f"{service}-proof": proof(targets[service], flavor) for service in services if flavor in SLICED}
-    bake(targets | proofs, flavor)
+    inputs = fresh.fingerprints(targets, flavor)
+    if old := {service: targets[service] for service in fresh.stale(targets, inputs)}:
+        say(f"$ docker buildx bake {' '.join(old)}  # {flavor}")
+        proofs = {f"{service}-proof": proof(old[service], flavor) for service in old if flavor in SLICED}
+        bake(old | proofs, flavor)
+        fresh.record(old, inputs)
+    if current := sorted(targets.keys() - old.keys()):
+        say(f"up to date: {', '.join(current)} ({flavor})")
     return [target["tags"][-1] for target in targets.values()]
 
 
