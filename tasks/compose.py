@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .project import clone, env, name, official_base
-from .run import Problem, output, run, say, start, stop
+from .run import CommandFailed, Problem, output, run, say, start, stop
 from .services import names
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def flavored(flavor: str) -> dict[str, str]:
 
 def model(settings: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The stack as Compose understands it (``docker compose config``); raises Problem when a file has a fault."""
-    return dict(json.loads(output(*COMPOSE, "config", "--format", "json", env=settings)))
+    try:
+        return dict(json.loads(output(*COMPOSE, "config", "--format", "json", env=settings)))
+    except CommandFailed as failed:
+        raise Problem(f"the stack's compose files have a fault: {failed.last}") from None
 
 
 class Container(NamedTuple):
@@ -97,15 +100,21 @@ def with_neighbours(services: Sequence[str]) -> list[str]:
 def free_ports(services: Sequence[str]) -> dict[str, str]:
     """Settings (``ECHO_PORT=5001``) for the services whose usual port on this machine is taken.
 
-    Raises Problem when the taken port was set by the user. A port that the stack itself holds already is no conflict.
+    Raises Problem when the taken port was set by the user, or two services want the same. A port that the stack itself
+    holds already is no conflict.
     """
     defined = model()["services"]
     held = {c.port for c in containers()}
     settings: dict[str, str] = {}
+    wishes: dict[int, str] = {}
     claimed: set[int] = set()
     for service in services:
         for port in defined[service].get("ports", ()):
             wanted = int(port.get("published", 0))
+            if wanted and wishes.setdefault(wanted, service) != service:
+                raise Problem(
+                    f"{wishes[wanted]} and {service} both want port {wanted} of this machine: change it in one's compose.yaml"
+                )
             chosen = wanted
             variable = f"{service.upper().replace('-', '_')}_PORT"
             while chosen and (chosen in claimed or (chosen not in held and taken(port.get("host_ip", ""), chosen))):

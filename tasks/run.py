@@ -89,12 +89,12 @@ def output(*command: str, env: Mapping[str, str] | None = None, timeout: float |
 
 
 class CommandFailed(Problem):
-    """A command that ended with an error; ``text`` is all that it said."""
+    """A command that ended with an error; ``text`` is all that it said, ``last`` its last line."""
 
     def __init__(self, command: tuple[str, ...], text: str) -> None:
         self.text = text.strip()
-        last = self.text.splitlines()[-1] if self.text else "it said nothing"
-        super().__init__(f"`{shlex.join(command[:4])} ...` failed: {last}")
+        self.last = self.text.splitlines()[-1] if self.text else "it said nothing"
+        super().__init__(f"`{shlex.join(command[:4])} ...` failed: {self.last}")
 
 
 def lines(*command: str, on_line: Callable[[str], None], env: Mapping[str, str] | None = None, stdin: str = "") -> int:

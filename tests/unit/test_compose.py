@@ -1,0 +1,54 @@
+"""What the stack's compose files can get wrong, and which ports services get."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks import compose
+from tasks.run import Problem
+
+from .conftest import write_tool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, object]]:
+    """The services of a stack that is not up, with nothing set in .env."""
+    services: dict[str, dict[str, object]] = {}
+    monkeypatch.setattr(compose, "model", lambda: {"services": services})
+    monkeypatch.setattr(compose, "containers", list)
+    monkeypatch.setattr(compose, "env", dict)
+    return services
+
+
+def port(number: int) -> dict[str, object]:
+    return {"ports": [{"published": str(number), "host_ip": "127.0.0.1", "target": 8000}]}
+
+
+def test_two_services_that_want_one_port(stack: dict[str, dict[str, object]]) -> None:
+    stack |= {"echo": port(5000), "pilot": port(5000)}
+    with pytest.raises(Problem, match="echo and pilot both want port 5000 of this machine"):
+        compose.free_ports(["echo", "pilot"])
+
+
+def test_a_taken_port_gives_way_to_the_next(
+    stack: dict[str, dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        stack |= {"echo": port(taken)}
+        assert int(compose.free_ports(["echo"])["ECHO_PORT"]) > taken
+        monkeypatch.setattr(compose, "env", lambda: {"ECHO_PORT": str(taken)})
+        with pytest.raises(Problem, match="is taken, and ECHO_PORT asks for it"):
+            compose.free_ports(["echo"])
+
+
+def test_a_fault_in_a_compose_file_is_told_as_one(no_docker: Path) -> None:
+    write_tool(no_docker / "docker", "echo 'dependency cycle detected: echo -> journal -> echo' >&2; exit 15")
+    with pytest.raises(Problem, match="compose files have a fault: dependency cycle detected: echo -> journal -> echo"):
+        compose.model()
