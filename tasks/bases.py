@@ -16,11 +16,12 @@ import tarfile
 import tempfile
 import threading
 import tomllib
+from functools import partial
 from pathlib import Path
 
 from . import debian, engine
 from .project import ROOT, env, official_base
-from .run import CommandFailed, Problem, output, say, start
+from .run import CommandFailed, Problem, output, say, start, together
 
 BASES = ROOT / "docker" / "bases"
 RECIPE_LABEL = "slipway.base.recipe"
@@ -28,14 +29,15 @@ RECIPE_LABEL = "slipway.base.recipe"
 SLIM = tuple(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "info", "locale", "man"))
 # How long a registry may take for its first word, in seconds.
 PATIENCE = 10
+# Base images are made side by side, but apt-get runs, and people are asked, one after the other.
+ONE_AT_A_TIME = threading.Lock()
 
 
 def ensure() -> dict[str, str]:
     """Make sure of all base images and return, by variable, what they are: the official ones, or ours in their place."""
-    return {"SLIPWAY_BASE": ensure_one("python", official_base(), "SLIPWAY_BASE")} | {
-        f"SLIPWAY_{recipe.upper()}": ensure_one(recipe, official, f"SLIPWAY_{recipe.upper()}")
-        for recipe, official in sorted(needed().items())
-    }
+    wanted = {"SLIPWAY_BASE": ("python", official_base())}
+    wanted |= {f"SLIPWAY_{recipe.upper()}": (recipe, official) for recipe, official in needed().items()}
+    return dict(together({variable: partial(ensure_one, *image, variable) for variable, image in wanted.items()}))
 
 
 def needed() -> dict[str, str]:
@@ -158,13 +160,8 @@ def overlay(recipe: str, tar: str) -> None:
 
 def build(recipe: str, image: str) -> None:
     """Build a base image from Debian's packages; raises Problem when it cannot."""
-    if not shutil.which("mmdebstrap", path=engine.SBIN):
-        if os.environ.get("SLIPWAY_SETUP") == "never" or debian.distribution().get("ID") not in engine.PACKAGES:
-            raise Problem(
-                "no image registry answers, and there is no mmdebstrap to build a base image with: install it, or mend the network"
-            )
-        engine.allowed("install mmdebstrap, to build a base image", "sudo apt-get install mmdebstrap")
-        debian.install("mmdebstrap", "debian-archive-keyring")
+    with ONE_AT_A_TIME:
+        need_mmdebstrap()
     steps = read(recipe)
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         tar = f"{folder}/base.tar"
@@ -181,6 +178,17 @@ def build(recipe: str, image: str) -> None:
         )
         changes = [word for line in (*steps["config"], *labels) for word in ("--change", line)]
         output("docker", "import", *changes, tar, image)
+
+
+def need_mmdebstrap() -> None:
+    """Make sure of mmdebstrap; raises Problem where it cannot be had."""
+    if not shutil.which("mmdebstrap", path=engine.SBIN):
+        if os.environ.get("SLIPWAY_SETUP") == "never" or debian.distribution().get("ID") not in engine.PACKAGES:
+            raise Problem(
+                "no image registry answers, and there is no mmdebstrap to build a base image with: install it, or mend the network"
+            )
+        engine.allowed("install mmdebstrap, to build a base image", "sudo apt-get install mmdebstrap")
+        debian.install("mmdebstrap", "debian-archive-keyring")
 
 
 def scratch() -> str:

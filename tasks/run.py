@@ -7,11 +7,16 @@ import shlex
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from weakref import WeakSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+Result = TypeVar("Result")
+# The commands that are running, for whoever has to end them all.
+RUNNING: WeakSet[subprocess.Popen[str]] = WeakSet()
 # How long an interrupted command may take to put its things away, in seconds, before it is killed.
 PATIENCE = 30
 
@@ -53,9 +58,28 @@ def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False
 def start(*command: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
     """Start a command, with Popen's ``options``; ``env`` adds to the environment. A missing program is a Problem."""
     try:
-        return subprocess.Popen(command, env={**os.environ, **(env or {})}, text=True, **options)
+        process = subprocess.Popen(command, env={**os.environ, **(env or {})}, text=True, **options)
     except FileNotFoundError:
         raise Problem(f"{command[0]} is not installed, or not on the PATH") from None
+    RUNNING.add(process)
+    return process
+
+
+def together(jobs: Mapping[str, Callable[[], Result]]) -> Iterator[tuple[str, Result]]:
+    """Do jobs side by side, as many at once as there are processors; yield each one's name and result when it is done.
+
+    When one of them raises, or the session is interrupted, all commands that still run are ended, and nothing new begins.
+    """
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        try:
+            names = {pool.submit(job): name for name, job in jobs.items()}
+            for done in as_completed(names):
+                yield names[done], done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(RUNNING):
+                stop(process)
+            raise
 
 
 def stop(process: subprocess.Popen[str]) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import os
+import re
+import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from .compose import COMPOSE, containers, down
 from .project import REPORTS
-from .run import Problem, lines, run, say
+from .run import Problem, lines, run, say, together
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 NO_TESTS_RAN = 5  # pytest's exit code for it
+CLEAR = "\r\x1b[K"  # what empties the terminal's last line
+DONE = 100  # per cent
 
 
 def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
@@ -27,10 +31,11 @@ def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[s
         if len(services) == 1:
             return {services[0]: run(*command(services[0], pytest_args))}
         codes = {}
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            for service, code, text in pool.map(lambda service: (service, *apart(service, pytest_args)), services):
-                say(f"--- {service}\n{text}")
-                codes[service] = code
+        progress = Progress(len(services))
+        jobs = {service: partial(apart, service, pytest_args, partial(progress, service)) for service in services}
+        for service, (code, text) in together(jobs):
+            codes[service] = code
+            progress.say(f"--- {service} ({len(codes)} of {len(services)})\n{text}")
         return codes
     finally:
         # The tests ran in the stack's own network, which is nobody's any more unless the stack is up.
@@ -62,8 +67,42 @@ def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     ]
 
 
-def apart(service: str, pytest_args: Sequence[str]) -> tuple[int, str]:
+def apart(service: str, pytest_args: Sequence[str], on_line: Callable[[str], None]) -> tuple[int, str]:
     """Run a service's tests off the terminal: their exit code and their output."""
     text: list[str] = []
-    code = lines(*command(service, pytest_args), on_line=text.append)
-    return code, "\n".join(text)
+
+    def take(line: str) -> None:
+        text.append(line)
+        on_line(line)
+
+    return lines(*command(service, pytest_args), on_line=take), "\n".join(text)
+
+
+class Progress:
+    """How far the tests of each service are, on the last line of the terminal; nothing where there is none."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.percent: dict[str, int] = {}
+        self.lock = Lock()
+
+    def __call__(self, service: str, line: str) -> None:
+        """Take a line of pytest's."""
+        found = re.search(r"\[ *(\d+)%\]", line)
+        with self.lock:
+            self.percent[service] = int(found[1]) if found else self.percent.get(service, 0)
+            self.draw()
+
+    def say(self, text: str) -> None:
+        """Print what is to stay."""
+        with self.lock:
+            say(f"{CLEAR}{text}" if sys.stdout.isatty() else text)
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the line."""
+        if sys.stdout.isatty():
+            done = sum(percent == DONE for percent in self.percent.values())
+            under_way = [f"{service} {percent} %" for service, percent in self.percent.items() if percent != DONE]
+            line = f"{done} of {self.number} done; {', '.join(under_way)}"
+            print(CLEAR + line[: shutil.get_terminal_size().columns - 1] if under_way else CLEAR, end="", flush=True)
