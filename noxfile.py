@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))  # nox does not
-from tasks import bases, checks, compose, engine, host, images, options, report, scaffold, services, testing
+from tasks import bases, checks, compose, engine, host, images, leftovers, options, report, scaffold, services, testing
 from tasks import sizes as weight
 from tasks.project import REPORTS, write_env, write_secrets
 from tasks.run import Problem, interruptible, say
@@ -58,6 +58,7 @@ def setup(session: nox.Session) -> None:
     if options.needs_engine(session.posargs):
         services.names()
         engine.ensure()
+        leftovers.reap()
         write_env(bases.ensure())
         write_secrets()
 

@@ -13,15 +13,17 @@ import shlex
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import threading
 import tomllib
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from . import debian, engine
+from . import debian, engine, leftovers
 from .project import ROOT, env, official_base
 from .run import CommandFailed, Problem, output, say, start, together
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BASES = ROOT / "docker" / "bases"
 RECIPE_LABEL = "slipway.base.recipe"
@@ -163,14 +165,14 @@ def build(recipe: str, image: str) -> None:
     with ONE_AT_A_TIME:
         need_mmdebstrap()
     steps = read(recipe)
-    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+    with leftovers.folder() as folder:
         tar = f"{folder}/base.tar"
         include = f"--include={','.join(steps['packages'])}"
         sources = [f"deb {uri} {suite} main" for uri, suite in debian.mirrors(release(recipe))]
         options = ("--quiet", "--variant=minbase", *SLIM, include, *steps.get("options", ()))
         command = ("mmdebstrap", *options, release(recipe), tar, *sources)
         say("$ " + shlex.join(command))
-        output(*command, env={"TMPDIR": folder})
+        output(*command, env={"TMPDIR": str(folder)})
         overlay(recipe, tar)
         labels = (
             f"LABEL {RECIPE_LABEL}={fingerprint(recipe)}",
@@ -189,14 +191,3 @@ def need_mmdebstrap() -> None:
             )
         engine.allowed("install mmdebstrap, to build a base image", "sudo apt-get install mmdebstrap")
         debian.install("mmdebstrap", "debian-archive-keyring")
-
-
-def scratch() -> str:
-    """A folder for temporary files in which programs may run: mmdebstrap fails where /tmp is mounted noexec.
-
-    Raises Problem where there is none.
-    """
-    for folder in (tempfile.gettempdir(), "/var/tmp", str(Path.home())):  # noqa: S108 (only a place to make a private folder in)
-        if os.access(folder, os.W_OK) and not os.statvfs(folder).f_flag & (os.ST_NOEXEC | os.ST_NODEV):
-            return folder
-    raise Problem("no folder for temporary files allows programs (noexec): set TMPDIR to one that does")

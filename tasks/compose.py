@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import leftovers
 from .project import clone, env, name, official_base
 from .run import CommandFailed, Problem, output, run, say, start, stop
 from .services import names
@@ -185,10 +186,16 @@ def join(network: str) -> None:
 
 
 def leave_networks() -> None:
-    """Remove the shared networks of ours that nobody is on any more."""
-    for network in output("docker", "network", "ls", "--quiet", "--filter", f"label={SHARED}").split():
-        if output("docker", "network", "inspect", "--format", "{{len .Containers}}", network).strip() == "0":
-            output("docker", "network", "rm", network)
+    """Remove the stack's own networks, and the shared ones of ours, that no container is on any more."""
+    networks = {
+        network
+        for label in (f"com.docker.compose.project={clone()}", SHARED)
+        for network in output("docker", "network", "ls", "--quiet", "--filter", f"label={label}").split()
+    }
+    for network in networks:
+        if not output("docker", "ps", "--all", "--quiet", "--filter", f"network={network}").strip():
+            with suppress(CommandFailed):  # another session has begun to use it, or removed it
+                output("docker", "network", "rm", network)
 
 
 def urls() -> None:
@@ -237,13 +244,12 @@ def clean() -> None:
         ("volume", (), ()),
         ("image", ("--all",), ("--force",)),
     )
+    filters = (f"label=slipway.clone={clone()}", f"label=com.docker.compose.project={clone()}", f"name=^{clone()}")
     for kind, every, force in kinds:
-        projects = (clone(), stack()["COMPOSE_PROJECT_NAME"])
-        labels = [f"slipway.clone={clone()}", *(f"com.docker.compose.project={project}" for project in projects)]
         found = {
             line
-            for label in labels
-            for line in output("docker", kind, "ls", *every, "--quiet", "--filter", f"label={label}").split()
+            for wanted in filters[: 2 if kind == "image" else 3]
+            for line in output("docker", kind, "ls", *every, "--quiet", "--filter", wanted).split()
         }
         if found:
             run("docker", kind, "rm", *force, *sorted(found))
@@ -251,7 +257,7 @@ def clean() -> None:
 
 def stack() -> dict[str, str]:
     """Settings for the stack that tests/stack runs: from production images, apart from the one under development."""
-    return {**PRODUCTION, "COMPOSE_PROJECT_NAME": f"{clone()}-stack"}
+    return {**PRODUCTION, "COMPOSE_PROJECT_NAME": leftovers.stack_name(leftovers.owner())}
 
 
 @contextmanager

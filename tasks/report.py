@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import leftovers
 from .project import REPORTS, ROOT, pyproject
 from .run import Problem, output, run, say
 from .sizes import Image, weigh
@@ -17,6 +17,7 @@ from .sizes import Image, weigh
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 MEGABYTE = 1_000_000
 UNITS = {"": 1, "B": 1, "kB": 1000, "KB": 1000, "MB": MEGABYTE, "KiB": 1024, "MiB": 1024**2}
@@ -116,11 +117,11 @@ def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[
         ["git", "rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}"], cwd=ROOT, capture_output=True
     ).returncode:
         raise Problem(f"git knows no commit {ref!r}: fetch it, or name another one")
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        output("git", "worktree", "add", "--detach", str(tree), ref)
+    with leftovers.folder() as folder:
+        tree = folder / "tree"
         nox = (sys.executable, "-m", "nox", "-f", str(tree / "noxfile.py"))
         try:
+            output("git", "worktree", "add", "--detach", str(tree), ref)
             found = [service for service in services if (tree / "services" / service).is_dir()]
             names = []
             for flavor in flavors:
@@ -129,8 +130,10 @@ def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[
                 names += [f"{of(tree, 'SLIPWAY_CLONE')}/{service}:{flavor}" for service in found]
             return weigh(names)
         finally:
-            run(*nox, "-s", "clean", quiet=True)
-            output("git", "worktree", "remove", "--force", str(tree))
+            if (tree / ".env").exists():
+                run(*nox, "-s", "clean", quiet=True)
+            shutil.rmtree(tree, ignore_errors=True)
+            output("git", "worktree", "prune")
 
 
 def of(tree: Path, variable: str) -> str:

@@ -9,7 +9,8 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from .compose import COMPOSE, containers, down
+from .compose import COMPOSE, leave_networks
+from .leftovers import LABEL, owner
 from .project import REPORTS
 from .run import Problem, lines, run, say, together
 
@@ -39,8 +40,7 @@ def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[s
         return codes
     finally:
         # The tests ran in the stack's own network, which is nobody's any more unless the stack is up.
-        if not containers():
-            down(quiet=True)
+        leave_networks()
 
 
 def check(codes: dict[str, int], *, filtered: bool) -> None:
@@ -59,7 +59,16 @@ def check(codes: dict[str, int], *, filtered: bool) -> None:
 def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     """The plain Docker command that runs a service's tests."""
     return [
-        *(*COMPOSE, "run", "--rm", "--no-deps", "--volume", f"{REPORTS}:/app/reports", service),
+        *(
+            *COMPOSE,
+            "run",
+            "--rm",
+            "--no-deps",
+            f"--label={LABEL}={owner()}",
+            "--volume",
+            f"{REPORTS}:/app/reports",
+            service,
+        ),
         *("pytest", f"--junitxml=/app/reports/junit-{service}.xml"),
         *("--cov", f"--cov-report=xml:/app/reports/coverage-{service}.xml"),
         *(["--color=yes"] if sys.stdout.isatty() else []),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import options, report
+from tasks import leftovers, options, report
 from tasks.run import say
 
 from .bench import reload, scale
@@ -31,8 +30,8 @@ def register(session: Callable[..., Callable[[Callable[[nox.Session], None]], ob
         parser.add_argument("--runs", type=int, default=20)
         parser.add_argument("--json", type=Path, metavar="FILE")
         args = parser.parse_args(session.posargs)
-        with tempfile.TemporaryDirectory() as folder:
-            found = BENCHES[args.name](Path(folder), args.runs)
+        with leftovers.folder() as folder:
+            found = BENCHES[args.name](folder, args.runs)
         say(table(found["rows"]))
         if args.json:
             args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

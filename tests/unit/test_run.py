@@ -62,7 +62,9 @@ def test_an_interrupt_ends_them_all(tmp_path: Path, number: signal.Signals) -> N
     assert not any(map(alive, pids))
 
 
-def test_progress_on_a_terminal_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_on_a_terminal_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     progress = testing.Progress(2)
     progress("echo", "collected 9 items")

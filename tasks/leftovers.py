@@ -1,0 +1,82 @@
+"""What a session leaves when it is killed (kill -9, a power cut): the next one finds it by the process id it bears."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .changes import git
+from .project import clone
+from .run import CommandFailed, Problem, output, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Whose the things are that a session makes for itself: the id of its process. What it starts inherits the variable.
+OWNER = "SLIPWAY_SESSION"
+LABEL = "slipway.session"
+KINDS = {"container": ("--all",), "network": (), "volume": ()}
+FORCE = {"container": ("--force", "--volumes")}
+
+
+def owner() -> str:
+    """The id of the process of this session."""
+    return os.environ.setdefault(OWNER, str(os.getpid()))
+
+
+def stack_name(session: str) -> str:
+    """The Compose project of the stack that a session tests; a pattern for all of them with ``(\\d+)``."""
+    return f"{clone()}-stack-{session}"
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A temporary folder in which programs may run (mmdebstrap fails where /tmp is mounted noexec).
+
+    Raises Problem where there is no place for one.
+    """
+    if not places():
+        raise Problem("no folder for temporary files allows programs (noexec): set TMPDIR to one that does")
+    with tempfile.TemporaryDirectory(prefix=f"slipway-{owner()}-", dir=places()[0]) as made:
+        yield Path(made)
+
+
+def places() -> list[str]:
+    """The folders for temporary files that allow programs and devices."""
+    candidates = dict.fromkeys((tempfile.gettempdir(), "/var/tmp", os.path.expanduser("~")))  # noqa: PTH111, S108 (private folders go in; there may be no home)
+    nothing = os.ST_NOEXEC | os.ST_NODEV
+    return [c for c in candidates if os.access(c, os.W_OK) and not os.statvfs(c).f_flag & nothing]
+
+
+def reap() -> None:
+    """Remove what sessions of this clone have left that are no more; of temporary folders, what any of this user's have."""
+    ours = rf"{stack_name('')}(\d+)[-_]|{clone()}\S* (\d+)$"
+    for kind, every in KINDS.items():
+        form = ("{{.Names}}" if kind == "container" else "{{.Name}}") + f' {{{{.Label "{LABEL}"}}}}'
+        listed = output("docker", kind, "ls", *every, "--filter", f"name={clone()}", "--format", form).splitlines()
+        if lost := [line.split()[0] for line in listed if orphaned(line, ours)]:
+            say(f"setup: removing what a killed session has left: {', '.join(lost)}")
+            with suppress(CommandFailed):  # another session may be at it, too
+                output("docker", kind, "rm", *FORCE.get(kind, ()), *lost)
+    for path in [path for place in places() for path in Path(place).glob("slipway-*-*")]:
+        with suppress(FileNotFoundError):
+            if orphaned(path.name, r"slipway-(\d+)-") and path.stat().st_uid == os.getuid():
+                shutil.rmtree(path, ignore_errors=True)
+                git("worktree", "prune")
+
+
+def orphaned(name: str, pattern: str) -> bool:
+    """Whether a name matches the pattern, and there is no process of the id that is in one of its groups."""
+    if found := re.match(pattern, name):
+        try:
+            os.kill(int("".join(filter(None, found.groups()))), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass  # somebody else's
+    return False
