@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 # The flavors that docker/slice.py cuts.
 SLICED = ("prod", "tiny")
 
-# BuildKit sometimes says this, up to its version 0.14, when it finds two builds at work on the same step; the next try
-# finds that step done (moby/buildkit, issues on "inconsistent graph state").
-BUILDKITS_OWN_FAULT = "inconsistent graph state"
-TRIES = 3
+# BuildKit sometimes says one of these, up to its version 0.14, when it finds two builds at work on the same step; the next
+# try finds that step done (moby/buildkit, issues on "inconsistent graph state").
+BUILDKITS_OWN_FAULT = re.compile("inconsistent graph state|failed to get state for index")
+TRIES = 5
 
 # What BuildKit says in many lines, and what it means in one.
 HINTS = (
@@ -88,7 +88,7 @@ def bake(targets: dict[str, dict[str, Any]], title: str) -> None:
     for _ in range(TRIES):
         progress = Progress()
         code = lines("docker", "buildx", "bake", "--file=-", "--progress=plain", on_line=progress, stdin=plan)
-        if not code or BUILDKITS_OWN_FAULT not in progress.log[-1]:
+        if not code or not BUILDKITS_OWN_FAULT.search(progress.log[-1]):
             break
     log.write_text("\n".join(progress.log) + "\n", encoding="utf-8")
     if code:

@@ -96,7 +96,7 @@ def tidy(yard: Clone) -> None:
 
 def left(yard: Clone, scratch: Path) -> dict[str, list[str]]:
     """All that a session may have left: things of the engine, files, worktrees, temporary folders, processes."""
-    stacks = f"name=^{leftovers.stack_name('').replace(leftovers.clone(), yard.name)}"
+    stacks = f"name=^{yard.name}-stack-"
     return {
         "containers and networks": yard.left("container", "network"),
         "stacks under test": [
