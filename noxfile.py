@@ -35,7 +35,7 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["test", "lint"]
 
 
-def session(*, venv: bool = False, requires: tuple[str, ...] = ()) -> Callable[[Callable[[nox.Session], None]], object]:
+def session(*, venv: bool = False) -> Callable[[Callable[[nox.Session], None]], object]:
     """A nox session that tells a user's mistake in one line; with ``venv`` it has a virtual environment of its own."""
 
     def register(function: Callable[[nox.Session], None]) -> object:
@@ -47,7 +47,7 @@ def session(*, venv: bool = False, requires: tuple[str, ...] = ()) -> Callable[[
             except Problem as problem:
                 session.error(str(problem))
 
-        return nox.session(venv_backend=None if venv else "none", requires=requires)(body)
+        return nox.session(venv_backend=None if venv else "none")(body)
 
     return register
 
@@ -55,15 +55,20 @@ def session(*, venv: bool = False, requires: tuple[str, ...] = ()) -> Callable[[
 @session()
 def setup(session: nox.Session) -> None:
     """Make this machine ready: container engine, base images, .env. Does nothing where all is well."""
-    if options.needs_engine(session.posargs):
-        services.names()
-        engine.ensure()
-        leftovers.reap()
-        write_env(bases.ensure())
-        write_secrets()
+    options.flags("setup", session.posargs)
+    services.names()
+    ready()
 
 
-@session(venv=True, requires=("setup",))
+def ready() -> None:
+    """What `setup` does; the sessions that need it begin with it, as soon as they have understood their arguments."""
+    engine.ensure()
+    leftovers.reap()
+    write_env(bases.ensure())
+    write_secrets()
+
+
+@session(venv=True)
 def dev(session: nox.Session) -> None:
     """Run the stack from source, reloading on change: -- [SERVICE...] [--detach] [--network NAME] [--local]"""
     args = options.dev(session.posargs)
@@ -71,6 +76,7 @@ def dev(session: nox.Session) -> None:
         host.install(session, *args.services)
         host.dev(session, args.services)
         return
+    ready()
     wanted = compose.with_neighbours(args.services)
     images.build(wanted)
     with compose.running(args.services, compose.free_ports(wanted), keep=args.detach):
@@ -82,11 +88,13 @@ def dev(session: nox.Session) -> None:
             compose.follow()
 
 
-@session(venv=True, requires=("setup",))
+@session(venv=True)
 def test(session: nox.Session) -> None:
     """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--local] [pytest's arguments]"""
     args = options.test(session.posargs)
     codes: dict[str, int] = {}
+    if (args.services and not args.local) or "stack" in args.house:
+        ready()
     if args.services and args.local:
         host.install(session, "tests", *args.services)
         codes |= host.test(session, args.services, args.pytest)
@@ -102,19 +110,21 @@ def test(session: nox.Session) -> None:
     testing.check(codes, filtered=bool(args.pytest))
 
 
-@session(venv=True, requires=("setup",))
+@session(venv=True)
 def build(session: nox.Session) -> None:
     """Build production images, and prove them: -- [SERVICE...] [--since REF] [--flavor F] [--sbom]"""
     args = options.build(session.posargs)
+    ready()
     names = images.build(args.services, args.flavor) if args.services else []
     if args.sbom:
         host.sbom(session, names)
 
 
-@session(venv=True, requires=("setup",))
+@session(venv=True)
 def sizes(session: nox.Session) -> None:
     """Say what images weigh: -- [SERVICE...] [--flavor F]... [--against REF] [--json|--markdown|--svg|--html FILE]"""
     args = options.sizes(session.posargs)
+    ready()
     earlier = report.weigh_at(args.against, args.services, args.flavor) if args.against else []
     names = [name for flavor in args.flavor for name in images.build(args.services, flavor)]
     weighed, references = weight.weigh_all(names, images.references())
@@ -220,4 +230,4 @@ def gate(session: nox.Session) -> None:
 if (Path(__file__).parent / "template").is_dir():
     from template.sessions import register
 
-    register(session)
+    register(session, ready)

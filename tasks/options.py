@@ -147,8 +147,3 @@ def concerned(since: str | None) -> list[str]:
         "template": any(path.startswith((*changes.FOR_ALL, "template/", "services/echo/")) for path in paths),
     }
     return [part for part in house() if concerns[part]]
-
-
-def needs_engine(posargs: Sequence[str]) -> bool:
-    """Whether the sessions that get these arguments use containers."""
-    return "--local" not in posargs and list(posargs[:1]) != ["unit"]

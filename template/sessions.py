@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 BENCHES = {"reload": reload.measure, "scale": scale.measure}
 
 
-def register(session: Callable[..., Callable[[Callable[[nox.Session], None]], object]]) -> None:
-    """Add the sessions, by noxfile.py's own decorator."""
+def register(
+    session: Callable[..., Callable[[Callable[[nox.Session], None]], object]], ready: Callable[[], None]
+) -> None:
+    """Add the sessions, by noxfile.py's own decorator; ``ready`` makes the machine so."""
 
-    @session(requires=("setup",))
+    @session()
     def bench(session: nox.Session) -> None:
         """Measure the project beside its references: -- reload|scale [--runs N] [--json FILE]"""
         parser = options.parser("bench")
@@ -30,6 +32,7 @@ def register(session: Callable[..., Callable[[Callable[[nox.Session], None]], ob
         parser.add_argument("--runs", type=int, default=20)
         parser.add_argument("--json", type=Path, metavar="FILE")
         args = parser.parse_args(session.posargs)
+        ready()
         with leftovers.folder() as folder:
             found = BENCHES[args.name](folder, args.runs)
         say(table(found["rows"]))

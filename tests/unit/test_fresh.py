@@ -59,7 +59,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
 @pytest.mark.parametrize(
     ("edit", "stale"),
     [
-        (lambda house: None, []),
+        (lambda house: house.build(), []),
         (lambda house: house.write("services/echo/echo/deep/new.py", "new"), ["echo"]),
         (lambda house: (house.root / "services/echo/echo/__init__.py").chmod(0o755), ["echo"]),
         (lambda house: (house.root / "services/pilot/pilot/__init__.py").unlink(), ["pilot"]),

@@ -103,13 +103,6 @@ def test_what_test_runs(posargs: list[str], expected: tuple[object, ...]) -> Non
     assert (args.services, args.house, args.local, args.pytest) == expected
 
 
-def test_only_containers_need_an_engine() -> None:
-    assert options.needs_engine([])
-    assert options.needs_engine(["echo"])
-    assert not options.needs_engine(["--local"])
-    assert not options.needs_engine(["unit", "-x"])
-
-
 def test_every_secret_is_made_once_and_for_this_clone_only(empty: Path) -> None:
     (empty / "services/a").mkdir(parents=True)
     (empty / "services/a/compose.yaml").write_text("secrets:\n  a-key: {file: ../../.secrets/a-key}\n")
