@@ -11,14 +11,17 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import leftovers
-from .project import clone, env, name, official_base
+from .project import REPORTS, ROOT, clone, env, name, official_base
 from .run import CommandFailed, Problem, output, run, say, start, stop
 from .services import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 COMPOSE = ("docker", "compose")
+# How many lines of its log are shown of a service that has failed.
+LAST_LINES = 30
 # The label of networks that `dev -- --network` made.
 SHARED = "slipway.network"
 # Compose looks for .env beside the file that it is told to use, and ours lies in the root of the clone.
@@ -53,6 +56,9 @@ class Container(NamedTuple):
     health: str
     exit_code: int
     port: int
+
+    def __str__(self) -> str:
+        return f"exited with {self.exit_code}" if self.state == "exited" else f"is {self.health or self.state}"
 
     @property
     def ready(self) -> bool:
@@ -146,26 +152,39 @@ def up(services: Sequence[str], settings: Mapping[str, str]) -> None:
     """Create and start the stack in the background; raises Problem when Docker cannot."""
     command = (*COMPOSE, "up", "--detach", "--no-build", "--remove-orphans", "--quiet-pull", *services)
     if run(*command, env=settings):
+        wait(patience=0)  # names the one that is in the way
         raise Problem("the stack did not start; Docker's own words stand above")
 
 
 def wait(settings: Mapping[str, str] | None = None, *, patience: float = 120) -> None:
     """Wait until every container is ready, at most ``patience`` seconds.
 
-    Raises Problem, after the log of the service that is in the way, when one has failed or takes too long.
+    Raises Problem, after the last lines of the service that is in the way, when one has failed or takes too long.
     """
     until = time.monotonic() + patience
     while True:
         found = containers(settings)
         late = [c for c in found if not c.ready]
-        if found and not late:
+        if not late:
             return
         if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
             service = lost[0].service
-            state = f"exited with {lost[0].exit_code}" if lost[0].state == "exited" else lost[0].health or lost[0].state
-            run(*COMPOSE, "logs", "--no-log-prefix", "--tail", "30", service, env=settings)
-            raise Problem(f"{service} is {state}; its last lines stand above, all of them: nox -s logs -- {service}")
+            say("\n".join(log(settings, service)[-LAST_LINES:]))
+            raise Problem(f"{service} {lost[0]}; its last lines stand above, everything is in {keep_log(settings)}")
         time.sleep(0.1)
+
+
+def log(settings: Mapping[str, str] | None, *options: str) -> list[str]:
+    """The lines of the stack's log; ``options`` are those of ``docker compose logs``, services among them."""
+    return output(*COMPOSE, "logs", "--no-color", *options, env=settings).splitlines()
+
+
+def keep_log(settings: Mapping[str, str] | None) -> Path:
+    """Write the stack's whole log to reports/, and return where, as seen from the clone's root."""
+    path = REPORTS / "logs" / f"stack-{'production' if settings else 'development'}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*log(settings, "--timestamps"), ""]), encoding="utf-8")
+    return path.relative_to(ROOT)
 
 
 def join(network: str) -> None:

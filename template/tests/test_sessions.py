@@ -169,3 +169,23 @@ def test_two_stacks_share_a_network(clone: Clone) -> None:
         clone.nox("-s", "down")
         (clone.root / "other.json").unlink(missing_ok=True)
     assert clone.docker("network", "ls", "--quiet", "--filter", f"name={network}") == ""
+
+
+def test_a_stack_that_does_not_come_up_says_who_and_why(clone: Clone) -> None:
+    nowhere = {"JOURNAL_DATABASE_URL": "postgresql://journal@127.0.0.1:9/journal"}
+    text = clone.nox("-s", "dev", "--", "--detach", code=1, **nowhere)
+    assert "journal-migrate exited with 1; its last lines stand above" in text
+    assert "Connection refused" in text
+    assert "Connection refused" in (clone.root / "reports/logs/stack-development.log").read_text()
+    assert clone.left("container", "network") == []
+
+
+def test_a_failing_test_of_the_stack_shows_the_services_log(clone: Clone) -> None:
+    test = clone.root / "tests/stack/test_more.py"
+    test.write_text("def test_fails(echo):\n    assert echo.get('/a-path-of-ours').status_code == 418\n")
+    text = clone.nox("-s", "test", "--", "stack", "tests/stack/test_more.py", code=1)
+    test.unlink()
+    assert "tests failed: stack" in text
+    assert "echo is healthy" in text
+    assert "GET /a-path-of-ours" in text
+    assert "GET /a-path-of-ours" in (clone.root / "reports/logs/stack-production.log").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -10,9 +11,10 @@ import pytest
 
 from tasks import compose, services
 from tasks.project import ROOT
+from tasks.run import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from pytest_docker.plugin import Services
 
@@ -42,9 +44,24 @@ def docker_setup() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(docker_services: Services) -> Services:
+def stack(docker_services: Services) -> Iterator[Services]:
     compose.wait(SETTINGS)
-    return docker_services
+    yield docker_services
+    compose.keep_log(SETTINGS)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a test that fails what state the stack is in, and what its services have said meanwhile."""
+    report = yield
+    with suppress(Problem):  # no engine, no log
+        if report.failed:
+            states = [f"{container.service} {container}" for container in compose.containers(SETTINGS)]
+            said = compose.log(SETTINGS, f"--since={call.start}")[-compose.LAST_LINES :]
+            report.sections.append(
+                ("the stack (all it said: reports/logs/stack-production.log)", "\n".join([*states, *said]))
+            )
+    return report
 
 
 @pytest.fixture
