@@ -23,6 +23,8 @@ SLICED = ("prod", "tiny")
 # try finds that step done (moby/buildkit, issues on "inconsistent graph state").
 BUILDKITS_OWN_FAULT = re.compile("inconsistent graph state|failed to get state for index")
 TRIES = 5
+# How many services are built at once: BuildKit starts every step that it can, and loses its way among hundreds.
+LOT = 10
 
 # What BuildKit says in many lines, and what it means in one.
 HINTS = (
@@ -36,7 +38,7 @@ HINTS = (
 
 
 def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
-    """Build a flavor of the services' images, all in one go, where they are not up to date, and return the images' names.
+    """Build a flavor of the services' images, in one go, where they are not up to date, and return the images' names.
 
     The sliced flavors are proven in the same go: each service's own tests run in its image's file system, and must pass.
     The full log is in reports/logs; only the steps that really run are shown. Raises Problem, in one line, when it fails.
@@ -44,12 +46,14 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
     defined = compose.model(compose.flavored(flavor))
     targets = {service: target(defined, service) for service in services}
     inputs = fresh.fingerprints(targets, flavor)
-    if old := {service: targets[service] for service in fresh.stale(targets, inputs)}:
-        say(f"$ docker buildx bake {' '.join(old)}  # {flavor}")
-        proofs = {f"{service}-proof": proof(old[service], flavor) for service in old if flavor in SLICED}
-        bake(old | proofs, flavor)
-        fresh.record(old, inputs)
-    if current := sorted(targets.keys() - old.keys()):
+    stale = fresh.stale(targets, inputs)
+    for first in range(0, len(stale), LOT):
+        lot = {service: targets[service] for service in stale[first : first + LOT]}
+        say(f"$ docker buildx bake {' '.join(lot)}  # {flavor}")
+        proofs = {f"{service}-proof": proof(lot[service], flavor) for service in lot if flavor in SLICED}
+        bake(lot | proofs, flavor)
+        fresh.record(lot, inputs)
+    if current := sorted(targets.keys() - set(stale)):
         say(f"up to date: {', '.join(current)} ({flavor})")
     return [target["tags"][-1] for target in targets.values()]
 
