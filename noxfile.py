@@ -62,9 +62,9 @@ def setup(session: nox.Session) -> None:
 
 def ready() -> None:
     """What `setup` does; the sessions that need it begin with it, as soon as they have understood their arguments."""
-    engine.ensure()
+    caller = engine.ensure()
     leftovers.reap()
-    write_env(bases.ensure())
+    write_env(caller | bases.ensure())
     write_secrets()
 
 

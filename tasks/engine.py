@@ -32,15 +32,16 @@ SUDO = "sudo python3 -B -m tasks.engine"
 
 
 class State(NamedTuple):
-    """What was found of the engine: a version for each part, or why it cannot be had."""
+    """What was found of the engine: a version for each part, or why it cannot be had; its security options."""
 
     versions: dict[str, str]
     client: bool
     trouble: str
+    security: str = ""
 
 
-def ensure() -> None:
-    """Make sure of a running engine with Compose and buildx of usable versions.
+def ensure() -> dict[str, str]:
+    """Make sure of a running engine with Compose and buildx of usable versions, and return who containers are to run as.
 
     Raises Problem where it cannot, or may not, set one up.
     """
@@ -49,6 +50,19 @@ def ensure() -> None:
         mend(state)
         state = probe()
     check(state)
+    return caller(state.security)
+
+
+def caller(security: str) -> dict[str, str]:
+    """Who a container must run as to be, on mounted files, who runs this: settings for docker/service.yaml."""
+    if "name=rootless" in security:  # the engine runs as the caller, and maps root to itself
+        return {"SLIPWAY_UID": "0", "SLIPWAY_GID": "0", "SLIPWAY_USERNS": ""}
+    mapped = "name=userns" in security  # user ids in containers are shifted, unless a container opts out
+    return {
+        "SLIPWAY_UID": str(os.getuid()),
+        "SLIPWAY_GID": str(os.getgid()),
+        "SLIPWAY_USERNS": "host" if mapped else "",
+    }
 
 
 def probe() -> State:
@@ -57,12 +71,13 @@ def probe() -> State:
         "engine": ("docker", "version", "--format", "{{json .Server}}"),
         "compose": ("docker", "compose", "version", "--short"),
         "buildx": ("docker", "buildx", "version"),
+        "security": ("docker", "info", "--format", "{{json .SecurityOptions}}"),
     }
     if not shutil.which("docker"):
         return State({}, client=False, trouble="no container engine was found")
     pipe = subprocess.PIPE
     asked = {part: subprocess.Popen(q, stdout=pipe, stderr=pipe, text=True) for part, q in questions.items()}
-    versions, trouble = {}, ""
+    versions, trouble, security = {}, "", ""
     for part, process in asked.items():
         try:
             out, err = process.communicate(timeout=10)
@@ -72,9 +87,11 @@ def probe() -> State:
         if part == "engine":
             trouble = err.strip()
             out = (json.loads(out or "null") or {}).get("Version", "")
-        if found := re.search(r"\d+\.\d+[\w.+~-]*", out):
+        if part == "security":
+            security = out
+        elif found := re.search(r"\d+\.\d+[\w.+~-]*", out):
             versions[part] = found[0]
-    return State(versions, client=True, trouble=trouble)
+    return State(versions, client=True, trouble=trouble, security=security)
 
 
 def check(state: State) -> None:

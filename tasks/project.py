@@ -77,19 +77,17 @@ def env() -> dict[str, str]:
     return {key: value.strip().strip("'\"") for key, value in pairs} | dict(os.environ)
 
 
-def write_env(images: Mapping[str, str]) -> None:
+def write_env(found: Mapping[str, str]) -> None:
     """Write the machine facts to .env, for nox and plain Docker Compose alike; the user's own part stays as it is.
 
-    ``images`` are the base images in use, by variable: SLIPWAY_BASE, and those that services' compose files name.
+    ``found`` is what others have found: who containers run as, and the base images in use.
     """
     facts = {
         "COMPOSE_FILE": "docker/compose.yaml",
         "COMPOSE_PROJECT_NAME": clone(),
         "SLIPWAY_CLONE": clone(),
         "SLIPWAY_PROJECT": name(),
-        "SLIPWAY_UID": str(os.getuid()),
-        "SLIPWAY_GID": str(os.getgid()),
-        **images,
+        **found,
         "SLIPWAY_CA": ca_bundle(),
     }
     old = ENV.read_text(encoding="utf-8") if ENV.exists() else f"{_LINE}\n"

@@ -32,13 +32,22 @@ def write_tool(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def pretend(tools: Path, *, engine: str = "26.1.5", compose: str = "2.26.1-4", buildx: str = "0.13.1+ds1") -> None:
+def pretend(
+    tools: Path,
+    *,
+    engine: str = "26.1.5",
+    compose: str = "2.26.1-4",
+    buildx: str = "0.13.1+ds1",
+    security: str = "seccomp,profile=builtin",
+) -> None:
     """A client whose engine and plugins have these versions; "" for one that is missing, "down" for a silent engine."""
     server = f'echo \'{{"Version":"{engine}"}}\'' if engine[:1].isdigit() else f"echo null; echo '{engine}' >&2; exit 1"
     write_tool(
         tools / "docker",
         f"""case "$1 $2" in
         "version --format") {server} ;;
+        "info --format") echo '["name={security}"]' ;;
+        "container ls" | "network ls" | "volume ls") ;;
         "compose version") [ -n "{compose}" ] && echo "{compose}" ;;
         "buildx version") [ -n "{buildx}" ] && echo "github.com/docker/buildx {buildx} 1234" ;;
         "context show") echo "${{PRETEND_CONTEXT:-default}}" ;;

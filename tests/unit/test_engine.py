@@ -31,6 +31,19 @@ def test_a_good_engine_needs_nothing(no_docker: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("security", "expected"),
+    [
+        ("seccomp,profile=builtin", (str(os.getuid()), str(os.getgid()), "")),
+        ("userns", (str(os.getuid()), str(os.getgid()), "host")),
+        ("rootless", ("0", "0", "")),
+    ],
+)
+def test_containers_are_who_calls(no_docker: Path, security: str, expected: tuple[str, ...]) -> None:
+    pretend(no_docker, security=security)
+    assert tuple(engine.ensure().values()) == expected
+
+
+@pytest.mark.parametrize(
     ("part", "version"),
     [
         ("engine", "20.10.24+dfsg1"),
