@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 NO_TESTS_RAN = 5  # pytest's exit code for it
+TESTING = {"SLIPWAY_TESTING": "true"}  # what docker/service.yaml asks
 CLEAR = "\r\x1b[K"  # what empties the terminal's last line
 DONE = 100  # per cent
 
@@ -30,7 +31,7 @@ def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[s
     REPORTS.mkdir(exist_ok=True)
     try:
         if len(services) == 1:
-            return {services[0]: run(*command(services[0], pytest_args))}
+            return {services[0]: run(*command(services[0], pytest_args), env=TESTING)}
         codes = {}
         progress = Progress(len(services))
         jobs = {service: partial(apart, service, pytest_args, partial(progress, service)) for service in services}
@@ -84,7 +85,7 @@ def apart(service: str, pytest_args: Sequence[str], on_line: Callable[[str], Non
         text.append(line)
         on_line(line)
 
-    return lines(*command(service, pytest_args), on_line=take), "\n".join(text)
+    return lines(*command(service, pytest_args), on_line=take, env=TESTING), "\n".join(text)
 
 
 class Progress:
