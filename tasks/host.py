@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nox.project
+from nox.command import CommandFailed
 
 from .compose import taken
 from .options import HOUSE
@@ -33,8 +34,16 @@ def install(session: Session, *groups: str) -> None:
     key = hashlib.sha256("\n".join(wanted).encode() + locked).hexdigest()
     done = Path(session.virtualenv.location) / "installed.sha256"
     if not done.exists() or done.read_text() != key:
-        session.install("--constraint", constraints(), *wanted)
+        pip(session, "--constraint", constraints(), *wanted)
         done.write_text(key)
+
+
+def pip(session: Session, *arguments: str) -> None:
+    """Install packages in this session's environment; raises Problem when that fails, soon where no index answers."""
+    try:
+        session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1"})
+    except CommandFailed:
+        raise Problem("packages could not be installed; the installer's own words stand above") from None
 
 
 def pytest(session: Session, part: str, pytest_args: Sequence[str]) -> int:
@@ -64,10 +73,11 @@ def picture(session: Session, **files: Path | None) -> None:
 
 def poetry(session: Session, *arguments: str) -> None:
     """Run Poetry, which nobody has to install, against the package index that pip uses; raises Problem when it fails."""
-    session.install("--quiet", "--requirement", "docker/tools.txt")
+    pip(session, "--quiet", "--requirement", "docker/tools.txt")
     ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     index = os.environ.get("PIP_INDEX_URL") or session.run("python", "-c", ask, silent=True)
-    if run(str(Path(session.bin) / "poetry"), *arguments, env={"POETRY_PYPI_MIRROR_URL": (index or "").strip()}):
+    settings = {"POETRY_PYPI_MIRROR_URL": (index or "").strip(), "POETRY_REQUESTS_TIMEOUT": "5"}
+    if run(str(Path(session.bin) / "poetry"), *arguments, env=settings):
         raise Problem(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; its own words stand above")
 
 

@@ -33,6 +33,8 @@ HINTS = (
     (r"hash mismatch", "a package does not have the hash that poetry.lock states: do not trust it, or run `nox -s lock`"),
     (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED", "a certificate is not trusted: set SLIPWAY_CA in .env to the file with your CAs"),
     (r"dns error|Temporary failure in name resolution|Could not resolve", "the package index cannot be reached: check the network, or set PIP_INDEX_URL to a mirror"),
+    (r"operation timed out|Read timed out", "the package index does not answer: check the network, or set PIP_INDEX_URL to a mirror"),
+    (r"not a trusted or secure host", "PIP_INDEX_URL must begin with https://"),
     (r"has no wheels with a matching|no wheel matches", "a dependency has no wheel for this platform: choose another version of it"),
 )  # fmt: skip
 

@@ -70,6 +70,12 @@ def reap() -> None:
                 git("worktree", "prune")
 
 
+def remove_own() -> None:
+    """Remove the containers that bear this session's id: what a command has left that was interrupted in the middle."""
+    if own := output("docker", "ps", "--all", "--quiet", "--filter", f"label={LABEL}={owner()}").split():
+        output("docker", "rm", *FORCE["container"], *own)
+
+
 def orphaned(name: str, pattern: str) -> bool:
     """Whether a name matches the pattern, and there is no process of the id that is in one of its groups."""
     if found := re.match(pattern, name):

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from .compose import COMPOSE, leave_networks
-from .leftovers import LABEL, owner
+from .leftovers import LABEL, owner, remove_own
 from .project import REPORTS
 from .run import Problem, lines, run, say, together
 
@@ -39,6 +39,9 @@ def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[s
             codes[service] = code
             progress.say(f"--- {service} ({len(codes)} of {len(services)})\n{text}")
         return codes
+    except BaseException:
+        remove_own()
+        raise
     finally:
         # The tests ran in the stack's own network, which is nobody's any more unless the stack is up.
         leave_networks()

@@ -109,7 +109,7 @@ def left(yard: Clone, scratch: Path) -> dict[str, list[str]]:
         "changes": yard.git("status", "--porcelain").splitlines(),
         "drafts": [str(path) for path in yard.root.rglob("*.draft")],
         "worktrees": yard.git("worktree", "list").splitlines()[1:],
-        "temporary folders": [str(path) for path in scratch.iterdir()],
+        "temporary folders": [str(path) for path in scratch.iterdir() if not path.name.startswith("pytest-of-")],
         "processes": list(processes(str(yard.root), str(scratch))),
     }
 
