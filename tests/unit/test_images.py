@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ("#9 Group(s) not found: journal (via --only)", "no dependency group journal"),
         ("failed to copy file: No space left on device (os error 28)", "no disk space"),
         ("write /var/lib/x: no space left on device", "no disk space"),
+        ("#4 invalid peer certificate: NotValidYetContext", "check this machine's clock"),
         ("#4 operation timed out\n#4 No solution", "package index does not answer"),
         ("#4 dns error: failed to lookup address information", "package index cannot be reached"),
         ("#4 ok\nERROR: failed to solve: something new", "the build failed: failed to solve: something new"),
