@@ -21,7 +21,21 @@ from typing import TYPE_CHECKING
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))  # nox does not
-from tasks import bases, checks, compose, engine, host, images, leftovers, options, report, scaffold, services, testing
+from tasks import (
+    bases,
+    checks,
+    compose,
+    engine,
+    host,
+    images,
+    leftovers,
+    options,
+    ports,
+    report,
+    scaffold,
+    services,
+    testing,
+)
 from tasks import sizes as weight
 from tasks.project import REPORTS, write_env, write_secrets
 from tasks.run import Problem, interruptible, say
@@ -79,7 +93,7 @@ def dev(session: nox.Session) -> None:
     ready()
     wanted = compose.with_neighbours(args.services)
     images.build(wanted)
-    with compose.running(args.services, compose.free_ports(wanted), keep=args.detach):
+    with compose.running(args.services, ports.free(wanted), keep=args.detach):
         compose.join(args.network)
         if args.detach:
             compose.wait()

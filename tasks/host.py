@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import nox.project
 from nox.command import CommandFailed
 
-from .compose import taken
 from .options import HOUSE
+from .ports import taken
 from .project import REPORTS, ROOT, constraints, pyproject
 from .run import Problem, run, say, start, stop
 from .services import SERVICES, libs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import compose
+from tasks import compose, ports
 from tasks.run import Problem
 
 from .conftest import write_tool
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def stack(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, object]]:
     """The services of a stack that is not up, with nothing set in .env."""
     services: dict[str, dict[str, object]] = {}
-    monkeypatch.setattr(compose, "model", lambda: {"services": services})
-    monkeypatch.setattr(compose, "containers", list)
-    monkeypatch.setattr(compose, "env", dict)
+    monkeypatch.setattr(ports, "model", lambda: {"services": services})
+    monkeypatch.setattr(ports, "containers", list)
+    monkeypatch.setattr(ports, "env", dict)
     return services
 
 
@@ -33,7 +33,7 @@ def port(number: int) -> dict[str, object]:
 def test_two_services_that_want_one_port(stack: dict[str, dict[str, object]]) -> None:
     stack |= {"echo": port(5000), "pilot": port(5000)}
     with pytest.raises(Problem, match="echo and pilot both want port 5000 of this machine"):
-        compose.free_ports(["echo", "pilot"])
+        ports.free(["echo", "pilot"])
 
 
 def test_a_taken_port_gives_way_to_the_next(
@@ -42,10 +42,10 @@ def test_a_taken_port_gives_way_to_the_next(
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         stack |= {"echo": port(taken)}
-        assert int(compose.free_ports(["echo"])["ECHO_PORT"]) > taken
-        monkeypatch.setattr(compose, "env", lambda: {"ECHO_PORT": str(taken)})
+        assert int(ports.free(["echo"])["ECHO_PORT"]) > taken
+        monkeypatch.setattr(ports, "env", lambda: {"ECHO_PORT": str(taken)})
         with pytest.raises(Problem, match="is taken, and ECHO_PORT asks for it"):
-            compose.free_ports(["echo"])
+            ports.free(["echo"])
 
 
 def test_a_fault_in_a_compose_file_is_told_as_one(no_docker: Path) -> None:
