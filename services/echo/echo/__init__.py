@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import plainweb
 from flask import Flask
-from werkzeug.routing import Rule
+from werkzeug.routing import PathConverter, Rule
 
 from .settings import Settings
 from .views import echo, healthz
+
+
+class Anything(PathConverter):
+    """The rest of a path, also where it has line breaks or begins with another slash."""
+
+    regex = r"[\s\S]+"
+    part_isolating = False
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -19,6 +26,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # Flask's own routes name their methods; these take every method, also ones that nobody has thought of yet.
     app.endpoint("echo")(echo)
     app.url_map.add(Rule("/", endpoint="echo"))
-    app.url_map.add(Rule("/<path:path>", endpoint="echo"))
+    app.url_map.converters["anything"] = Anything
+    app.url_map.add(Rule("/<anything:path>", endpoint="echo"))
     plainweb.init_app(app)
     return app

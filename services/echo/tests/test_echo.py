@@ -31,12 +31,16 @@ def decoded(body: str, encoding: str) -> bytes:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "X-NEW"])
-@pytest.mark.parametrize("path", ["/", "/a", "/a/b/", "/a//b", "/%E2%82%AC/%2e"])
+@pytest.mark.parametrize("path", ["/", "/a", "/a/b/", "/a//b", "/a%0Ab", "/%E2%82%AC/%2e"])
 def test_every_method_on_every_path(client: FlaskClient, method: str, path: str) -> None:
     answer = client.open(path, method=method)
     assert answer.status_code == 200
     assert answer.content_type == "text/plain; charset=utf-8"
     assert answer.text.startswith(f"METHOD: {method}\nPATH: {path}\nQUERY: \nHEADERS:\n")
+
+
+def test_a_path_that_begins_twice(client: FlaskClient) -> None:
+    assert client.get("/", environ_overrides={"PATH_INFO": "//a"}).status_code == 200
 
 
 def test_layout(client: FlaskClient) -> None:
