@@ -32,7 +32,7 @@ class Database:
             connection_class=Connection,
             kwargs={"row_factory": dict_row, "connect_timeout": PATIENCE},
             min_size=0,  # so that nothing but a request ever looks for a database that is away
-            max_size=8,  # as many as a worker has threads
+            max_size=8,  # for each worker; more requests wait for one another
             timeout=PATIENCE,
             reconnect_timeout=0,
             check=check,
