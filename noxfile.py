@@ -116,7 +116,7 @@ def test(session: nox.Session) -> None:
         images.build(args.services)
         codes |= testing.in_containers(args.services, args.pytest)
     for part in args.house:
-        host.install(session, "host")
+        host.install(session, "stack" if part == "stack" else "host")
         if part == "stack":
             images.build(services.names(), "prod")
         with compose.stack_gone_afterwards() if part == "stack" else nullcontext():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SERVICES = ROOT / "services"
 # The dependency groups that serve the house, not a service.
-HOUSE_GROUPS = {"dev", "host", "lint", "report", "tests"}
+HOUSE_GROUPS = {"dev", "host", "lint", "report", "stack", "tests"}
 
 
 def names() -> list[str]:
