@@ -83,8 +83,11 @@ def dev(session: nox.Session) -> None:
 
 @session(venv=True, requires=("setup",))
 def test(session: nox.Session) -> None:
-    """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--local] [pytest's arguments]"""
+    """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--local | --watch] [pytest's arguments]"""
     args = options.test(session.posargs)
+    if args.watch and args.services:
+        images.build(args.services)
+        testing.watch(args.services, args.pytest)
     codes: dict[str, int] = {}
     if args.services and args.local:
         host.install(session, "tests", *args.services)

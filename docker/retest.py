@@ -8,6 +8,7 @@ run first, then those that touch what was written last: their own file, or one o
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import sys
@@ -54,6 +55,7 @@ class Retest(Parent):
 
             settings.register_profile("watch", max_examples=EXAMPLES)
             settings.load_profile("watch")
+        gc.set_threshold(10_000)  # looking for garbage takes a tenth of a short run's time
         with suppress(Forked):
             self.run()
         self.tests = json.loads(os.pread(self.memory, 1 << 26, 0) or "{}")

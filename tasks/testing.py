@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, NoReturn
 
 from .compose import COMPOSE, containers, down
-from .project import REPORTS
-from .run import Problem, lines, run, say
+from .project import REPORTS, clone
+from .run import Problem, lines, output, run, say, start
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+WATCH = "slipway.watch"  # the label of containers that watch: the process that they watch for
 NO_TESTS_RAN = 5  # pytest's exit code for it
 
 
@@ -33,9 +38,76 @@ def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[s
                 codes[service] = code
         return codes
     finally:
-        # The tests ran in the stack's own network, which is nobody's any more unless the stack is up.
-        if not containers():
-            down(quiet=True)
+        leave()
+
+
+def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
+    """Run the services' tests on every change, until Ctrl-C; of several, each line comes with its service's name.
+
+    Raises Problem when one of them ends by itself.
+    """
+    said: SimpleQueue[tuple[str, str]] = SimpleQueue()  # services and their lines; "" for the end, which no line is
+    running = []
+    width = max(map(len, services))
+    clear()
+    try:
+        for service in services:
+            say("$ " + shlex.join(command := rerun(service, pytest_args)))
+            pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            # In a session of its own, so that Ctrl-C reaches nobody but us, who then put things away in order.
+            running.append(start(*command, start_new_session=True, errors="replace", **pipes))
+            Thread(target=hear, args=(service, running[-1], said.put)).start()
+        while line := (heard := said.get())[1]:
+            say((f"{heard[0]:{width}} | " if len(services) > 1 else "") + line.rstrip("\n"))
+        raise Problem(f"{heard[0]}'s tests are not watched any more: their container has ended")
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait()
+        clear()
+        leave()
+
+
+def hear(service: str, process: subprocess.Popen[str], tell: Callable[[tuple[str, str]], object]) -> None:
+    """Tell what a process prints, and when it ends."""
+    assert process.stdout is not None  # noqa: S101 (for the type checker: it is a pipe)
+    for line in process.stdout:
+        tell((service, line))
+    tell((service, ""))
+
+
+def rerun(service: str, pytest_args: Sequence[str]) -> list[str]:
+    """The plain Docker command that runs a service's tests on every change."""
+    return [
+        *(*COMPOSE, "run", "--rm", "--no-deps", "--no-TTY", "--label", f"{WATCH}={os.getpid()}", service),
+        *("python3", "/app/retest.py", *(["--color=yes"] if sys.stdout.isatty() else []), *pytest_args),
+    ]
+
+
+def clear() -> None:
+    """Remove this process's containers that watch, and those of processes that did not come to it."""
+    layout = f'{{{{.ID}}}} {{{{.Label "{WATCH}"}}}}'
+    filters = (f"--filter=label=slipway.clone={clone()}", f"--filter=label={WATCH}")
+    found = [line.split() for line in output("docker", "ps", "--all", *filters, "--format", layout).splitlines()]
+    if lost := [container for container, pid in found if int(pid) == os.getpid() or not alive(int(pid))]:
+        output("docker", "rm", "--force", *lost)
+
+
+def alive(pid: int) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def leave() -> None:
+    """Remove the network that tests ran in: the stack's own, and nobody's any more unless the stack is up."""
+    if not containers():
+        down(quiet=True)
 
 
 def check(codes: dict[str, int], *, filtered: bool) -> None:
