@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from live import HERE, LAST_GRACE, LIBRARIES, Parent, say, tell_libraries
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from types import CodeType
 
 EXAMPLES = 5  # how many examples Hypothesis tries per test, unless the test says so itself
-# Nothing but failures: each is shown as soon as it is known, and the verdict at the end.
-OPTIONS = ("-qq", "--no-summary", "-o", "console_output_style=classic")
-# What the first run imported is there already in the next ones, but then only pytest's own checks would miss it.
-OPTIONS += ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = [
+    # Nothing but failures: each is shown as soon as it is known, and the verdict at the end.
+    *("-qq", "--no-summary", "-o", "console_output_style=classic"),
+    # That the libraries are there already, before pytest could look into their assertions, is no news.
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+]
 TOOL = 4  # a number for sys.monitoring that nobody has claimed
 
 
@@ -59,10 +61,7 @@ class Retest(Parent):
         with suppress(Forked):
             self.run()
         self.tests = json.loads(os.pread(self.memory, 1 << 26, 0) or "{}")
-        if sys.version_info >= (3, 12):
-            sys.monitoring.use_tool_id(TOOL, "retest")
-            sys.monitoring.register_callback(TOOL, sys.monitoring.events.PY_START, self.touch)
-            sys.monitoring.set_events(TOOL, sys.monitoring.events.PY_START)
+        self.trace()
         yield
 
     def start(self, failure: str = "") -> None:  # noqa: ARG002 (there is no one to show it to)
@@ -106,10 +105,10 @@ class Retest(Parent):
         """Put first what failed last, then what touches the file written last."""
 
         @functools.cache
-        def written(file: str) -> float:
-            return os.stat(file).st_mtime if os.path.exists(file) else 0  # noqa: PTH110, PTH116 (Path takes its time)
+        def written(file: str) -> int:
+            return os.stat(file).st_mtime_ns if os.path.exists(file) else 0  # noqa: PTH110, PTH116 (Path takes its time)
 
-        def order(item: pytest.Item) -> tuple[bool, float]:
+        def order(item: pytest.Item) -> tuple[bool, int]:
             failed, files = self.tests.get(item.nodeid, (False, ()))
             return not failed, -max(map(written, (str(item.path), *files)))
 
@@ -125,12 +124,20 @@ class Retest(Parent):
             self.remember()
         return result
 
-    def touch(self, code: CodeType, _offset: int) -> object:
-        """Note the file of a function that is called; libraries' functions are asked for once."""
-        if code.co_filename.startswith((*LIBRARIES, "<")):
-            return sys.monitoring.DISABLE
-        self.touched.add(code.co_filename)
-        return None
+    def trace(self) -> None:
+        """Note the files whose functions are called, where Python can tell; libraries' functions are asked for once."""
+        if sys.version_info >= (3, 12):
+
+            def called(code: CodeType, _offset: int) -> object:
+                if code.co_filename.startswith((*LIBRARIES, "<")):
+                    return sys.monitoring.DISABLE
+                self.touched.add(code.co_filename)
+                return None
+
+            start = sys.monitoring.events.PY_START
+            sys.monitoring.use_tool_id(TOOL, "retest")
+            sys.monitoring.register_callback(TOOL, start, called)
+            sys.monitoring.set_events(TOOL, start)
 
     def remember(self) -> None:
         """Leave the next run what this one knows."""

@@ -53,10 +53,17 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
     try:
         for service in services:
             say("$ " + shlex.join(command := rerun(service, pytest_args)))
-            pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
             # In a session of its own, so that Ctrl-C reaches nobody but us, who then put things away in order.
-            running.append(start(*command, start_new_session=True, errors="replace", **pipes))
-            Thread(target=hear, args=(service, running[-1], said.put)).start()
+            process = start(
+                *command,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                errors="replace",
+            )
+            running.append(process)
+            Thread(target=hear, args=(service, process, said.put)).start()
         while line := (heard := said.get())[1]:
             say((f"{heard[0]:{width}} | " if len(services) > 1 else "") + line.rstrip("\n"))
         raise Problem(f"{heard[0]}'s tests are not watched any more: their container has ended")
