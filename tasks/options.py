@@ -129,11 +129,10 @@ def test(posargs: Sequence[str]) -> argparse.Namespace:
     chosen = choose(words, also=house()) if words else [*choose([]), *usual]
     args.services = changed([name for name in chosen if name not in HOUSE], args.since)
     args.house = [name for name in concerned(args.since) if name in chosen]
-    if args.watch and (args.local or set(words) & set(HOUSE)):
-        raise Problem(
-            "--watch reruns services' tests in their containers: it goes neither with --local nor with "
-            + " or ".join(house())
-        )
+    if args.watch:
+        args.house = []
+        if others := [*set(words).intersection(HOUSE), *(["--local"] if args.local else [])]:
+            raise Problem(f"--watch reruns services' tests in their containers, and goes not with {others[0]}")
     return args
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from tasks import options, report
 from tasks.run import say
 
-from .bench import reload, scale
+from .bench import reload, scale, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import nox
 
-BENCHES = {"reload": reload.measure, "scale": scale.measure}
+BENCHES = {"reload": reload.measure, "scale": scale.measure, "verdict": verdict.measure}
 
 
 def register(session: Callable[..., Callable[[Callable[[nox.Session], None]], object]]) -> None:
@@ -25,7 +25,7 @@ def register(session: Callable[..., Callable[[Callable[[nox.Session], None]], ob
 
     @session(requires=("setup",))
     def bench(session: nox.Session) -> None:
-        """Measure the project beside its references: -- reload|scale [--runs N] [--json FILE]"""
+        """Measure the project beside its references: -- reload|scale|verdict [--runs N] [--json FILE]"""
         parser = options.parser("bench")
         parser.add_argument("name", choices=BENCHES)
         parser.add_argument("--runs", type=int, default=20)
