@@ -104,11 +104,14 @@ def dev(session: nox.Session) -> None:
 
 @session(venv=True)
 def test(session: nox.Session) -> None:
-    """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--local] [pytest's arguments]"""
+    """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--local | --watch] [pytest's arguments]"""
     args = options.test(session.posargs)
     codes: dict[str, int] = {}
     if (args.services and not args.local) or "stack" in args.house:
         ready()
+    if args.watch and args.services:
+        images.build(args.services)
+        watching.watch(args.services, args.pytest)
     if args.services and args.local:
         host.install(session, "tests", *args.services)
         codes |= host.test(session, args.services, args.pytest)

@@ -108,9 +108,9 @@ class Parent:
         sys.exit()
 
     def preload(self, names: Iterable[str]) -> None:
-        """Import libraries for the children to come; as soon as a signal waits, leave the rest to the next report."""
+        """Import libraries for the children to come; as soon as a change or the end waits, leave the rest to the next report."""
         for name in names:
-            if signal.sigpending() & set(SIGNALS):
+            if signal.sigpending() & {signal.SIGUSR1, signal.SIGTERM, signal.SIGINT}:
                 return
             self.asked.add(name)
             with suppress(Exception, SystemExit):
@@ -128,9 +128,13 @@ class Parent:
                     self.end(1)
                 if pid == self.current:
                     self.current = 0
-                    say(end := f"{HERE.name} ended with {code}; it starts again on the next change")
-                    if self.server:
-                        self.start(failure=f"{end}\n")
+                    self.ended(code)
+
+    def ended(self, code: int) -> None:
+        """Tell, in the browser too, that the service has ended by itself."""
+        say(end := f"{HERE.name} ended with {code}; it starts again on the next change")
+        if self.server:
+            self.start(failure=f"{end}\n")
 
     def stop(self, grace: float) -> None:
         """Tell the service to end within ``grace`` seconds."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import changes
 from .project import ROOT
+from .run import Problem
 from .services import choose
 
 if TYPE_CHECKING:
@@ -112,13 +113,14 @@ def rename(posargs: Sequence[str]) -> argparse.Namespace:
 
 
 def test(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``test``: ``services`` and ``house`` (what to run), ``local``, and ``pytest`` (all the rest).
+    """Options of ``test``: ``services`` and ``house`` (what to run), ``local``, ``watch``, and ``pytest`` (all the rest).
 
     The words in front, up to the first that starts with a dash or looks like a path, are names; the rest is pytest's.
     """
     options = parser("test")
     options.add_argument("--local", action="store_true")
     options.add_argument("--since", metavar="REF")
+    options.add_argument("--watch", action="store_true")
     args, rest = options.parse_known_args(posargs)
     words = list(itertools.takewhile(lambda word: not re.search(r"^-|[./:]", word), rest))
     args.pytest = [word for word in rest[len(words) :] if word != "--"]
@@ -127,6 +129,10 @@ def test(posargs: Sequence[str]) -> argparse.Namespace:
     chosen = choose(words, also=house()) if words else [*choose([]), *usual]
     args.services = changed([name for name in chosen if name not in HOUSE], args.since)
     args.house = [name for name in concerned(args.since) if name in chosen]
+    if args.watch:
+        args.house = []
+        if others := [*set(words).intersection(HOUSE), *(["--local"] if args.local else [])]:
+            raise Problem(f"--watch reruns services' tests in their containers, and goes not with {others[0]}")
     return args
 
 

@@ -60,19 +60,15 @@ def check(codes: dict[str, int], *, filtered: bool) -> None:
         raise Problem(f"{'no test ran' if empty else 'tests failed'}: {', '.join(failed)}")
 
 
+def container() -> list[str]:
+    """The beginning of the plain Docker command that runs something in a service's container, until its name."""
+    return [*COMPOSE, "run", "--rm", "--no-deps", f"--label={LABEL}={owner()}"]
+
+
 def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     """The plain Docker command that runs a service's tests."""
     return [
-        *(
-            *COMPOSE,
-            "run",
-            "--rm",
-            "--no-deps",
-            f"--label={LABEL}={owner()}",
-            "--volume",
-            f"{REPORTS}:/app/reports",
-            service,
-        ),
+        *(*container(), "--volume", f"{REPORTS}:/app/reports", service),
         *("pytest", f"--junitxml=/app/reports/junit-{service}.xml"),
         *("--cov", f"--cov-report=xml:/app/reports/coverage-{service}.xml"),
         *(["--color=yes"] if sys.stdout.isatty() else []),

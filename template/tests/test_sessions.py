@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from .conftest import Clone, answer, compose_containers, url_of
@@ -104,6 +105,49 @@ def test_tests_run_in_the_container_against_the_mounted_source(clone: Clone) -> 
     assert (clone.root / "reports/coverage-echo.xml").exists()
     assert clone.git("status", "--porcelain") == ""
     assert clone.left("container", "network") == []
+
+
+def test_watched_tests_rerun_on_every_save_and_leave_nothing(clone: Clone) -> None:
+    more = clone.root / "services/echo/tests/test_more.py"
+    more.write_text(
+        "from hypothesis import settings\n\ndef test_few_examples() -> None:\n    assert settings().max_examples < 10\n"
+    )
+    views = clone.root / "services/echo/echo/views.py"
+    process = clone.start("-s", "test", "--", "echo", "journal", "--watch")
+    patience = threading.Timer(300, process.kill)
+    patience.start()
+    try:
+        assert process.stdout
+
+        def says(*patterns: str) -> None:
+            missing = set(patterns)
+            for line in process.stdout or ():
+                missing -= {pattern for pattern in missing if re.match(pattern, line)}
+                if not missing:
+                    return
+            raise AssertionError(f"{missing} was never said")
+
+        says(r"echo    \| echo: \d+ passed in", r"journal \| journal: \d+ passed in")
+        text = views.read_text()
+        views.write_text(text.replace("METHOD: ", "VERB: "))
+        says(r"echo    \| E  .*VERB: ", r"echo    \| echo: \d+ failed, \d+ passed in")
+        views.write_text(text)
+        says(r"echo    \| echo: \d+ passed in")
+        library = clone.root / "libs/plainweb/plainweb/__init__.py"
+        library.write_text(library.read_text() + "\n1 / 0\n")
+        says(r"echo    \| E? *ZeroDivisionError", r"journal \| E? *ZeroDivisionError", r"echo    \| echo: 1 error in")
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(60) == 130
+    finally:
+        patience.cancel()
+        process.kill()
+        process.wait()
+        process.stdout and process.stdout.close()
+        more.unlink()
+        clone.git("checkout", "-q", ".")
+    assert clone.left("container", "network") == []
+    assert clone.git("status", "--porcelain") == ""
 
 
 def test_a_stale_lock_is_told_in_one_line(clone: Clone) -> None:

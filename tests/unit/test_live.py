@@ -48,9 +48,9 @@ def die():
 
 
 class Live:
-    """A running live.py: its service's folder, its log, and its port."""
+    """A running live.py, or another ``program`` of its kind: its service's folder, its log, and its port."""
 
-    def __init__(self, folder: Path, *command: str, **env: str) -> None:
+    def __init__(self, folder: Path, *command: str, program: Path = LIVE, **env: str) -> None:
         self.folder = folder
         self.log = folder.parent.parent / "log.txt"
         with socket.socket() as probe:
@@ -65,7 +65,11 @@ class Live:
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, LIVE, *command], cwd=folder, env=self.env | env, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, program, *command],
+                cwd=folder,
+                env=self.env | env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     def ask(self, path: str = "/") -> tuple[int, str]:
@@ -106,8 +110,8 @@ def until(found: Callable[[], T]) -> T:
 
 
 @contextmanager
-def running(folder: Path, *command: str, **env: str) -> Iterator[Live]:
-    live = Live(folder, *command, **env)
+def running(folder: Path, *command: str, program: Path = LIVE, **env: str) -> Iterator[Live]:
+    live = Live(folder, *command, program=program, **env)
     try:
         yield live
     finally:

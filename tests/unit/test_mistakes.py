@@ -46,6 +46,11 @@ def everything(folder: Path) -> set[Path]:
         (("build", "--", "ehco"), "there is no service 'ehco'; the services are: {services}"),
         (("build", "--", "../echo"), "there is no service '../echo'"),
         (("test", "--", "ehco"), "there is no service 'ehco'; the services are: {services} (or unit, stack"),
+        (
+            ("test", "--", "unit", "--watch"),
+            "--watch reruns services' tests in their containers, and goes not with unit",
+        ),
+        (("test", "--", "--local", "--watch"), "and goes not with --local"),
         (("build", "--", "--flavour"), "nox -s build --: error: unrecognized arguments: --flavour"),
         (("down", "--", "echo"), "nox -s down --: error: unrecognized arguments: echo"),
         (("shell",), "nox -s shell --: error: the following arguments are required: SERVICE"),

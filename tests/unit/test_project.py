@@ -96,6 +96,7 @@ def test_constraints_pin_what_the_lock_pins(empty: Path) -> None:
         (["stack", "echo"], (["echo"], ["stack"], False, [])),
         (["--local"], (services.names(), ["unit"], True, [])),
         (["echo", "--local", "-x"], (["echo"], [], True, ["-x"])),
+        (["--watch", "-x"], (services.names(), [], False, ["-x"])),
     ],
 )
 def test_what_test_runs(posargs: list[str], expected: tuple[object, ...]) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LIMIT = 1000
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def app() -> Flask:
     app = create_app(Settings(max_body_bytes=LIMIT))
     app.testing = True

@@ -1,0 +1,188 @@
+"""Runs a service's tests on every change: ``retest.py [ARGUMENT...]``, the arguments are pytest's.
+
+One process reads pytest's settings, loads its plugins, and stops where pytest would first import code of the service's,
+in tests/conftest.py. For every change that the watcher tells it of, a fork goes on from there. Tests that failed last
+run first, then those that touch what was written last: their own file, or one of whose functions they called.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import os
+import sys
+import time
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+from live import HERE, LAST_GRACE, LIBRARIES, Parent, say, tell_libraries
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+    from types import CodeType
+
+EXAMPLES = 5  # how many examples Hypothesis tries per test, unless the test says so itself
+OPTIONS = [
+    # Nothing but failures: each is shown as soon as it is known, and the verdict at the end.
+    *("-qq", "--no-summary", "-o", "console_output_style=classic"),
+    # That the libraries are there already, before pytest could look into their assertions, is no news.
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+]
+TOOL = 4  # a number for sys.monitoring that nobody has claimed
+
+
+class Forked(Exception):  # noqa: N818 (no error: it takes a child out of its parent's loop)
+    """This process is a child, and has tests to run."""
+
+
+class Retest(Parent):
+    """The process that forks a run of pytest for every change, and in each fork pytest's plugin."""
+
+    def __init__(self) -> None:
+        super().__init__(["pytest"])
+        self.memory = os.memfd_create("memory")  # by test, whether it failed and which files it touched
+        self.tests: dict[str, tuple[bool, list[str]]] = {}
+        # Of the test that runs.
+        self.touched: set[str] = set()
+        self.failed = False
+        self.verdict = ""
+        self.began = 0.0
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_load_initial_conftests(self) -> Generator[None]:
+        """Stay in the parent until there are tests to run."""
+        with suppress(ImportError):
+            from hypothesis import settings
+
+            settings.register_profile("watch", max_examples=EXAMPLES)
+            settings.load_profile("watch")
+        gc.set_threshold(10_000)  # looking for garbage takes a tenth of a short run's time
+        with suppress(Forked):
+            self.run()
+        self.tests = json.loads(os.pread(self.memory, 1 << 26, 0) or "{}")
+        self.trace()
+        yield
+
+    def start(self, failure: str = "") -> None:  # noqa: ARG002 (there is no one to show it to)
+        """Fork a run of the tests."""
+        os.ftruncate(self.report, 0)
+        self.began = time.monotonic()
+        self.known = self.asked.union(sys.modules)
+
+        def go_on() -> NoReturn:
+            raise Forked
+
+        self.current = self.fork(go_on)
+
+    def preload(self, names: Iterable[str]) -> None:
+        """Import libraries, whatever they have to say about it."""
+        with warnings.catch_warnings(action="ignore"):
+            super().preload(names)
+
+    def stop(self, grace: float) -> None:
+        """End a run: nobody wants its verdict any more."""
+        super().stop(min(grace, LAST_GRACE))
+
+    def ended(self, code: int) -> None:
+        """Tell of a run that did not come to its end, as when a test kills the process."""
+        if not os.fstat(self.report).st_size:
+            say(f"{HERE.name}'s tests ended with {code} and without a verdict")
+
+    def finish(self) -> None:
+        """Give the verdict, and report to the parent."""
+        verdict = self.verdict or "1 error"  # in tests/conftest.py, say: pytest ends before it starts
+        print(f"{HERE.name}: {verdict} in {time.monotonic() - self.began:.2f} s", flush=True)
+        os.pwrite(self.report, b"\n", 0)
+        tell_libraries(os.getppid(), self.known, self.report)
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Find what prints."""
+        self.terminal = session.config.pluginmanager.getplugin("terminalreporter")
+        self.writer = session.config.get_terminal_writer()
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Put first what failed last, then what touches the file written last."""
+
+        @functools.cache
+        def written(file: str) -> int:
+            return os.stat(file).st_mtime_ns if os.path.exists(file) else 0  # noqa: PTH110, PTH116 (Path takes its time)
+
+        def order(item: pytest.Item) -> tuple[bool, int]:
+            failed, files = self.tests.get(item.nodeid, (False, ()))
+            return not failed, -max(map(written, (str(item.path), *files)))
+
+        items.sort(key=order)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Remember whether a test failed and what it touched."""
+        self.touched, self.failed = set(), False
+        result = yield
+        self.tests[item.nodeid] = self.failed, sorted(self.touched)
+        if self.failed:
+            self.remember()
+        return result
+
+    def trace(self) -> None:
+        """Note the files whose functions are called, where Python can tell; libraries' functions are asked for once."""
+        if sys.version_info >= (3, 12):
+
+            def called(code: CodeType, _offset: int) -> object:
+                if code.co_filename.startswith((*LIBRARIES, "<")):
+                    return sys.monitoring.DISABLE
+                self.touched.add(code.co_filename)
+                return None
+
+            start = sys.monitoring.events.PY_START
+            sys.monitoring.use_tool_id(TOOL, "retest")
+            sys.monitoring.register_callback(TOOL, start, called)
+            sys.monitoring.set_events(TOOL, start)
+
+    def remember(self) -> None:
+        """Leave the next run what this one knows."""
+        os.ftruncate(self.memory, 0)
+        os.pwrite(self.memory, json.dumps(self.tests).encode(), 0)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_report_teststatus(self) -> Generator[None, tuple[str, object, object], tuple[str, str, str]]:
+        """Print no dots."""
+        return (yield)[0], "", ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Show a failure at once."""
+        if report.failed:
+            self.failed = True
+            self.show(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Show a file that cannot be read at once."""
+        if report.failed:
+            self.show(report)
+
+    def show(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        """Show what went wrong."""
+        self.terminal.write_sep("_", report.nodeid, red=True, bold=True)
+        report.toterminal(self.writer)
+        for title, text in report.sections:
+            self.terminal.write_sep("-", title)
+            self.terminal.write_line(text.rstrip())
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None]:
+        """Sum up when all else has been said."""
+        yield
+        parts, _ = self.terminal.build_summary_stats_line()
+        self.verdict = ", ".join(self.writer.markup(text, **markup) for text, markup in parts)
+        self.remember()
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # this folder, which is not the service's
+    os.dup2(1, 2)
+    retest = Retest()
+    code = pytest.main([*OPTIONS, *sys.argv[1:]], plugins=[retest])
+    retest.finish()
+    sys.exit(code)

@@ -1,0 +1,132 @@
+"""How long a save takes until the tests' verdict: `nox -s test -- echo --watch` beside pytest through plain Compose."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tasks import images
+from tasks.compose import COMPOSE
+from tasks.leftovers import remove_own
+from tasks.project import ROOT, clone
+from tasks.run import Problem, output, say, start
+from tasks.watching import rerun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PAUSE = 0.5  # seconds between a verdict and the next save, so that saves find everything at rest
+# The references run the same tests with as few examples as the watching process, by this plugin of pytest's.
+FEW = """
+def pytest_load_initial_conftests():
+    from hypothesis import settings
+    settings.register_profile("few", max_examples={examples})
+    settings.load_profile("few")
+"""
+
+
+def measure(folder: Path, edits: int) -> dict[str, Any]:
+    """Edit the service ``edits`` times for each case, in turns, and return the report; ``folder`` takes the copies."""
+    images.build(["echo"])
+    ours, plain = mounted(folder / "ours"), mounted(folder / "plain")
+    with watching(ours) as verdict, up(plain):
+        cases: dict[str, Callable[[], object]] = {
+            "test -- echo --watch": verdict,
+            "docker compose exec": lambda: output(*COMPOSE, "exec", "-T", "echo", "pytest", "-p", "few", env=plain),
+            "docker compose run": lambda: output(
+                *(*COMPOSE, "run", "--rm", "--no-deps", "-T", "echo", "pytest", "-p", "few"), env=plain
+            ),
+        }
+        times: dict[str, list[float]] = {name: [] for name in cases}
+        for number in range(-2, edits):
+            for name, run in cases.items():
+                took = timed(run, folder / ("ours" if run is verdict else "plain") / "echo/echo/views.py", number)
+                if number >= 0:  # those before warm up
+                    times[name].append(took)
+            if number >= 0 and not (number + 1) % 5:
+                say(f"{number + 1} edits of {edits}")
+    return report(times, "docker compose exec")
+
+
+def timed(run: Callable[[], object], file: Path, number: int) -> float:
+    """Change a file, and measure in milliseconds from the write until ``run`` returns."""
+    time.sleep(PAUSE)
+    text = file.read_text(encoding="utf-8").partition("\n# Edit ")[0] + f"\n# Edit {number}\n"
+    began = time.perf_counter()
+    file.write_text(text, encoding="utf-8")
+    run()
+    return (time.perf_counter() - began) * 1000
+
+
+def mounted(source: Path) -> dict[str, str]:
+    """Copy the services, and return settings that make Compose mount the copy, in a project of its own."""
+    shutil.copytree(ROOT / "services", source)
+    constant = re.search(r"^EXAMPLES = (\d+)", (ROOT / "docker/retest.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert constant
+    (source / "echo/few.py").write_text(FEW.format(examples=constant[1]), encoding="utf-8")
+    override = source.with_suffix(".json")
+    mount = {"type": "bind", "source": str(source), "target": "/app/services"}
+    service = {"command": ["sleep", "infinity"], "volumes": [mount]}
+    override.write_text(json.dumps({"services": {"echo": service}}), encoding="utf-8")
+    return {
+        "COMPOSE_FILE": f"docker/compose.yaml:{override}",
+        "COMPOSE_PROJECT_NAME": f"{clone()}-bench",
+        "ECHO_PORT": "0",
+    }
+
+
+@contextmanager
+def up(settings: dict[str, str]) -> Iterator[None]:
+    """Have a container up that does nothing, for `exec`, and remove all of the project afterwards."""
+    try:
+        output(*COMPOSE, "up", "--detach", "--no-build", "--no-deps", "echo", env=settings)
+        yield
+    finally:
+        output(*COMPOSE, "down", "--remove-orphans", "--volumes", env=settings)
+
+
+@contextmanager
+def watching(settings: dict[str, str]) -> Iterator[Callable[[], None]]:
+    """Watch the service; what is yielded returns with the next verdict."""
+    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with start(*rerun("echo", []), env=settings, stdin=nothing, stdout=pipe, stderr=nothing) as process:
+        assert process.stdout
+        said = iter(process.stdout)
+
+        def verdict() -> None:
+            line = next((line for line in said if line.startswith("echo: ")), "it ended")
+            if not re.fullmatch(r"echo: \d+ passed in [\d.]+ s\n", line):
+                raise Problem(f"that was to be measured in peace: {line.strip()}")
+
+        try:
+            verdict()
+            yield verdict
+        finally:
+            process.terminate()
+            process.wait()
+            remove_own()
+
+
+def report(times: dict[str, list[float]], reference: str) -> dict[str, Any]:
+    """The figures, each beside the reference's median."""
+    base = statistics.median(times[reference])
+    rows = [
+        {
+            "case": case,
+            "median": round(statistics.median(took), 1),
+            "max": round(max(took), 1),
+            "unit": "ms",
+            "runs": len(took),
+            "reference": reference,
+            "ratio": round(statistics.median(took) / base, 3),
+        }
+        for case, took in times.items()
+    ]
+    return {"bench": "verdict", "rows": rows}
