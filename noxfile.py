@@ -35,6 +35,7 @@ from tasks import (
     scaffold,
     services,
     testing,
+    watching,
 )
 from tasks import sizes as weight
 from tasks.project import REPORTS, write_env, write_secrets
