@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from tasks import leftovers, options, report
 from tasks.run import say
 
-from .bench import reload, scale, verdict
+from .bench import reload, scale, sessions, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import nox
 
-BENCHES = {"reload": reload.measure, "scale": scale.measure, "verdict": verdict.measure}
+BENCHES = {bench.__name__.rpartition(".")[2]: bench.measure for bench in (reload, verdict, sessions, scale)}
 
 
 def register(
@@ -26,7 +26,7 @@ def register(
 
     @session()
     def bench(session: nox.Session) -> None:
-        """Measure the project beside its references: -- reload|scale|verdict [--runs N] [--json FILE]"""
+        """Measure the project beside its references: -- reload|verdict|sessions|scale [--runs N] [--json FILE]"""
         parser = options.parser("bench")
         parser.add_argument("name", choices=BENCHES)
         parser.add_argument("--runs", type=int, default=20)

@@ -1,0 +1,61 @@
+"""What the benches have in common."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tasks import bases
+from tasks.project import ROOT, env
+from tasks.run import Problem, output
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+def row(
+    case: str, times: Sequence[float], unit: str, reference: str, beside: Sequence[float], **more: object
+) -> dict[str, Any]:
+    """A row of a bench's table: a case's times, and the ratio of their median to that of the reference's times."""
+    digits = 1 if unit == "ms" else 2
+    return {
+        "case": case,
+        "median": round(statistics.median(times), digits),
+        "max": round(max(times), digits),
+        "unit": unit,
+        "runs": len(times),
+        "reference": f"{reference}: {statistics.median(beside):.{digits}f}",
+        "ratio": round(statistics.median(times) / statistics.median(beside), 3),
+        **more,
+    }
+
+
+class Copy:
+    """A copy of this project, and what is run in it."""
+
+    def __init__(self, root: Path, *, without: tuple[str, ...] = ()) -> None:
+        """Copy all files of git's, but for those in the folders ``without``; it stands on the same base images."""
+        self.root = root
+        for name in output("git", "-C", str(ROOT), "ls-files", "-z").split("\0"):
+            if name and not name.startswith(without) and (ROOT / name).exists():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, root / name)
+        images = ["SLIPWAY_BASE", *(f"SLIPWAY_{recipe.upper()}" for recipe in bases.needed())]
+        (root / ".env").write_text("".join(f"{image}={env()[image]}\n" for image in images), encoding="utf-8")
+
+    def run(self, *command: str, settings: Mapping[str, str] | None = None) -> str:
+        """Run a command here and return what it prints; raises Problem, with its last words, when it fails."""
+        everything = {**os.environ, **(settings or {})}
+        done = subprocess.run(command, cwd=self.root, env=everything, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Problem(f"{' '.join(command[:6])} failed in the bench: {(done.stdout + done.stderr).strip()[-300:]}")
+        return done.stdout
+
+    def nox(self, *words: str) -> None:
+        """Run a session here."""
+        self.run(sys.executable, "-m", "nox", *words)

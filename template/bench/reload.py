@@ -6,7 +6,6 @@ import http.client
 import os
 import re
 import shutil
-import statistics
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from tasks import images
 from tasks.project import ROOT, clone
 from tasks.run import Problem, output, say
+
+from . import row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,19 +119,8 @@ def running(name: str, image: str, folder: Path) -> Iterator[Case]:
 def report(cases: list[Case]) -> dict[str, Any]:
     """The figures, each beside the reference: the median of Flask's own reloader."""
     reference = cases[1]
-    base = statistics.median(reference.times)
     rows = [
-        {
-            "case": case.name,
-            "median": round(statistics.median(case.times), 1),
-            "max": round(max(case.times), 1),
-            "unit": "ms",
-            "runs": len(case.times),
-            "reference": reference.name,
-            "ratio": round(statistics.median(case.times) / base, 3),
-            "requests": case.requests,
-            "refused": case.refused,
-        }
-        for case in cases
+        row(c.name, c.times, "ms", reference.name, reference.times, requests=c.requests, refused=c.refused)
+        for c in cases
     ]
     return {"bench": "reload", "rows": rows}
