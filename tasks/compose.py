@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -73,21 +74,20 @@ class Container(NamedTuple):
 
 
 def containers(settings: Mapping[str, str] | None = None) -> list[Container]:
-    """The stack's containers, ended ones too."""
-    found = [
-        json.loads(line) for line in output(*COMPOSE, "ps", "--all", "--format", "json", env=settings).splitlines()
-    ]
-    return [
-        Container(
-            id=c["ID"],
-            service=c["Service"],
-            state=c["State"],
-            health=c["Health"],
-            exit_code=c["ExitCode"],
-            port=next((p["PublishedPort"] for p in c["Publishers"] or () if p["PublishedPort"]), 0),
-        )
-        for c in found
-    ]
+    """The stack's containers, ended ones too. ``docker ps`` knows them as well as ``docker compose ps``, in a tenth of the time."""
+    project = (settings or {}).get("COMPOSE_PROJECT_NAME") or env()["COMPOSE_PROJECT_NAME"]
+    labels = (f"com.docker.compose.project={project}", "com.docker.compose.oneoff=False")
+    filters = [f"--filter=label={label}" for label in labels]
+    form = "\t".join(["{{.ID}}", '{{.Label "com.docker.compose.service"}}', "{{.State}}", "{{.Status}}", "{{.Ports}}"])
+    found = []
+    for line in output("docker", "ps", "--all", *filters, "--format", form).splitlines():
+        identity, service, state, status, ports = line.split("\t")
+        health = re.search(r"\((?:health: )?(starting|healthy|unhealthy)\)", status)
+        code = re.search(r"Exited \((\d+)\)", status)
+        port = re.search(r":(\d+)->", ports)
+        numbers = (int(match[1]) if match else 0 for match in (code, port))
+        found.append(Container(identity, service, state, health[1] if health else "", *numbers))
+    return sorted(found, key=lambda container: container.service)
 
 
 def with_neighbours(services: Sequence[str]) -> list[str]:
