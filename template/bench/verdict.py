@@ -76,6 +76,7 @@ def mounted(source: Path) -> dict[str, str]:
     override.write_text(json.dumps({"services": {"echo": service}}), encoding="utf-8")
     return {
         "COMPOSE_FILE": f"docker/compose.yaml:{override}",
+        "COMPOSE_ENV_FILES": ".env",
         "COMPOSE_PROJECT_NAME": f"{clone()}-bench",
         "ECHO_PORT": "0",
     }
@@ -95,14 +96,17 @@ def up(settings: dict[str, str]) -> Iterator[None]:
 def watching(settings: dict[str, str]) -> Iterator[Callable[[], None]]:
     """Watch the service; what is yielded returns with the next verdict."""
     nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
-    with start(*rerun("echo", []), env=settings, stdin=nothing, stdout=pipe, stderr=nothing) as process:
+    with start(*rerun("echo", []), env=settings, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT) as process:
         assert process.stdout
         said = iter(process.stdout)
 
         def verdict() -> None:
-            line = next((line for line in said if line.startswith("echo: ")), "it ended")
+            line = "nothing"
+            for line in said:  # noqa: B007 (the last one says why it ended)
+                if line.startswith("echo: "):
+                    break
             if not re.fullmatch(r"echo: \d+ passed in [\d.]+ s\n", line):
-                raise Problem(f"that was to be measured in peace: {line.strip()}")
+                raise Problem(f"there is no time to measure, for the tests did not pass: {line.strip()}")
 
         try:
             verdict()
