@@ -18,6 +18,8 @@ from .run import Problem, lines, output, run, say, start
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+# A healthcheck five times a second, which the first minute of a service has, would slow them down.
+QUIET = {"SLIPWAY_NO_HEALTHCHECK": "true"}
 WATCH = "slipway.watch"  # the label of containers that watch: the process that they watch for
 NO_TESTS_RAN = 5  # pytest's exit code for it
 
@@ -52,10 +54,12 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
     clear()
     try:
         for service in services:
-            say("$ " + shlex.join(command := rerun(service, pytest_args)))
+            command = rerun(service, pytest_args)
+            say("$ " + shlex.join([*map("=".join, QUIET.items()), *command]))
             # In a session of its own, so that Ctrl-C reaches nobody but us, who then put things away in order.
             process = start(
                 *command,
+                env=QUIET,
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
