@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import statistics
 import subprocess
 import time
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from tasks.leftovers import remove_own
 from tasks.project import ROOT, clone
 from tasks.run import Problem, output, say, start
 from tasks.watching import rerun
+
+from . import row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,10 +74,11 @@ def mounted(source: Path) -> dict[str, str]:
     (source / "echo/few.py").write_text(FEW.format(examples=constant[1]), encoding="utf-8")
     override = source.with_suffix(".json")
     mount = {"type": "bind", "source": str(source), "target": "/app/services"}
-    service = {"command": ["sleep", "infinity"], "volumes": [mount]}
+    service = {"command": ["sleep", "infinity"], "volumes": [mount], "healthcheck": {"disable": True}}
     override.write_text(json.dumps({"services": {"echo": service}}), encoding="utf-8")
     return {
         "COMPOSE_FILE": f"docker/compose.yaml:{override}",
+        "COMPOSE_ENV_FILES": ".env",
         "COMPOSE_PROJECT_NAME": f"{clone()}-bench",
         "ECHO_PORT": "0",
     }
@@ -96,14 +98,17 @@ def up(settings: dict[str, str]) -> Iterator[None]:
 def watching(settings: dict[str, str]) -> Iterator[Callable[[], None]]:
     """Watch the service; what is yielded returns with the next verdict."""
     nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
-    with start(*rerun("echo", []), env=settings, stdin=nothing, stdout=pipe, stderr=nothing) as process:
+    with start(*rerun("echo", []), env=settings, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT) as process:
         assert process.stdout
         said = iter(process.stdout)
 
         def verdict() -> None:
-            line = next((line for line in said if line.startswith("echo: ")), "it ended")
+            line = "nothing"
+            for line in said:
+                if line.startswith("echo: "):
+                    break
             if not re.fullmatch(r"echo: \d+ passed in [\d.]+ s\n", line):
-                raise Problem(f"that was to be measured in peace: {line.strip()}")
+                raise Problem(f"there is no time to measure, for the tests did not pass: {line.strip()}")
 
         try:
             verdict()
@@ -116,17 +121,5 @@ def watching(settings: dict[str, str]) -> Iterator[Callable[[], None]]:
 
 def report(times: dict[str, list[float]], reference: str) -> dict[str, Any]:
     """The figures, each beside the reference's median."""
-    base = statistics.median(times[reference])
-    rows = [
-        {
-            "case": case,
-            "median": round(statistics.median(took), 1),
-            "max": round(max(took), 1),
-            "unit": "ms",
-            "runs": len(took),
-            "reference": reference,
-            "ratio": round(statistics.median(took) / base, 3),
-        }
-        for case, took in times.items()
-    ]
+    rows = [row(case, took, "ms", reference, times[reference]) for case, took in times.items()]
     return {"bench": "verdict", "rows": rows}
