@@ -177,6 +177,7 @@ def packages_here() -> tuple[str, ...]:
 
 def start(patience: float = 60) -> None:
     """Start the daemon, with systemd or without it, and wait until it answers, at most ``patience`` seconds."""
+    daemon = None
     if Path("/run/systemd/system").is_dir():
         run("systemctl", "start", "docker")
     else:
@@ -184,7 +185,7 @@ def start(patience: float = 60) -> None:
         say(f"$ dockerd >>{DAEMON_LOG} &")
         with DAEMON_LOG.open("a") as log:
             # In a session of its own, it outlives this one and hears no Ctrl-C.
-            subprocess.Popen(
+            daemon = subprocess.Popen(
                 [shutil.which("dockerd", path=SBIN) or "dockerd"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -193,6 +194,9 @@ def start(patience: float = 60) -> None:
             )
     until = time.monotonic() + patience
     while "engine" not in probe().versions:
+        if daemon and daemon.poll() is not None:
+            last = DAEMON_LOG.read_text(errors="replace").splitlines()[-1]
+            raise Problem(f"the Docker daemon has ended: {last} (all it said: {DAEMON_LOG})")
         if time.monotonic() > until:
             raise Problem(f"the Docker daemon does not come up: read {DAEMON_LOG}, or `journalctl -u docker`")
         time.sleep(0.2)
@@ -203,10 +207,11 @@ def forget_the_dead() -> None:
     for pid_file, program in (("/run/docker.pid", "dockerd"), ("/run/docker/containerd/containerd.pid", "containerd")):
         path = Path(pid_file)
         try:
-            comm = Path(f"/proc/{int(path.read_text())}/comm").read_text().strip()
+            # A zombie, which stays where process 1 buries no dead, has no program any more.
+            running = Path(f"/proc/{int(path.read_text())}/exe").readlink().name
         except (OSError, ValueError):
-            comm = ""
-        if comm != program:
+            running = ""
+        if not running.startswith(program):
             path.unlink(missing_ok=True)
 
 

@@ -118,7 +118,10 @@ class CommandFailed(Problem):
     def __init__(self, command: tuple[str, ...], text: str) -> None:
         self.text = text.strip()
         self.last = self.text.splitlines()[-1] if self.text else "it said nothing"
-        super().__init__(f"`{shlex.join(command[:4])} ...` failed: {self.last}")
+        reason = f"`{shlex.join(command[:4])} ...` failed: {self.last}"
+        if "Cannot connect to the Docker daemon" in self.text:
+            reason = "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"
+        super().__init__(reason)
 
 
 def lines(*command: str, on_line: Callable[[str], None], env: Mapping[str, str] | None = None, stdin: str = "") -> int:
