@@ -30,6 +30,7 @@ LOT = 10
 HINTS = (
     (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`"),
     (r"no space left on device", "no disk space is left for the build: `docker system df` shows what takes it"),
+    (r"error reading from server: EOF|Cannot connect to the Docker daemon", "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"),
     (r"hash mismatch", "a package does not have the hash that poetry.lock states: do not trust it, or run `nox -s lock`"),
     (r"NotValidYet|invalid peer certificate: Expired|not yet valid|certificate has expired", "a certificate is not valid now: check this machine's clock"),
     (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED", "a certificate is not trusted: set SLIPWAY_CA in .env to the file with your CAs"),
