@@ -25,6 +25,7 @@ from tasks import (
     bases,
     checks,
     compose,
+    debug,
     engine,
     host,
     images,
@@ -85,7 +86,7 @@ def ready() -> None:
 
 @session(venv=True)
 def dev(session: nox.Session) -> None:
-    """Run the stack from source, reloading on change: -- [SERVICE...] [--detach] [--network NAME] [--local]"""
+    """Run the stack from source, reloading on change: -- [SERVICE...] [--detach] [--network NAME] [--local] [--debug SERVICE] [--attach SERVICE]"""
     args = options.dev(session.posargs)
     if args.local:
         host.install(session, *args.services)
@@ -94,9 +95,12 @@ def dev(session: nox.Session) -> None:
     ready()
     wanted = compose.with_neighbours(args.services)
     images.build(wanted)
-    with compose.running(args.services, ports.free(wanted), keep=args.detach):
+    settings = ports.free(wanted) | debug.settings(args.debug, args.attach)
+    with compose.running(args.services, settings, keep=args.detach):
         compose.join(args.network)
-        if args.detach:
+        if args.attach:
+            debug.attach(args.attach)
+        elif args.detach:
             compose.wait()
             compose.urls()
         else:

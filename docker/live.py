@@ -40,6 +40,7 @@ SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGTERM, signa
 GRACE = 3.0  # seconds that a replaced child may take to finish what it has begun
 LAST_GRACE = 0.5  # the same when all is to end
 IDLE = 0.2  # seconds that a connection without a request holds a replaced child
+DEBUGGER = 5678  # the port for debuggers, where SLIPWAY_DEBUG opens it
 LIBRARIES = tuple({sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 HERE = Path.cwd()
 
@@ -92,6 +93,8 @@ class Parent:
         os.ftruncate(self.report, 0)
         tell = partial(tell_libraries, os.getpid(), self.asked.union(sys.modules), self.report)
         run = partial(serve, self.server, failure) if self.server else partial(work, self.command)
+        if os.environ.get("SLIPWAY_DEBUG") and not failure:
+            run = partial(debugged, run)
         self.current = self.fork(run, tell)
 
     def fork(self, job: Callable[[], object], soon: Callable[[], object] | None = None) -> int:
@@ -169,10 +172,33 @@ def kill(group: int) -> None:
 def tell_libraries(parent: int, known: set[str], report: int) -> None:
     """Tell the parent which libraries this child had to import itself."""
     files = {name: str(getattr(module, "__dict__", {}).get("__file__")) for name, module in list(sys.modules.items())}
-    names = [name for name, file in files.items() if name not in known and file.startswith(LIBRARIES)]
+    names = [
+        name
+        for name, file in files.items()
+        if name not in known and file.startswith(LIBRARIES) and "/debugpy/" not in file
+    ]
     if names and os.getppid() == parent:
         os.pwrite(report, "\n".join(names).encode(), 0)
         os.kill(parent, signal.SIGUSR2)
+
+
+def debugged(job: Callable[[], object]) -> None:
+    """Do a job with the port for debuggers open."""
+    import debugpy  # noqa: T100 (for whoever asked for it)
+
+    late = time.monotonic() + 1
+    while True:
+        with suppress(OSError):
+            socket.create_server(("", DEBUGGER)).close()
+            break
+        time.sleep(0.05)
+        if time.monotonic() > late:  # the child before this one has stopped somewhere, or its editor does not let go
+            for process in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):
+                    if b"/debugpy/adapter" in (process / "cmdline").read_bytes():
+                        os.kill(int(process.name), signal.SIGKILL)
+    debugpy.listen(("0.0.0.0", DEBUGGER))  # noqa: S104, T100 (a container's own)
+    job()
 
 
 def work(command: list[str]) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 COMPOSE = ("docker", "compose")
 # How many lines of its log are shown of a service that has failed.
 LAST_LINES = 30
+# The port for debuggers, inside containers, as docker/live.py has it.
+DEBUGGER = 5678
 # The label of networks that `dev -- --network` made.
 SHARED = "slipway.network"
 # Compose looks for .env beside the file that it is told to use, and ours lies in the root of the clone.
@@ -84,7 +86,7 @@ def containers(settings: Mapping[str, str] | None = None) -> list[Container]:
         identity, service, state, status, ports = line.split("\t")
         health = re.search(r"\((?:health: )?(starting|healthy|unhealthy)\)", status)
         code = re.search(r"Exited \((\d+)\)", status)
-        port = re.search(r":(\d+)->", ports)
+        port = re.search(rf":(\d+)->(?!{DEBUGGER}/)", ports)
         numbers = (int(match[1]) if match else 0 for match in (code, port))
         found.append(Container(identity, service, state, health[1] if health else "", *numbers))
     return sorted(found, key=lambda container: container.service)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,13 +54,22 @@ def services(session: str, posargs: Sequence[str], *names: str, one: bool = Fals
 
 
 def dev(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``dev``: ``services``, ``detach``, ``local``, and ``network``, the name of one to join."""
+    """Options of ``dev``: ``services``, ``detach``, ``local``, ``network``, and the service to ``debug`` or ``attach`` to."""
     options = parser("dev", services="*")
     options.add_argument("--detach", action="store_true")
     options.add_argument("--local", action="store_true")
     options.add_argument("--network", metavar="NAME", default="")
+    options.add_argument("--debug", metavar="SERVICE", default="")
+    options.add_argument("--attach", metavar="SERVICE", default="")
     args = options.parse_args(posargs)
-    args.services = choose(args.services)
+    special = [name for name in (args.debug, args.attach) if name]
+    if special and args.local:
+        options.error("--debug and --attach need containers, and --local has none")
+    if args.attach and not sys.stdin.isatty():
+        options.error("--attach needs a terminal")
+    if special:
+        choose(special)
+    args.services = choose([*args.services, *special] if args.services else [])
     return args
 
 
