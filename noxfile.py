@@ -58,6 +58,7 @@ def session(*, venv: bool = False) -> Callable[[Callable[[nox.Session], None]], 
         @functools.wraps(function)
         def body(session: nox.Session) -> None:
             interruptible()
+            leftovers.owner()
             try:
                 function(session)
             except Problem as problem:

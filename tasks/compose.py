@@ -243,6 +243,7 @@ def stack_gone_afterwards() -> Iterator[None]:
         yield
     finally:
         down(volumes=True, settings=stack())
+        leftovers.remove_own()
 
 
 def shell(service: str) -> int:
@@ -266,8 +267,7 @@ def side_shell(service: str) -> int:
     terminal = ["--tty"] if sys.stdin.isatty() else []
     shared = [f"--pid=container:{beside}", f"--network=container:{beside}", "--cap-add=SYS_PTRACE"]
     command = (
-        "--label",
-        f"slipway.clone={clone()}",
+        *leftovers.labels(),
         env()["SLIPWAY_BASE"],
         "sh",
         "-c",

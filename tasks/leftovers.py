@@ -17,7 +17,7 @@ from .run import CommandFailed, Problem, output, say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Whose the things are that a session makes for itself: the id of its process. What it starts inherits the variable.
+# Whose the things are that a session makes for itself: the id of its process.
 OWNER = "SLIPWAY_SESSION"
 LABEL = "slipway.session"
 KINDS = {"container": ("--all",), "network": (), "volume": ()}
@@ -25,8 +25,13 @@ FORCE = {"container": ("--force", "--volumes")}
 
 
 def owner() -> str:
-    """The id of the process of this session."""
+    """The id of the process of this session; what the session starts inherits it."""
     return os.environ.setdefault(OWNER, str(os.getpid()))
+
+
+def labels() -> tuple[str, str]:
+    """Options of ``docker run`` that say whose a container is, so that it is found if it is left behind."""
+    return f"--label=slipway.clone={clone()}", f"--label={LABEL}={owner()}"
 
 
 def stack_name(session: str) -> str:
@@ -55,10 +60,11 @@ def places() -> list[str]:
 
 def reap() -> None:
     """Remove what sessions of this clone have left that are no more; of temporary folders, what any of this user's have."""
-    ours = rf"{stack_name('')}(\d+)[-_]|{clone()}\S* (\d+)$"
+    ours = rf"{stack_name('')}(\d+)[-_]|\S+ (\d+)$"
     for kind, every in KINDS.items():
-        form = ("{{.Names}}" if kind == "container" else "{{.Name}}") + f' {{{{.Label "{LABEL}"}}}}'
-        listed = output("docker", kind, "ls", *every, "--filter", f"name={clone()}", "--format", form).splitlines()
+        name, mark = ("{{.Names}}", "label=slipway.clone=") if kind == "container" else ("{{.Name}}", "name=")
+        form = f'{name} {{{{.Label "{LABEL}"}}}}'
+        listed = output("docker", kind, "ls", *every, "--filter", mark + clone(), "--format", form).splitlines()
         if lost := [line.split()[0] for line in listed if orphaned(line, ours)]:
             say(f"setup: removing what a killed session has left: {', '.join(lost)}")
             with suppress(CommandFailed):  # another session may be at it, too
@@ -72,7 +78,8 @@ def reap() -> None:
 
 def remove_own() -> None:
     """Remove the containers that bear this session's id: what a command has left that was interrupted in the middle."""
-    if own := output("docker", "ps", "--all", "--quiet", "--filter", f"label={LABEL}={owner()}").split():
+    filters = [label.replace("--label", "--filter=label") for label in labels()]
+    if own := output("docker", "ps", "--all", "--quiet", *filters).split():
         output("docker", "rm", *FORCE["container"], *own)
 
 

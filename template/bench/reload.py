@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks import images
-from tasks.project import ROOT, clone
+from tasks.leftovers import labels
+from tasks.project import ROOT
 from tasks.run import Problem, output, say
 
 from . import row
@@ -98,7 +99,7 @@ def running(name: str, image: str, folder: Path) -> Iterator[Case]:
     source = folder / name.split(maxsplit=1)[0]
     shutil.copytree(ROOT / "services" / "echo", source / "echo")
     container = output(
-        *("docker", "run", "--detach", "--rm", "--init", "--label", f"slipway.clone={clone()}"),
+        *("docker", "run", "--detach", "--rm", "--init", *labels()),
         *("--user", f"{os.getuid()}:{os.getgid()}", "--publish", "127.0.0.1::8000"),
         *("--volume", f"{source}:/app/services", image, *CASES[name]),
     ).strip()

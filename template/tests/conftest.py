@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import bases
+from tasks import bases, leftovers
 from tasks.project import ENV, ROOT
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Clone:
         return subprocess.Popen(
             command,
             cwd=self.root,
-            env=os.environ | env,
+            env={name: value for name, value in os.environ.items() if name != leftovers.OWNER} | env,
             stdin=subprocess.DEVNULL,
             stdout=pipe,
             stderr=subprocess.STDOUT,

@@ -76,7 +76,7 @@ def start(yard: Clone, scratch: Path, words: tuple[str, ...]) -> subprocess.Pope
     return subprocess.Popen(
         [sys.executable, "-m", "nox", *words],
         cwd=yard.root,
-        env=os.environ | {"TMPDIR": str(scratch)},
+        env={name: value for name, value in os.environ.items() if name != leftovers.OWNER} | {"TMPDIR": str(scratch)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from tasks.leftovers import labels
 from tasks.project import clone
 from tasks.run import output
 
@@ -71,8 +72,7 @@ def test_nobody_runs_as_root(stack: Services) -> None:
 
 def test_it_stops_gracefully() -> None:
     """SIGTERM with a request half sent: the request is answered, and the container ends by itself with exit code 0."""
-    label = "slipway.clone=stack-test"
-    started = output("docker", "run", "--detach", "--label", label, "--publish", "127.0.0.1::8000", IMAGE).strip()
+    started = output("docker", "run", "--detach", *labels(), "--publish", "127.0.0.1::8000", IMAGE).strip()
     try:
         port = int(output("docker", "port", started, "8000").rpartition(":")[2])
         wait_for(port)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks import services
+from tasks.leftovers import labels
 from tasks.project import ROOT, clone, env
 from tasks.run import output
 
@@ -209,7 +210,7 @@ def test_logs_go_to_the_console_only(container: dict[str, Any]) -> None:
 
 def test_it_stops_by_itself_in_time(image: dict[str, Any]) -> None:
     """Also when it is told to within the first second of its life."""
-    started = output("docker", "run", "--detach", "--label=slipway.clone=stack-test", image["Id"]).strip()
+    started = output("docker", "run", "--detach", *labels(), image["Id"]).strip()
     try:
         time.sleep(0.5)
         began = time.monotonic()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks import compose
+from tasks.leftovers import labels
 from tasks.project import ROOT
 from tasks.run import output, start
 
@@ -217,9 +218,7 @@ def process_ids(stack: Services) -> list[str]:
 @contextmanager
 def alone() -> Iterator[tuple[str, int]]:
     """A container of echo that is to be stopped, just started, and its port."""
-    started = output(
-        *("docker", "run", "--detach", "--label=slipway.clone=stack-test", "--publish=127.0.0.1::8000", IMAGE)
-    ).strip()
+    started = output(*("docker", "run", "--detach", *labels(), "--publish=127.0.0.1::8000", IMAGE)).strip()
     try:
         yield started, int(output("docker", "port", started, "8000").rpartition(":")[2])
     finally:
