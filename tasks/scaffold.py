@@ -27,7 +27,7 @@ STACK = ROOT / "docker" / "compose.yaml"
 LOCK = ROOT / "poetry.lock"
 GROUPS = "[dependency-groups]\n"
 LONGEST_NAME = 40  # a DNS label has 63, and Compose puts the project's name in front and a number behind
-DEFAULT = ['"flask>=3.1,<4"', '"gunicorn>=25,<28"']
+DEFAULT = ['"flask>=3.1,<4"', '"gunicorn>=27,<28"']
 
 
 def check_name(wanted: str) -> None:
@@ -130,8 +130,9 @@ def adopt(wanted: str, source: Path) -> None:
     ):
         with stack.open("a", encoding="utf-8") as file:
             file.write(f"    volumes:\n      - {wanted}-data:/app/instance\n\nvolumes:\n  {wanted}-data:\n")
-    server = [] if any(re.match(r"gunicorn\b", requirement) for requirement in requirements) else DEFAULT[1:]
-    enlist(wanted, [*(f'"{requirement}"' for requirement in requirements), *server])
+    # docker/server is made for one version of gunicorn, whatever the project has used.
+    others = [f'"{requirement}"' for requirement in requirements if not re.match(r"gunicorn\b", requirement)]
+    enlist(wanted, [*others, *DEFAULT[1:]])
 
 
 def find_application(source: Path) -> tuple[Path, str]:

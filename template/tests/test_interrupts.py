@@ -87,7 +87,7 @@ def start(yard: Clone, scratch: Path, words: tuple[str, ...]) -> subprocess.Pope
 
 def change(yard: Clone) -> None:
     """Make every image out of date, so that builds really build."""
-    for name in ("slice/modules.py", "live.py", "serve.py"):
+    for name in ("slice/modules.py", "live.py", "server/serve.py"):
         with (yard.root / "docker" / name).open("a") as file:
             file.write(f"# {time.time_ns()}\n")
     yard.commit("a change")
