@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 POINTS = {
     "setup": (("-s", "setup"), (0.5, 0.8)),
     "dev": (("-s", "dev"), (0.2, 0.4, 0.6, 0.8)),
-    "test": (("-s", "test", "--", "echo", "journal", "stack"), (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)),
+    "test": (
+        ("-s", "test", "--", "echo", "journal", "stack", "-k", "settings or it_echoes"),
+        (0.15, 0.3, 0.45, 0.6, 0.75, 0.9),
+    ),
     "build": (("-s", "build"), (0.2, 0.5, 0.8)),
     "sizes": (("-s", "sizes", "--", "--against", "HEAD"), (0.2, 0.5, 0.8)),
     "new": (("-s", "new", "--", "pilot"), (0.3, 0.8)),
