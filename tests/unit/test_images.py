@@ -141,12 +141,12 @@ def test_a_layer_is_weighed_unpacked_however_the_engine_keeps_it(packed: bool) -
 
 
 def test_images_are_weighed_from_what_docker_saves(no_docker: Path, tmp_path: Path) -> None:
-    """Two images share a layer; a third one is not there."""
+    """Two images share a layer, the second's names are as Podman gives them; a third one is not there."""
     saved = tmp_path / "saved.tar"
-    blobs = {"blobs/sha256/aa": layer(), "blobs/sha256/bb": layer() + bytes(10240), "blobs/sha256/cc": b'{"config": 1}'}
+    blobs = {"blobs/sha256/aa": layer(), "bb.tar": layer() + bytes(10240), "blobs/sha256/cc": b'{"config": 1}'}
     manifest = [
         {"RepoTags": ["ours/a:prod"], "Layers": ["blobs/sha256/aa"]},
-        {"RepoTags": ["ours/b:prod"], "Layers": ["blobs/sha256/aa", "blobs/sha256/bb"]},
+        {"RepoTags": ["localhost/ours/b:prod"], "Layers": ["blobs/sha256/aa", "bb.tar"]},
     ]
     with tarfile.open(saved, "w") as tar:
         for name, data in {**blobs, "manifest.json": json.dumps(manifest).encode()}.items():
