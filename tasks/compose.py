@@ -240,11 +240,15 @@ def stack() -> dict[str, str]:
 @contextmanager
 def stack_gone_afterwards() -> Iterator[None]:
     """Whatever the block does, nothing of the stack that tests/stack runs is left after it."""
-    podman.need_health_checks()
+    if podman.chosen():
+        raise Problem(
+            "tests/stack asks what Podman answers otherwise: name services (nox -s test -- echo), or take Docker"
+        )
+    settings = stack()  # now, so that pytest inherits this session's name
     try:
         yield
     finally:
-        down(volumes=True, settings=stack())
+        down(volumes=True, settings=settings)
         leftovers.remove_own()
 
 

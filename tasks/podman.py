@@ -12,6 +12,8 @@ from .run import Problem, lines, output
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+SYSTEMD = Path("/run/systemd/system")  # is there where systemd runs
+
 
 def chosen() -> bool:
     """Whether `setup` has found Podman's service where Docker's client looks for the engine."""
@@ -47,7 +49,5 @@ def command(url: str, target: Mapping[str, Any]) -> list[str]:
 
 def need_health_checks() -> None:
     """Raise Problem where containers would be waited for in vain: Podman leaves their health checks to systemd."""
-    if chosen() and sys.platform == "linux" and not Path("/run/systemd/system").is_dir():
-        raise Problem(
-            "Podman needs systemd for health checks, and this machine runs none: take Docker for `dev` and `stack`"
-        )
+    if chosen() and sys.platform == "linux" and not SYSTEMD.is_dir():
+        raise Problem("Podman needs systemd for health checks, and this machine runs none: take Docker for `dev`")
