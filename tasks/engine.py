@@ -34,12 +34,12 @@ SUDO = "sudo python3 -B -m tasks.engine"
 
 
 class State(NamedTuple):
-    """What was found of the engine: a version for each part, or why it cannot be had; its security options; its kind."""
+    """What was found of the engine: a version for each part, or why it cannot be had; what it can; whether it is Podman."""
 
     versions: dict[str, str]
     client: bool
     trouble: str
-    security: str = ""
+    features: str = ""
     podman: bool = False
 
 
@@ -53,18 +53,19 @@ def ensure() -> dict[str, str]:
         mend(state)
         state = probe()
     check(state)
-    return {**caller(state.security), "SLIPWAY_ENGINE": "podman" if state.podman else "docker"}
+    return {**caller(state.features), "SLIPWAY_ENGINE": "podman" if state.podman else "docker"}
 
 
-def caller(security: str) -> dict[str, str]:
+def caller(features: str) -> dict[str, str]:
     """Who a container must run as to be, on mounted files, who runs this: settings for docker/service.yaml."""
-    if "name=rootless" in security:  # the engine runs as the caller, and maps root to itself
-        return {"SLIPWAY_UID": "0", "SLIPWAY_GID": "0", "SLIPWAY_USERNS": ""}
-    mapped = "name=userns" in security  # user ids in containers are shifted, unless a container opts out
+    rootless = "name=rootless" in features  # the engine runs as the caller, and maps root to itself
+    mapped = "name=userns" in features  # user ids in containers are shifted, unless a container opts out
     return {
-        "SLIPWAY_UID": str(os.getuid()),
-        "SLIPWAY_GID": str(os.getgid()),
+        "SLIPWAY_UID": "0" if rootless else str(os.getuid()),
+        "SLIPWAY_GID": "0" if rootless else str(os.getgid()),
         "SLIPWAY_USERNS": "host" if mapped else "",
+        # Rootless, and without the right to it from systemd, an engine starts nothing whose processors it is to limit.
+        "SLIPWAY_CPUS": "0" if "cpu=false" in features else "",
     }
 
 
@@ -74,13 +75,13 @@ def probe() -> State:
         "engine": ("docker", "version", "--format", "{{json .Server}}"),
         "compose": ("docker", "compose", "version", "--short"),
         "buildx": ("docker", "buildx", "version"),
-        "security": ("docker", "info", "--format", "{{json .SecurityOptions}}"),
+        "features": ("docker", "info", "--format", "{{json .SecurityOptions}} cpu={{.CPUCfsQuota}}"),
     }
     if not shutil.which("docker"):
         return State({}, client=False, trouble="no container engine was found")
     pipe = subprocess.PIPE
     asked = {part: subprocess.Popen(q, stdout=pipe, stderr=pipe, text=True) for part, q in questions.items()}
-    versions, trouble, security, podman = {}, "", "", False
+    versions, trouble, features, podman = {}, "", "", False
     for part, process in asked.items():
         try:
             out, err = process.communicate(timeout=10)
@@ -92,11 +93,11 @@ def probe() -> State:
             server = json.loads(out or "null") or {}
             out = server.get("Version", "")
             podman = any("Podman" in component["Name"] for component in server.get("Components") or ())
-        if part == "security":
-            security = out
+        if part == "features":
+            features = out
         elif found := re.search(r"\d+\.\d+[\w.+~-]*", out):
             versions[part] = found[0]
-    return State(versions, client=True, trouble=trouble, security=security, podman=podman)
+    return State(versions, client=True, trouble=trouble, features=features, podman=podman)
 
 
 def check(state: State) -> None:

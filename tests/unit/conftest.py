@@ -40,6 +40,7 @@ def pretend(
     compose: str = "2.26.1-4",
     buildx: str = "0.13.1+ds1",
     security: str = "seccomp,profile=builtin",
+    cpu: str = "true",
     kind: str = "Engine",
 ) -> None:
     """A client whose engine and plugins have these versions; "" for one that is missing, "down" for a silent engine."""
@@ -49,7 +50,7 @@ def pretend(
         tools / "docker",
         f"""case "$1 $2" in
         "version --format") {server} ;;
-        "info --format") echo '["name={security}"]' ;;
+        "info --format") echo '["name={security}"] cpu={cpu}' ;;
         "container ls" | "network ls" | "volume ls") ;;
         "compose version") [ -n "{compose}" ] && echo "{compose}" ;;
         "buildx version") [ -n "{buildx}" ] && echo "github.com/docker/buildx {buildx} 1234" ;;

@@ -33,14 +33,19 @@ def test_a_good_engine_needs_nothing(no_docker: Path) -> None:
 @pytest.mark.parametrize(
     ("security", "expected"),
     [
-        ("seccomp,profile=builtin", (str(os.getuid()), str(os.getgid()), "", "docker")),
-        ("userns", (str(os.getuid()), str(os.getgid()), "host", "docker")),
-        ("rootless", ("0", "0", "", "docker")),
+        ("seccomp,profile=builtin", (str(os.getuid()), str(os.getgid()), "")),
+        ("userns", (str(os.getuid()), str(os.getgid()), "host")),
+        ("rootless", ("0", "0", "")),
     ],
 )
 def test_containers_are_who_calls(no_docker: Path, security: str, expected: tuple[str, ...]) -> None:
     pretend(no_docker, security=security)
-    assert tuple(engine.ensure().values()) == expected
+    assert tuple(engine.ensure().values()) == (*expected, "", "docker")
+
+
+def test_an_engine_that_cannot_limit_processors_is_not_asked_to(no_docker: Path) -> None:
+    pretend(no_docker, security="rootless", cpu="false")
+    assert engine.ensure()["SLIPWAY_CPUS"] == "0"
 
 
 @pytest.mark.parametrize(
