@@ -126,9 +126,9 @@ def test(session: nox.Session) -> None:
         codes |= testing.in_containers(args.services, args.pytest)
     for part in args.house:
         host.install(session, "stack" if part == "stack" else "host")
-        if part == "stack":
-            images.build(services.names(), "prod")
         with compose.stack_gone_afterwards() if part == "stack" else nullcontext():
+            if part == "stack":
+                images.build(services.names(), "prod")
             codes[part] = host.pytest(session, part, args.pytest)
     testing.check(codes, filtered=bool(args.pytest))
 

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import leftovers
+from . import leftovers, podman
 from .project import REPORTS, ROOT, clone, env, name, official_base
 from .run import CommandFailed, Problem, output, run, say, start, stop
 from .services import names
@@ -107,6 +107,7 @@ def with_neighbours(services: Sequence[str]) -> list[str]:
 
 def up(services: Sequence[str], settings: Mapping[str, str]) -> None:
     """Create and start the stack in the background; raises Problem when Docker cannot."""
+    podman.need_health_checks()
     command = (*COMPOSE, "up", "--detach", "--no-build", "--remove-orphans", "--quiet-pull", *services)
     if run(*command, env=settings):
         wait(patience=0)  # names the one that is in the way
@@ -239,10 +240,15 @@ def stack() -> dict[str, str]:
 @contextmanager
 def stack_gone_afterwards() -> Iterator[None]:
     """Whatever the block does, nothing of the stack that tests/stack runs is left after it."""
+    if podman.chosen():
+        raise Problem(
+            "tests/stack asks what Podman answers otherwise: name services (nox -s test -- echo), or take Docker"
+        )
+    settings = stack()  # now, so that pytest inherits this session's name
     try:
         yield
     finally:
-        down(volumes=True, settings=stack())
+        down(volumes=True, settings=settings)
         leftovers.remove_own()
 
 

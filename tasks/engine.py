@@ -20,6 +20,8 @@ from .run import Problem, output, run, say
 
 # The oldest versions that will do: healthchecks with a start interval, `include` with `extends`, secrets in bake.
 MINIMUM = {"engine": (25, 0), "compose": (2, 24), "buildx": (0, 12)}
+# Podman's service in the place of Docker's engine; tasks/podman.py builds there, without buildx.
+MINIMUM_WITH_PODMAN = {"engine": (5, 0), "compose": (2, 24)}
 WITHOUT = "or go on without containers: nox -s dev -- --local, nox -s test -- --local"
 
 PACKAGES = {
@@ -32,36 +34,38 @@ SUDO = "sudo python3 -B -m tasks.engine"
 
 
 class State(NamedTuple):
-    """What was found of the engine: a version for each part, or why it cannot be had; its security options."""
+    """What was found of the engine: a version for each part, or why it cannot be had; what it can; whether it is Podman."""
 
     versions: dict[str, str]
     client: bool
     trouble: str
-    security: str = ""
+    features: str = ""
+    podman: bool = False
 
 
 def ensure() -> dict[str, str]:
-    """Make sure of a running engine with Compose and buildx of usable versions, and return who containers are to run as.
+    """Make sure of a running engine with Compose and buildx of usable versions, and return what .env is to say of it.
 
     Raises Problem where it cannot, or may not, set one up.
     """
     state = probe()
-    if set(state.versions) != set(MINIMUM):
+    if not state.podman and set(state.versions) != set(MINIMUM):
         mend(state)
         state = probe()
     check(state)
-    return caller(state.security)
+    return {**caller(state.features), "SLIPWAY_ENGINE": "podman" if state.podman else "docker"}
 
 
-def caller(security: str) -> dict[str, str]:
+def caller(features: str) -> dict[str, str]:
     """Who a container must run as to be, on mounted files, who runs this: settings for docker/service.yaml."""
-    if "name=rootless" in security:  # the engine runs as the caller, and maps root to itself
-        return {"SLIPWAY_UID": "0", "SLIPWAY_GID": "0", "SLIPWAY_USERNS": ""}
-    mapped = "name=userns" in security  # user ids in containers are shifted, unless a container opts out
+    rootless = "name=rootless" in features  # the engine runs as the caller, and maps root to itself
+    mapped = "name=userns" in features  # user ids in containers are shifted, unless a container opts out
     return {
-        "SLIPWAY_UID": str(os.getuid()),
-        "SLIPWAY_GID": str(os.getgid()),
+        "SLIPWAY_UID": "0" if rootless else str(os.getuid()),
+        "SLIPWAY_GID": "0" if rootless else str(os.getgid()),
         "SLIPWAY_USERNS": "host" if mapped else "",
+        # Rootless, and without the right to it from systemd, an engine starts nothing whose processors it is to limit.
+        "SLIPWAY_CPUS": "0" if "cpu=false" in features else "",
     }
 
 
@@ -71,13 +75,13 @@ def probe() -> State:
         "engine": ("docker", "version", "--format", "{{json .Server}}"),
         "compose": ("docker", "compose", "version", "--short"),
         "buildx": ("docker", "buildx", "version"),
-        "security": ("docker", "info", "--format", "{{json .SecurityOptions}}"),
+        "features": ("docker", "info", "--format", "{{json .SecurityOptions}} cpu={{.CPUCfsQuota}}"),
     }
     if not shutil.which("docker"):
         return State({}, client=False, trouble="no container engine was found")
     pipe = subprocess.PIPE
     asked = {part: subprocess.Popen(q, stdout=pipe, stderr=pipe, text=True) for part, q in questions.items()}
-    versions, trouble, security = {}, "", ""
+    versions, trouble, features, podman = {}, "", "", False
     for part, process in asked.items():
         try:
             out, err = process.communicate(timeout=10)
@@ -86,27 +90,29 @@ def probe() -> State:
             out, err = "", "the engine has not answered for 10 s"
         if part == "engine":
             trouble = err.strip()
-            out = (json.loads(out or "null") or {}).get("Version", "")
-        if part == "security":
-            security = out
+            server = json.loads(out or "null") or {}
+            out = server.get("Version", "")
+            podman = any("Podman" in component["Name"] for component in server.get("Components") or ())
+        if part == "features":
+            features = out
         elif found := re.search(r"\d+\.\d+[\w.+~-]*", out):
             versions[part] = found[0]
-    return State(versions, client=True, trouble=trouble, security=security)
+    return State(versions, client=True, trouble=trouble, features=features, podman=podman)
 
 
 def check(state: State) -> None:
     """Raise Problem for a part that is missing or too old."""
-    for part, least in MINIMUM.items():
+    way = "get it from your distribution" if state.podman else how_to_install()
+    for part, least in (MINIMUM_WITH_PODMAN if state.podman else MINIMUM).items():
+        whose = "Podman" if state.podman and part == "engine" else "Docker"
         version = state.versions.get(part)
         if version is None:
             reason = f": {state.trouble.splitlines()[-1]}" if state.trouble and part == "engine" else ""
-            raise Problem(f"Docker's {part} cannot be used{reason}; {how_to_install()}, {WITHOUT}")
+            raise Problem(f"{whose}'s {part} cannot be used{reason}; {way}, {WITHOUT}")
         numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
         if numbers < least:
             wanted = ".".join(map(str, least))
-            raise Problem(
-                f"Docker's {part} is {version}, which is too old: {wanted} or newer is needed; {how_to_install()}"
-            )
+            raise Problem(f"{whose}'s {part} is {version}, which is too old: {wanted} or newer is needed; {way}")
 
 
 def mend(state: State) -> None:

@@ -67,7 +67,10 @@ def read() -> dict[str, list[str]]:
 def present() -> dict[str, str]:
     """The engine's images: name -> id."""
     listed = output("docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
-    return dict(line.split() for line in listed.splitlines())
+    found = dict(line.split() for line in listed.splitlines())
+    return found | {
+        name.removeprefix("localhost/"): found[name] for name in found
+    }  # as Podman lists what was built here
 
 
 def context() -> Iterator[Path]:

@@ -8,7 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import compose, fresh
+from . import compose, fresh, podman
 from . import services as existing
 from .project import REPORTS, ROOT, env, name
 from .run import Problem, lines, say
@@ -53,7 +53,7 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
     stale = fresh.stale(targets, inputs)
     for first in range(0, len(stale), LOT):
         lot = {service: targets[service] for service in stale[first : first + LOT]}
-        say(f"$ docker buildx bake {' '.join(lot)}  # {flavor}")
+        say(f"$ {'podman build' if podman.chosen() else 'docker buildx bake'} {' '.join(lot)}  # {flavor}")
         proofs = {f"{service}-proof": proof(lot[service], flavor) for service in lot if flavor in SLICED}
         bake(lot | proofs, flavor)
         fresh.record(lot, inputs)
@@ -68,7 +68,8 @@ def proof(image: dict[str, Any], flavor: str) -> dict[str, Any]:
         "target": "proof",
         "tags": [],
         "output": ["type=cacheonly"],
-        "args": image["args"] | {"FLAVOR": flavor},
+        # Podman has no stage `prod` in its cache, but the image.
+        "args": image["args"] | {"FLAVOR": image["tags"][0] if podman.chosen() else flavor},
     }
 
 
@@ -95,7 +96,10 @@ def bake(targets: dict[str, dict[str, Any]], title: str) -> None:
     began = time.monotonic()
     for _ in range(TRIES):
         progress = Progress()
-        code = lines("docker", "buildx", "bake", "--file=-", "--progress=plain", on_line=progress, stdin=plan)
+        if podman.chosen():
+            code = podman.build(targets, progress)
+        else:
+            code = lines("docker", "buildx", "bake", "--file=-", "--progress=plain", on_line=progress, stdin=plan)
         if not code or not BUILDKITS_OWN_FAULT.search(progress.log[-1]):
             break
     log.write_text("\n".join(progress.log) + "\n", encoding="utf-8")
@@ -128,7 +132,7 @@ def target(defined: dict[str, Any], service: str) -> dict[str, Any]:
 
 
 class Progress:
-    """Takes BuildKit's plain progress line by line, keeps it, and shows the steps that are not cached."""
+    """Takes BuildKit's plain progress, or Podman's, line by line, keeps it, and shows the steps that are not cached."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -137,6 +141,8 @@ class Progress:
     def __call__(self, line: str) -> None:
         """Take a line."""
         self.log.append(line)
+        if found := re.match(r"(\[\S+\]) STEP \S+ (RUN .*)", line):
+            say(f"  {shorten(' '.join(found.groups()))}")  # Podman's; it has no cache
         if not (found := re.match(r"#(\d+) (.*)", line)):
             return
         number, text = found.groups()
@@ -166,9 +172,14 @@ def reason(log: str) -> str:
             return meaning
     step = re.search(r"^------\n > (\[.+?\]) .*?\n(.*?)^------$", log, re.MULTILINE | re.DOTALL)
     if step and step[2]:
-        said = [re.sub(r"^\d+\.\d+ ", "", line) for line in step[2].splitlines()]
-        # pytest sums up after its errors; most programs end with theirs.
-        telling = [line for line in said if re.match(r"(FAILED|ERROR|error:|E  ) ", line)]
-        return f"the build failed in {step[1]}: {(telling or said)[-1].strip()}"
-    errors = re.findall(r"^(?:ERROR|error): (.*)", log, re.MULTILINE)
+        return f"the build failed in {step[1]}: {last_words(re.sub(r'^[0-9.]+ ', '', step[2], flags=re.MULTILINE))}"
+    if podmans := re.search(r'^Error: building at STEP "RUN .*exit status', log, re.MULTILINE):
+        return f"the build failed: {last_words(log[: podmans.start()])}"
+    errors = re.findall(r"^(?:ERROR|Error|error): (.*)", log, re.MULTILINE)
     return f"the build failed: {(errors or log.splitlines() or ['BuildKit said nothing'])[-1].rpartition('did not complete successfully: ')[2]}"
+
+
+def last_words(said: str) -> str:
+    """The line that tells why a program failed: pytest sums up after its errors; most programs end with theirs."""
+    telling = re.findall(r"^(?:FAILED|ERROR|error:|E  ) .*", said, re.MULTILINE)
+    return str((telling or said.splitlines())[-1]).strip()

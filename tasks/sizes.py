@@ -105,9 +105,12 @@ def weigh(names: Sequence[str]) -> list[Image]:
             content = saved.extractfile(member)
             if content and member.name == "manifest.json":
                 manifest = json.load(content)
-            elif content and member.name.startswith("blobs/") and (layer := weigh_layer(content)):
+            elif content and re.search(r"^blobs/|\.tar$", member.name) and (layer := weigh_layer(content)):
                 layers[member.name] = layer
     paths = {tag: entry["Layers"] for entry in manifest for tag in entry["RepoTags"] or ()}
+    paths |= {
+        tag.removeprefix("localhost/"): path for tag, path in paths.items()
+    }  # Podman's name for what was built here
     return [
         Image(
             image=name,

@@ -23,6 +23,7 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
     for name in ("DOCKER_HOST", "SLIPWAY_SETUP", "CI"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLIPWAY_ENGINE", "docker")  # whatever setup has found here
     return tools
 
 
@@ -39,14 +40,17 @@ def pretend(
     compose: str = "2.26.1-4",
     buildx: str = "0.13.1+ds1",
     security: str = "seccomp,profile=builtin",
+    cpu: str = "true",
+    kind: str = "Engine",
 ) -> None:
     """A client whose engine and plugins have these versions; "" for one that is missing, "down" for a silent engine."""
-    server = f'echo \'{{"Version":"{engine}"}}\'' if engine[:1].isdigit() else f"echo null; echo '{engine}' >&2; exit 1"
+    server = f'{{"Version":"{engine}","Components":[{{"Name":"{kind}"}}]}}'
+    server = f"echo '{server}'" if engine[:1].isdigit() else f"echo null; echo '{engine}' >&2; exit 1"
     write_tool(
         tools / "docker",
         f"""case "$1 $2" in
         "version --format") {server} ;;
-        "info --format") echo '["name={security}"]' ;;
+        "info --format") echo '["name={security}"] cpu={cpu}' ;;
         "container ls" | "network ls" | "volume ls") ;;
         "compose version") [ -n "{compose}" ] && echo "{compose}" ;;
         "buildx version") [ -n "{buildx}" ] && echo "github.com/docker/buildx {buildx} 1234" ;;

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import compose, ports
+from tasks import compose, leftovers, podman, ports
 from tasks.run import Problem
 
 from .conftest import write_tool
@@ -52,3 +53,23 @@ def test_a_fault_in_a_compose_file_is_told_as_one(no_docker: Path) -> None:
     write_tool(no_docker / "docker", "echo 'dependency cycle detected: echo -> journal -> echo' >&2; exit 15")
     with pytest.raises(Problem, match="compose files have a fault: dependency cycle detected: echo -> journal -> echo"):
         compose.model()
+
+
+def test_what_tests_the_stack_bears_this_sessions_name(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(leftovers.OWNER, raising=False)
+    write_tool(no_docker / "docker", "exit 0")
+    with compose.stack_gone_afterwards():
+        assert os.environ.pop(leftovers.OWNER) == str(os.getpid())
+
+
+def test_what_podman_cannot_do_is_told_beforehand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SLIPWAY_ENGINE", "podman")
+    with (
+        pytest.raises(Problem, match="tests/stack asks what Podman answers otherwise"),
+        compose.stack_gone_afterwards(),
+    ):
+        pass
+    monkeypatch.setattr(podman, "SYSTEMD", tmp_path / "none")
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(Problem, match="Podman needs systemd for health checks"):
+        compose.up(["echo"], {})

@@ -40,7 +40,12 @@ def test_a_good_engine_needs_nothing(no_docker: Path) -> None:
 )
 def test_containers_are_who_calls(no_docker: Path, security: str, expected: tuple[str, ...]) -> None:
     pretend(no_docker, security=security)
-    assert tuple(engine.ensure().values()) == expected
+    assert tuple(engine.ensure().values()) == (*expected, "", "docker")
+
+
+def test_an_engine_that_cannot_limit_processors_is_not_asked_to(no_docker: Path) -> None:
+    pretend(no_docker, security="rootless", cpu="false")
+    assert engine.ensure()["SLIPWAY_CPUS"] == "0"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +61,24 @@ def test_containers_are_who_calls(no_docker: Path, security: str, expected: tupl
 def test_too_old(no_docker: Path, part: str, version: str) -> None:
     pretend(no_docker, **{part: version})
     with pytest.raises(Problem, match=re.escape(f"Docker's {part} is {version.lstrip('v')}, which is too old")):
+        engine.ensure()
+
+
+def test_podman_is_known_and_needs_no_buildx(no_docker: Path) -> None:
+    pretend(no_docker, kind="Podman Engine", engine="5.4.2", buildx="", security="rootless")
+    assert engine.ensure()["SLIPWAY_ENGINE"] == "podman"
+
+
+@pytest.mark.parametrize(
+    ("versions", "told"),
+    [
+        ({"engine": "4.3.1"}, "Podman's engine is 4.3.1, which is too old: 5.0"),
+        ({"engine": "5.4.2", "compose": ""}, "Docker's compose cannot be used; get it"),
+    ],
+)
+def test_what_podman_lacks_is_told_and_not_installed(no_docker: Path, versions: dict[str, str], told: str) -> None:
+    pretend(no_docker, kind="Podman Engine", **versions)
+    with pytest.raises(Problem, match=re.escape(told)):
         engine.ensure()
 
 

@@ -41,6 +41,11 @@ if TYPE_CHECKING:
             "#4 x\n------\n > [cut-service 1/1] RUN slice:\n0.1 error: /venv/x.so needs libgomp.so.1, which the base image does not have\n------\nE",
             "needs libgomp.so.1, which the base image does not have",
         ),
+        (
+            '[2/7] STEP 3/3: RUN uv\nhm\nit broke\nError: building at STEP "RUN uv": while running runtime: exit status 1\n',
+            "the build failed: it broke",
+        ),
+        ("Error: creating build container: no such image", "the build failed: creating build container: no such image"),
         ("", "BuildKit said nothing"),
     ],
 )
@@ -136,12 +141,12 @@ def test_a_layer_is_weighed_unpacked_however_the_engine_keeps_it(packed: bool) -
 
 
 def test_images_are_weighed_from_what_docker_saves(no_docker: Path, tmp_path: Path) -> None:
-    """Two images share a layer; a third one is not there."""
+    """Two images share a layer, the second's names are as Podman gives them; a third one is not there."""
     saved = tmp_path / "saved.tar"
-    blobs = {"blobs/sha256/aa": layer(), "blobs/sha256/bb": layer() + bytes(10240), "blobs/sha256/cc": b'{"config": 1}'}
+    blobs = {"blobs/sha256/aa": layer(), "bb.tar": layer() + bytes(10240), "blobs/sha256/cc": b'{"config": 1}'}
     manifest = [
         {"RepoTags": ["ours/a:prod"], "Layers": ["blobs/sha256/aa"]},
-        {"RepoTags": ["ours/b:prod"], "Layers": ["blobs/sha256/aa", "blobs/sha256/bb"]},
+        {"RepoTags": ["localhost/ours/b:prod"], "Layers": ["blobs/sha256/aa", "bb.tar"]},
     ]
     with tarfile.open(saved, "w") as tar:
         for name, data in {**blobs, "manifest.json": json.dumps(manifest).encode()}.items():
@@ -214,6 +219,36 @@ def test_buildkits_own_fault_is_tried_again(no_docker: Path, tmp_path: Path, mon
     write_tool(no_docker / "docker", f'cat >/dev/null; echo "{said}"; exit 1')
     with pytest.raises(Problem, match="inconsistent graph state"):
         images.bake({"a": {}}, "test")
+
+
+def test_podman_builds_one_after_the_other(
+    no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each by a build of its own, on the engine that Docker's client would ask, until one fails."""
+    monkeypatch.setenv("SLIPWAY_ENGINE", "podman")
+    monkeypatch.setattr(images, "REPORTS", tmp_path / "reports")
+    write_tool(no_docker / "docker", "echo unix:///run/podman.sock")
+    write_tool(
+        no_docker / "podman",
+        f'echo "$*" >>{tmp_path}/asked; echo "[1/2] STEP 1/2: RUN --mount=x it"; ! grep -q SERVICE=b {tmp_path}/asked',
+    )
+    plan = {
+        "context": "/c",
+        "dockerfile": "docker/Dockerfile",
+        "target": "dev",
+        "labels": {"l": "1"},
+        "secret": ["id=ca"],
+    }
+    targets = {name: plan | {"args": {"SERVICE": name}, "tags": [f"ours/{name}:dev"]} for name in "abc"}
+    with pytest.raises(Problem, match="the build failed"):
+        images.bake(targets, "test")
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[0] == (
+        "--url=unix:///run/podman.sock build --format=docker --layers=false --file=/c/docker/Dockerfile"
+        " --target=dev --build-arg=SERVICE=a --label=l=1 --tag=ours/a:dev --secret=id=ca /c"
+    )
+    assert len(asked) == 2
+    assert capsys.readouterr().out == "  [1/2] RUN it\n" * 2
 
 
 @pytest.fixture

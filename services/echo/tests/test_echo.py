@@ -58,7 +58,7 @@ def test_head_has_no_body(client: FlaskClient) -> None:
     assert (answer.status_code, answer.data) == (200, b"")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(sent=st.binary(max_size=LIMIT))
 def test_echoed_bytes_equal_sent_bytes(client: FlaskClient, sent: bytes) -> None:
     assert body_of(client.post("/", data=sent).text) == sent
@@ -66,7 +66,7 @@ def test_echoed_bytes_equal_sent_bytes(client: FlaskClient, sent: bytes) -> None
     assert decoded(answer["body"], answer["body_encoding"]) == sent
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     name=st.from_regex(r"[A-Za-z0-9-]{1,20}", fullmatch=True),
     value=st.from_regex(r"[\x21-\x7e\xa0-\xff]*", fullmatch=True),
