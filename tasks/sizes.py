@@ -102,7 +102,7 @@ def weigh(names: Sequence[str]) -> list[Image]:
         tarfile.open(fileobj=process.stdout, mode="r|") as saved,
     ):
         for member in saved:
-            content = saved.extractfile(member)
+            content = saved.extractfile(member) if member.isfile() else None  # Podman adds links
             if content and member.name == "manifest.json":
                 manifest = json.load(content)
             elif content and re.search(r"^blobs/|\.tar$", member.name) and (layer := weigh_layer(content)):

@@ -153,6 +153,9 @@ def test_images_are_weighed_from_what_docker_saves(no_docker: Path, tmp_path: Pa
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("0b/layer.tar")
+        link.type, link.linkname = tarfile.SYMTYPE, "../bb.tar"
+        tar.addfile(link)
     here = 'case "$4" in ours/c:*) ;; *) echo 1234 ;; esac'
     write_tool(no_docker / "docker", f'case "$2" in save) cat {saved} ;; ls) {here} ;; esac')
     first, second = sizes.weigh(["ours/a:prod", "ours/b:prod"])
