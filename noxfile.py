@@ -40,7 +40,7 @@ from tasks import (
 )
 from tasks import sizes as weight
 from tasks.project import REPORTS, write_env, write_secrets
-from tasks.run import Problem, interruptible, say
+from tasks.run import Problem, interruptible, say, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,9 +79,10 @@ def setup(session: nox.Session) -> None:
 
 def ready() -> None:
     """What `setup` does; the sessions that need it begin with it, as soon as they have understood their arguments."""
-    caller = engine.ensure()
-    leftovers.reap()
-    write_env(caller | bases.ensure())
+    facts = engine.ensure()
+    for _, found in together({"bases": bases.ensure, "leftovers": leftovers.reap}):
+        facts |= found or {}
+    write_env(facts)
     write_secrets()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import leftovers, podman
@@ -43,8 +44,13 @@ def flavored(flavor: str) -> dict[str, str]:
 
 def model(settings: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The stack as Compose understands it (``docker compose config``); raises Problem when a file has a fault."""
+    return _model(tuple((settings or {}).items()))
+
+
+@cache
+def _model(settings: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     try:
-        return dict(json.loads(output(*COMPOSE, "config", "--format", "json", env=settings)))
+        return dict(json.loads(output(*COMPOSE, "config", "--format", "json", env=dict(settings))))
     except CommandFailed as failed:
         raise Problem(f"the stack's compose files have a fault: {failed.last}") from None
 
@@ -129,7 +135,7 @@ def wait(settings: Mapping[str, str] | None = None, *, patience: float = 120) ->
             service = lost[0].service
             say("\n".join(log(settings, service)[-LAST_LINES:]))
             raise Problem(f"{service} {lost[0]}; its last lines stand above, everything is in {keep_log(settings)}")
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 def log(settings: Mapping[str, str] | None, *options: str) -> list[str]:
