@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 RECORD = REPORTS / "built.json"
 
 
-def fingerprints(targets: Mapping[str, Target], flavor: str) -> dict[str, str]:
-    """A hash, for each service's bake target, of all that goes into the build: definition, base image, files."""
-    here = present()
+def fingerprints(targets: Mapping[str, Target], flavor: str, here: Mapping[str, str]) -> dict[str, str]:
+    """A hash, for each service's bake target, of all that goes into the build: definition, base image, files.
+
+    ``here`` are the engine's images.
+    """
     shared = digest(folder for folder in context() if folder.name not in {"services", "libs"})
     found = {}
     for service, target in targets.items():
@@ -34,9 +36,9 @@ def fingerprints(targets: Mapping[str, Target], flavor: str) -> dict[str, str]:
     return found
 
 
-def stale(targets: Mapping[str, Target], inputs: Mapping[str, str]) -> list[str]:
-    """The services whose image is not there, under all its names, as built from these inputs."""
-    here, known = present(), read()
+def stale(targets: Mapping[str, Target], inputs: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """The services whose image is not ``here``, under all its names, as built from these inputs."""
+    known = read()
     return [
         service
         for service, target in targets.items()

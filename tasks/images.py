@@ -49,8 +49,9 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
     """
     defined = compose.model(compose.flavored(flavor))
     targets = {service: target(defined, service) for service in services}
-    inputs = fresh.fingerprints(targets, flavor)
-    stale = fresh.stale(targets, inputs)
+    here = fresh.present()
+    inputs = fresh.fingerprints(targets, flavor, here)
+    stale = fresh.stale(targets, inputs, here)
     for first in range(0, len(stale), LOT):
         lot = {service: targets[service] for service in stale[first : first + LOT]}
         say(f"$ {'podman build' if podman.chosen() else 'docker buildx bake'} {' '.join(lot)}  # {flavor}")

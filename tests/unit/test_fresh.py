@@ -40,10 +40,11 @@ class House:
         (self.root / name).write_text(text)
 
     def stale(self, flavor: str = "prod") -> list[str]:
-        return fresh.stale(self.targets, fresh.fingerprints(self.targets, flavor))
+        inputs = fresh.fingerprints(self.targets, flavor, self.images)
+        return fresh.stale(self.targets, inputs, self.images)
 
     def build(self, flavor: str = "prod") -> None:
-        fresh.record(self.targets, fresh.fingerprints(self.targets, flavor))
+        fresh.record(self.targets, fresh.fingerprints(self.targets, flavor, self.images))
 
 
 @pytest.fixture
