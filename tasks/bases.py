@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from . import debian, engine, leftovers
 from .project import ROOT, env, official_base
-from .run import CommandFailed, Problem, output, say, start, together
+from .run import Problem, output, say, start, together
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,8 +63,9 @@ def ensure_one(recipe: str, official: str, variable: str) -> str:
     chosen = env().get(variable, "")
     if chosen not in {"", substitute} and not chosen.startswith(official):
         return chosen  # the user's own: the build pulls it, or says that it cannot
-    if label(official) is None:
-        if label(substitute) == fingerprint(recipe):
+    recipes = labels(official, substitute)
+    if official not in recipes:
+        if recipes.get(substitute) == fingerprint(recipe):
             return substitute
         if reason := pull(official):
             say(f"setup: no image registry answers ({reason})")
@@ -84,14 +85,15 @@ def pinned(image: str) -> str:
     return f"{image}@{digest}"
 
 
-def label(image: str) -> str | None:
-    """The recipe that an image on this engine was built by, "" if by none of ours; None if there is no such image."""
-    try:
-        return output(
-            "docker", "image", "inspect", "--format", f'{{{{index .Config.Labels "{RECIPE_LABEL}"}}}}', image
-        ).strip()
-    except CommandFailed:
-        return None
+def labels(*images: str) -> dict[str, str]:
+    """Those of the images that are on this engine, and the recipe that each was built by, "" if by none of ours."""
+    form = f'{{{{join .RepoTags " "}}}}\t{{{{index .Config.Labels "{RECIPE_LABEL}"}}}}'
+    command = ("docker", "image", "inspect", "--format", form, *images)
+    # It fails when one is not there, and tells of the others all the same.
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    lines = [line.partition("\t") for line in found.splitlines()]
+    # Podman puts a registry's name in front.
+    return {i: recipe for i in images for tags, _, recipe in lines if f"/{i} " in f"/{tags} ".replace(" ", " /")}
 
 
 def pull(image: str) -> str:
