@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from weakref import WeakSet
@@ -71,14 +72,16 @@ def together(jobs: Mapping[str, Callable[[], Result]]) -> Iterator[tuple[str, Re
     When one of them raises, or the session is interrupted, all commands that still run are ended, and nothing new begins.
     """
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        names = {pool.submit(job): name for name, job in jobs.items()}
         try:
-            names = {pool.submit(job): name for name, job in jobs.items()}
             for done in as_completed(names):
                 yield names[done], done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(RUNNING):
-                stop(process)
+            while not all(job.done() for job in names):  # one may be just about to start a command
+                for process in list(RUNNING):
+                    stop(process)
+                time.sleep(0.05)
             raise
 
 
