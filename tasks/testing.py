@@ -70,7 +70,7 @@ def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     return [
         *(*container(), "--volume", f"{REPORTS}:/app/reports", service),
         *("pytest", f"--junitxml=/app/reports/junit-{service}.xml"),
-        *("--cov", f"--cov-report=xml:/app/reports/coverage-{service}.xml"),
+        *("--cov", "--cov-config=/app/pyproject.toml", f"--cov-report=xml:/app/reports/coverage-{service}.xml"),
         *(["--color=yes"] if sys.stdout.isatty() else []),
         *pytest_args,
     ]
