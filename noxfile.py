@@ -230,7 +230,7 @@ def down(session: nox.Session) -> None:
 def clean(session: nox.Session) -> None:
     """Remove everything of this clone: containers, networks, volumes, images, reports; nothing else."""
     options.flags("clean", session.posargs)
-    compose.clean()
+    leftovers.clean()
     shutil.rmtree(REPORTS, ignore_errors=True)
 
 

@@ -212,30 +212,11 @@ def follow(*services: str) -> None:
             stop(logs)
 
 
-def down(*, volumes: bool = False, quiet: bool = False, settings: Mapping[str, str] | None = None) -> None:
+def down(*, volumes: bool = False, settings: Mapping[str, str] | None = None) -> None:
     """Stop the stack and remove its containers and networks, with ``volumes`` its data too."""
     every = ["--volumes"] if volumes else []
-    (output if quiet else run)(*COMPOSE, "down", "--remove-orphans", *every, env=settings)
+    run(*COMPOSE, "down", "--remove-orphans", *every, env=settings)
     leave_networks()
-
-
-def clean() -> None:
-    """Remove everything that this clone has on the engine: containers, networks, volumes, images; found by their labels."""
-    kinds = (
-        ("container", ("--all",), ("--force", "--volumes")),
-        ("network", (), ()),
-        ("volume", (), ()),
-        ("image", ("--all",), ("--force",)),
-    )
-    filters = (f"label=slipway.clone={clone()}", f"label=com.docker.compose.project={clone()}", f"name=^{clone()}")
-    for kind, every, force in kinds:
-        found = {
-            line
-            for wanted in filters[: 2 if kind == "image" else 3]
-            for line in output("docker", kind, "ls", *every, "--quiet", "--filter", wanted).split()
-        }
-        if found:
-            run("docker", kind, "rm", *force, *sorted(found))
 
 
 def stack() -> dict[str, str]:
@@ -278,11 +259,5 @@ def side_shell(service: str) -> int:
         )
     terminal = ["--tty"] if sys.stdin.isatty() else []
     shared = [f"--pid=container:{beside}", f"--network=container:{beside}", "--cap-add=SYS_PTRACE"]
-    command = (
-        *leftovers.labels(),
-        env()["SLIPWAY_BASE"],
-        "sh",
-        "-c",
-        "cd /proc/1/root/app && exec sh",
-    )
-    return run("docker", "run", "--rm", "--interactive", *terminal, *shared, *command)
+    command = (env()["SLIPWAY_BASE"], "sh", "-c", "cd /proc/1/root/app && exec sh")
+    return run("docker", "run", "--rm", "--interactive", *terminal, *leftovers.labels(), *shared, *command)

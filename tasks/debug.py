@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from .compose import COMPOSE, DEBUGGER, containers, urls
-from .ports import taken
+from .ports import next_free
 from .project import ROOT, env
 from .run import CommandFailed, output, run, say
 
@@ -43,10 +43,7 @@ def free_port(service: str) -> int:
     """The port that the service's debugger has already, or else the first free one from DEBUGGER on."""
     with suppress(CommandFailed):
         return int(output(*COMPOSE, "port", service, str(DEBUGGER)).rpartition(":")[2])
-    port = DEBUGGER
-    while taken("127.0.0.1", port):
-        port += 1
-    return port
+    return next_free(DEBUGGER)
 
 
 def attach(service: str) -> None:

@@ -201,7 +201,7 @@ def start(patience: float = 60) -> None:
     until = time.monotonic() + patience
     while "engine" not in probe().versions:
         if daemon and daemon.poll() is not None:
-            last = DAEMON_LOG.read_text(errors="replace").splitlines()[-1]
+            last = (DAEMON_LOG.read_text(errors="replace").splitlines() or ["it said nothing"])[-1]
             raise Problem(f"the Docker daemon has ended: {last} (all it said: {DAEMON_LOG})")
         if time.monotonic() > until:
             raise Problem(f"the Docker daemon does not come up: read {DAEMON_LOG}, or `journalctl -u docker`")

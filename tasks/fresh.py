@@ -42,17 +42,15 @@ def stale(targets: Mapping[str, Target], inputs: Mapping[str, str], here: Mappin
     return [
         service
         for service, target in targets.items()
-        if {json.dumps([here.get(tag), inputs[service]]) for tag in target["tags"]}
-        != {json.dumps(known.get(target["tags"][0]))}
+        if any(known.get(target["tags"][0]) != [here.get(tag), inputs[service]] for tag in target["tags"])
     ]
 
 
 def record(targets: Mapping[str, Target], inputs: Mapping[str, str]) -> None:
     """Take note that these images were built, and proven, from these inputs."""
     here = present()
-    known = read() | {
-        target["tags"][0]: [here.get(target["tags"][0]), inputs[service]] for service, target in targets.items()
-    }
+    names = {service: target["tags"][0] for service, target in targets.items()}
+    known = read() | {name: [here[name], inputs[service]] for service, name in names.items() if name in here}
     draft = RECORD.with_suffix(".draft")
     draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
     draft.replace(RECORD)
@@ -70,9 +68,8 @@ def present() -> dict[str, str]:
     """The engine's images: name -> id."""
     listed = output("docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
     found = dict(line.split() for line in listed.splitlines())
-    return found | {
-        name.removeprefix("localhost/"): found[name] for name in found
-    }  # as Podman lists what was built here
+    # Podman puts this in front of what was built here.
+    return found | {name.removeprefix("localhost/"): identity for name, identity in found.items()}
 
 
 def context() -> Iterator[Path]:

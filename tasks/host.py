@@ -11,7 +11,7 @@ import nox.project
 from nox.command import CommandFailed
 
 from .options import HOUSE
-from .ports import taken
+from .ports import next_free
 from .project import REPORTS, ROOT, constraints, pyproject
 from .run import Problem, run, say, start, stop
 from .services import SERVICES, libs
@@ -97,8 +97,7 @@ def dev(session: Session, services: Sequence[str]) -> None:
     port = 5000
     try:
         for service in services:
-            while taken("127.0.0.1", port):
-                port += 1
+            port = next_free(port)
             command = (
                 python(session),
                 "-m",

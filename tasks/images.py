@@ -1,4 +1,4 @@
-"""Building images: one `docker buildx bake` for however many services, from the definitions that Compose has."""
+"""Building images: `docker buildx bake` for many services at once, from the definitions that Compose has."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from . import compose, fresh, podman
 from . import services as existing
 from .project import REPORTS, ROOT, env, name
-from .run import Problem, lines, say
+from .run import ENGINE_GONE, Problem, lines, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# The flavors that docker/slice.py cuts.
+# The flavors that docker/slice cuts.
 SLICED = ("prod", "tiny")
 
 # BuildKit sometimes says one of these, up to its version 0.14, when it finds two builds at work on the same step; the next
@@ -30,7 +30,7 @@ LOT = 10
 HINTS = (
     (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`"),
     (r"no space left on device", "no disk space is left for the build: `docker system df` shows what takes it"),
-    (r"error reading from server: EOF|Cannot connect to the Docker daemon", "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"),
+    (r"error reading from server: EOF|Cannot connect to the Docker daemon", ENGINE_GONE),
     (r"hash mismatch", "a package does not have the hash that poetry.lock states: do not trust it, or run `nox -s lock`"),
     (r"NotValidYet|invalid peer certificate: Expired|not yet valid|certificate has expired", "a certificate is not valid now: check this machine's clock"),
     (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED", "a certificate is not trusted: set SLIPWAY_CA in .env to the file with your CAs"),
@@ -42,9 +42,9 @@ HINTS = (
 
 
 def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
-    """Build a flavor of the services' images, in one go, where they are not up to date, and return the images' names.
+    """Build a flavor of the services' images, where they are not up to date, and return the images' names.
 
-    The sliced flavors are proven in the same go: each service's own tests run in its image's file system, and must pass.
+    The sliced flavors are proven with them: each service's own tests run in its image's file system, and must pass.
     The full log is in reports/logs; only the steps that really run are shown. Raises Problem, in one line, when it fails.
     """
     defined = compose.model(compose.flavored(flavor))

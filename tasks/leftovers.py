@@ -1,4 +1,7 @@
-"""What a session leaves when it is killed (kill -9, a power cut): the next one finds it by the process id it bears."""
+"""What of the engine's and of the temporary folders is this clone's, and whose of its sessions.
+
+A session that is killed (kill -9, a power cut) leaves things: the next one finds them by the process id that they bear.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .changes import git
 from .project import clone
-from .run import CommandFailed, Problem, output, say
+from .run import CommandFailed, Problem, output, run, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +23,13 @@ if TYPE_CHECKING:
 # Whose the things are that a session makes for itself: the id of its process.
 OWNER = "SLIPWAY_SESSION"
 LABEL = "slipway.session"
-KINDS = {"container": ("--all",), "network": (), "volume": ()}
-FORCE = {"container": ("--force", "--volumes")}
+# The kinds of things on the engine: options for listing all of them, and for removing them whatever they do.
+KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "container": (("--all",), ("--force", "--volumes")),
+    "network": ((), ()),
+    "volume": ((), ()),
+    "image": (("--all",), ("--force",)),
+}
 
 
 def owner() -> str:
@@ -35,7 +43,7 @@ def labels() -> tuple[str, str]:
 
 
 def stack_name(session: str) -> str:
-    """The Compose project of the stack that a session tests; a pattern for all of them with ``(\\d+)``."""
+    """The Compose project of the stack that a session tests."""
     return f"{clone()}-stack-{session}"
 
 
@@ -60,17 +68,18 @@ def places() -> list[str]:
 
 def reap() -> None:
     """Remove what sessions of this clone have left that are no more; of temporary folders, what any of this user's have."""
-    ours = rf"{stack_name('')}(\d+)[-_]|\S+ (\d+)$"
-    for kind, every in KINDS.items():
+    ours = rf"{re.escape(stack_name(''))}(\d+)[-_]|\S+ (\d+)$"
+    for kind in ("container", "network", "volume"):
+        every, force = KINDS[kind]
         name, mark = ("{{.Names}}", "label=slipway.clone=") if kind == "container" else ("{{.Name}}", "name=")
         form = f'{name} {{{{.Label "{LABEL}"}}}}'
         listed = output("docker", kind, "ls", *every, "--filter", mark + clone(), "--format", form).splitlines()
         if lost := [line.split()[0] for line in listed if orphaned(line, ours)]:
             say(f"setup: removing what a killed session has left: {', '.join(lost)}")
             with suppress(CommandFailed):  # another session may be at it, too
-                output("docker", kind, "rm", *FORCE.get(kind, ()), *lost)
+                output("docker", kind, "rm", *force, *lost)
     for path in [path for place in places() for path in Path(place).glob("slipway-*-*")]:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, Problem):  # another session was faster; this is no git clone
             if orphaned(path.name, r"slipway-(\d+)-") and path.stat().st_uid == os.getuid():
                 shutil.rmtree(path, ignore_errors=True)
                 git("worktree", "prune")
@@ -80,7 +89,17 @@ def remove_own() -> None:
     """Remove the containers that bear this session's id: what a command has left that was interrupted in the middle."""
     filters = [label.replace("--label", "--filter=label") for label in labels()]
     if own := output("docker", "ps", "--all", "--quiet", *filters).split():
-        output("docker", "rm", *FORCE["container"], *own)
+        output("docker", "rm", *KINDS["container"][1], *own)
+
+
+def clean() -> None:
+    """Remove everything that this clone has on the engine, found by labels and names: containers, networks, volumes, images."""
+    labels = [f"label=slipway.clone={clone()}", f"label=com.docker.compose.project={clone()}"]
+    for kind, (every, force) in KINDS.items():
+        filters = labels if kind == "image" else [*labels, f"name=^{clone()}"]
+        listed = [output("docker", kind, "ls", *every, "--quiet", "--filter", wanted) for wanted in filters]
+        if found := {line for lines in listed for line in lines.split()}:
+            run("docker", kind, "rm", *force, *sorted(found))
 
 
 def orphaned(name: str, pattern: str) -> bool:

@@ -134,7 +134,7 @@ def test(posargs: Sequence[str]) -> argparse.Namespace:
     args, rest = options.parse_known_args(posargs)
     words = list(itertools.takewhile(lambda word: not re.search(r"^-|[./:]", word), rest))
     args.pytest = [word for word in rest[len(words) :] if word != "--"]
-    # The template's own tests take a quarter of an hour, and nobody but its makers needs them: they want to be asked for.
+    # The template's own tests take half an hour, and nobody but its makers needs them: they want to be asked for.
     usual = ["unit"] if args.local else ["unit", "stack"]
     chosen = choose(words, also=house()) if words else [*choose([]), *usual]
     args.services = changed([name for name in chosen if name not in HOUSE], args.since)

@@ -22,8 +22,6 @@ PAGE = """<!doctype html>
 {% for image in images %}<tr><td>{{ image.image }}<td>{{ "%.2f" | format(image.raw_bytes / 1e6) }}<td>{{ "%.2f" | format(image.gzip_bytes / 1e6) }}
 {% endfor %}</table>
 """
-# Dependencies under this many megabytes share a bar.
-SMALL = 0.3
 
 
 def main(kind: str, file: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .compose import containers, model
 from .project import env
 from .run import Problem, say
+from .services import variable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,18 +33,25 @@ def free(services: Sequence[str]) -> dict[str, str]:
                     f"{wishes[wanted]} and {service} both want port {wanted} of this machine: change it in one's compose.yaml"
                 )
             chosen = wanted
-            variable = f"{service.upper().replace('-', '_')}_PORT"
+            setting = f"{variable(service)}_PORT"
             while chosen and (chosen in claimed or (chosen not in held and taken(port.get("host_ip", ""), chosen))):
-                if variable in env():
+                if setting in env():
                     raise Problem(
-                        f"port {wanted} is taken, and {variable} asks for it: set another one, or stop what holds it"
+                        f"port {wanted} is taken, and {setting} asks for it: set another one, or stop what holds it"
                     )
                 chosen += 1
             claimed.add(chosen)
             if chosen != wanted:
                 say(f"port {wanted} is taken: {service} gets {chosen}")
-                settings[variable] = str(chosen)
+                settings[setting] = str(chosen)
     return settings
+
+
+def next_free(port: int) -> int:
+    """The first port of loopback, from this one on, where nothing listens."""
+    while taken("127.0.0.1", port):
+        port += 1
+    return port
 
 
 def taken(host: str, port: int) -> bool:

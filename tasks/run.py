@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from weakref import WeakSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Result = TypeVar("Result")
 # The commands that are running, for whoever has to end them all.
 RUNNING: WeakSet[subprocess.Popen[str]] = WeakSet()
 # How long an interrupted command may take to put its things away, in seconds, before it is killed.
 PATIENCE = 30
+
+
+ENGINE_GONE = "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"
 
 
 class Problem(Exception):  # noqa: N818 (what the user is told is no error of the program)
@@ -45,8 +48,7 @@ def say(line: str) -> None:
 def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False, stdin: int | None = None) -> int:
     """Run a command on this terminal and return its exit code; ``env`` adds to the environment."""
     if not quiet:
-        settings = [f"{name}={shlex.quote(value)}" for name, value in (env or {}).items()]
-        say("$ " + " ".join([*settings, shlex.join(command)]))
+        show(command, env)
     sys.stderr.flush()
     with start(*command, env=env, stdin=stdin) as process:
         try:
@@ -54,6 +56,12 @@ def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False
         except KeyboardInterrupt:
             stop(process)
             raise
+
+
+def show(command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    """Print a command as one would type it."""
+    settings = [f"{name}={shlex.quote(value)}" for name, value in (env or {}).items()]
+    say("$ " + " ".join([*settings, shlex.join(command)]))
 
 
 def start(*command: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
@@ -123,7 +131,7 @@ class CommandFailed(Problem):
         self.last = self.text.splitlines()[-1] if self.text else "it said nothing"
         reason = f"`{shlex.join(command[:4])} ...` failed: {self.last}"
         if "Cannot connect to the Docker daemon" in self.text:
-            reason = "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"
+            reason = ENGINE_GONE
         super().__init__(reason)
 
 

@@ -88,7 +88,7 @@ def copy(model: Path, wanted: str, only: str = "") -> None:
         text = path.read_text(encoding="utf-8")
         word = package if path.suffix == ".py" else wanted
         text = re.sub(rf"\b({re.escape(old)}|{old.replace('-', '_')})(?![a-zA-Z0-9])", word, text)
-        text = re.sub(rf"\b{variable(old)}_", f"{variable(wanted)}_", text)
+        text = re.sub(rf"\b{services.variable(old)}_", f"{services.variable(wanted)}_", text)
         if path.name == "compose.yaml":
             text = re.sub(r"(_PORT:-)\d+", rf"\g<1>{port}", text)
             if package != wanted:
@@ -240,11 +240,6 @@ def rename(wanted: str) -> None:
 def include(service: str) -> str:
     """A service's line in docker/compose.yaml."""
     return f"  - ../services/{service}/compose.yaml\n"
-
-
-def variable(service: str) -> str:
-    """A service's name as the beginning of its environment variables' names."""
-    return service.upper().replace("-", "_")
 
 
 def free_port() -> int:

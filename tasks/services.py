@@ -56,6 +56,11 @@ def choose(wanted: Sequence[str], *, also: Sequence[str] = ()) -> list[str]:
     return list(dict.fromkeys(wanted)) or known
 
 
+def variable(service: str) -> str:
+    """A service's name as the beginning of its environment variables' names."""
+    return service.upper().replace("-", "_")
+
+
 def libs(service: str) -> list[str]:
     """The names of the libs/ packages that a service's dependency group asks for; raises Problem for one that is none."""
     group = pyproject().get("tool", {}).get("poetry", {}).get("group", {}).get(service, {})

@@ -108,9 +108,8 @@ def weigh(names: Sequence[str]) -> list[Image]:
             elif content and re.search(r"^blobs/|\.tar$", member.name) and (layer := weigh_layer(content)):
                 layers[member.name] = layer
     paths = {tag: entry["Layers"] for entry in manifest for tag in entry["RepoTags"] or ()}
-    paths |= {
-        tag.removeprefix("localhost/"): path for tag, path in paths.items()
-    }  # Podman's name for what was built here
+    # Podman puts this in front of what was built here.
+    paths |= {tag.removeprefix("localhost/"): path for tag, path in paths.items()}
     return [
         Image(
             image=name,

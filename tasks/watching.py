@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import sys
 from queue import SimpleQueue
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .compose import leave_networks
 from .leftovers import remove_own
-from .run import Problem, say, start
+from .run import Problem, say, show, start
 from .testing import TESTING, container
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
     width = max(map(len, services))
     try:
         for service in services:
-            say("$ " + shlex.join(command := rerun(service, pytest_args)))
+            show(command := rerun(service, pytest_args), TESTING)
             # In a session of its own, so that Ctrl-C reaches nobody but us, who then put things away in order.
             process = start(
                 *command,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from tasks import compose, services
+from tasks.leftovers import labels
 from tasks.project import ROOT
-from tasks.run import Problem
+from tasks.run import Problem, output
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_docker.plugin import Services
 
 # Every service on a free port of its own, beside whatever else runs on this machine.
-SETTINGS = compose.stack() | {f"{name.upper().replace('-', '_')}_PORT": "0" for name in services.names()}
+SETTINGS = compose.stack() | {f"{services.variable(name)}_PORT": "0" for name in services.names()}
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +49,21 @@ def stack(docker_services: Services) -> Iterator[Services]:
     compose.wait(SETTINGS)
     yield docker_services
     compose.keep_log(SETTINGS)
+
+
+@contextmanager
+def alone(image: str) -> Iterator[str]:
+    """The id of a container of its own, just started, that a test may stop."""
+    started = output("docker", "run", "--detach", *labels(), "--publish=127.0.0.1::8000", image).strip()
+    try:
+        yield started
+    finally:
+        output("docker", "rm", "--force", started)
+
+
+def port_of(started: str) -> int:
+    """The port of this machine on which such a container answers."""
+    return int(output("docker", "port", started, "8000").rpartition(":")[2])
 
 
 @pytest.hookimpl(wrapper=True)

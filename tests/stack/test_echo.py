@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tasks.leftovers import labels
 from tasks.project import clone
 from tasks.run import output
+
+from .conftest import alone, port_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,10 +73,8 @@ def test_nobody_runs_as_root(stack: Services) -> None:
 
 def test_it_stops_gracefully() -> None:
     """SIGTERM with a request half sent: the request is answered, and the container ends by itself with exit code 0."""
-    started = output("docker", "run", "--detach", *labels(), "--publish", "127.0.0.1::8000", IMAGE).strip()
-    try:
-        port = int(output("docker", "port", started, "8000").rpartition(":")[2])
-        wait_for(port)
+    with alone(IMAGE) as started:
+        wait_for(port := port_of(started))
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
             time.sleep(0.3)
@@ -93,8 +92,6 @@ def test_it_stops_gracefully() -> None:
         assert answer.endswith(b"\n\nBODY:\nabcd")
         assert output("docker", "inspect", "--format", "{{.State.ExitCode}}", started).strip() == "0"
         assert took < 5
-    finally:
-        output("docker", "rm", "--force", started)
 
 
 def wait_for(port: int) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import tarfile
 import time
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks import services
-from tasks.leftovers import labels
 from tasks.project import ROOT, clone, env
 from tasks.run import output
+
+from .conftest import alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,13 +210,10 @@ def test_logs_go_to_the_console_only(container: dict[str, Any]) -> None:
 
 def test_it_stops_by_itself_in_time(image: dict[str, Any]) -> None:
     """Also when it is told to within the first second of its life."""
-    started = output("docker", "run", "--detach", *labels(), image["Id"]).strip()
-    try:
+    with alone(image["Id"]) as started:
         time.sleep(0.5)
         began = time.monotonic()
         output("docker", "stop", started)
         assert time.monotonic() - began < 10
         code = int(output("docker", "inspect", "--format", "{{.State.ExitCode}}", started))
         assert code != 137
-    finally:
-        subprocess.run(["docker", "rm", "--force", started], capture_output=True, check=True)

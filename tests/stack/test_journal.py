@@ -170,7 +170,7 @@ def variant(tmp_path: Path, changes: str) -> Iterator[dict[str, str]]:
     try:
         yield settings
     finally:
-        compose.down(volumes=True, quiet=True, settings=settings)
+        compose.down(volumes=True, settings=settings)
 
 
 def test_start_is_delayed_until_the_database_is_ready(tmp_path: Path) -> None:

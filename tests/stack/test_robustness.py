@@ -10,22 +10,20 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tasks import compose
-from tasks.leftovers import labels
 from tasks.project import ROOT
 from tasks.run import output, start
 
-from .conftest import SETTINGS
+from .conftest import SETTINGS, alone, port_of
 from .test_echo import IMAGE, container, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from pytest_docker.plugin import Services
@@ -217,16 +215,6 @@ def process_ids(stack: Services) -> tuple[str, set[str]]:
     return first, {pid for pid, parent in map(str.split, listed) if parent == first}
 
 
-@contextmanager
-def alone() -> Iterator[tuple[str, int]]:
-    """A container of echo that is to be stopped, just started, and its port."""
-    started = output(*("docker", "run", "--detach", *labels(), "--publish=127.0.0.1::8000", IMAGE)).strip()
-    try:
-        yield started, int(output("docker", "port", started, "8000").rpartition(":")[2])
-    finally:
-        output("docker", "rm", "--force", started)
-
-
 def stop(started: str) -> None:
     """Send SIGTERM; the container must end by itself, well, and within 5 seconds."""
     output("docker", "stop", "--time=5", started)
@@ -236,8 +224,8 @@ def stop(started: str) -> None:
 @pytest.mark.parametrize("age", [0, 1])
 def test_all_that_is_in_flight_is_answered_before_the_end(age: int) -> None:
     """200 requests whose second half comes after SIGTERM, in the server's first moment and later."""
-    with alone() as (started, port), ExitStack() as clients:
-        wait_for(port)
+    with alone(IMAGE) as started, ExitStack() as clients:
+        wait_for(port := port_of(started))
         time.sleep(age)
         waiting = [clients.enter_context(connect(port, HALF)) for _ in range(200)]
         stopping = threading.Thread(target=stop, args=(started,))
@@ -252,7 +240,7 @@ def test_all_that_is_in_flight_is_answered_before_the_end(age: int) -> None:
 
 @pytest.mark.parametrize("age", [0, 0.05, 0.1, 0.2, 0.4])
 def test_it_can_be_stopped_while_it_starts(age: float) -> None:
-    with alone() as (started, _):
+    with alone(IMAGE) as started:
         with start("docker", "logs", "--follow", started, stderr=subprocess.PIPE) as logs:
             assert logs.stderr
             assert "Starting gunicorn" in logs.stderr.readline()

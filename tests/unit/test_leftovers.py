@@ -45,9 +45,9 @@ def test_only_what_no_session_owns_any_more_is_removed(
     listed = f"{us}-stack-{gone.pid}_default \n{us}-stack-{os.getpid()}_default \n{us}-echo-run-1 {gone.pid}\n"
     listed += f"{us}-echo-run-2 {os.getpid()}\n{us}-echo-1 \n{us}_default \n"
     write_tool(
-        no_docker / "docker", f'[ "$2" = rm ] && echo "$*" >>{tmp_path}/removed; [ "$2" = rm ] || echo "{listed}"'
+        no_docker / "docker",
+        f'[ "$2" = rm ] && echo "$*" >>{tmp_path}/removed; [ "$2" = rm ] || [ "$1" != container ] || echo "{listed}"',
     )
-    monkeypatch.setattr(leftovers, "KINDS", {"container": ("--all",)})
     monkeypatch.setattr(leftovers, "places", lambda: [str(tmp_path)])
     for pid in (gone.pid, os.getpid()):
         (tmp_path / f"slipway-{pid}-abc").mkdir()
