@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tasks import bases
-from tasks.project import ROOT, env
-from tasks.run import Problem, output
+from tasks.run import Problem
+
+from ..copying import copy_project
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,14 +38,9 @@ class Copy:
     """A copy of this project, and what is run in it."""
 
     def __init__(self, root: Path, *, without: tuple[str, ...] = ()) -> None:
-        """Copy all files of git's, but for those in the folders ``without``; it stands on the same base images."""
+        """Make the copy, but for the folders ``without``."""
         self.root = root
-        for name in output("git", "-C", str(ROOT), "ls-files", "-z").split("\0"):
-            if name and not name.startswith(without) and (ROOT / name).exists():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, root / name)
-        images = ["SLIPWAY_BASE", *(f"SLIPWAY_{recipe.upper()}" for recipe in bases.needed())]
-        (root / ".env").write_text("".join(f"{image}={env()[image]}\n" for image in images), encoding="utf-8")
+        copy_project(root, without=without)
 
     def run(self, *command: str, settings: Mapping[str, str] | None = None) -> str:
         """Run a command here and return what it prints; raises Problem, with its last words, when it fails."""

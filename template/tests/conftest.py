@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import bases, leftovers
-from tasks.project import ENV, ROOT
+from tasks import leftovers
+from template.copying import copy_project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,17 +26,7 @@ class Clone:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        files = subprocess.run(
-            ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
-        )
-        for name in filter(None, files.stdout.decode().split("\0")):
-            if (ROOT / name).exists():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, root / name)
-        # The base images that this machine has already; all else `setup` finds out anew.
-        facts = ["SLIPWAY_BASE", *(f"SLIPWAY_{recipe.upper()}" for recipe in bases.needed())]
-        lines = [line for line in ENV.read_text().splitlines() if line.partition("=")[0] in facts]
-        (root / ".env").write_text("\n".join([*lines, ""]))
+        copy_project(root)
         self.git("init", "-q", "-b", "main")
         self.commit("first")
 
@@ -62,6 +51,7 @@ class Clone:
             stdout=pipe,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # as a shell does
         )
 
     def nox(self, *args: str, code: int = 0, **env: str) -> str:
@@ -87,8 +77,10 @@ class Clone:
         found = []
         for kind in kinds or ("container", "network", "volume", "image"):
             every = ["--all"] if kind in {"container", "image"} else []
-            for label in (f"slipway.clone={self.name}", f"com.docker.compose.project={self.name}"):
-                found += self.docker(kind, "ls", *every, "--quiet", "--filter", f"label={label}").split()
+            filters = [f"label=slipway.clone={self.name}", f"label=com.docker.compose.project={self.name}"]
+            filters += [] if kind == "image" else [f"name=^{self.name}"]
+            for wanted in filters:
+                found += self.docker(kind, "ls", *every, "--quiet", "--filter", wanted).split()
         return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,17 +74,8 @@ def takes(yard: Clone, scratch: Path) -> Callable[[str], float]:
 
 
 def start(yard: Clone, scratch: Path, words: tuple[str, ...]) -> subprocess.Popen[str]:
-    """Start a session, as the leader of a group of processes, as a shell does."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "nox", *words],
-        cwd=yard.root,
-        env={name: value for name, value in os.environ.items() if name != leftovers.OWNER} | {"TMPDIR": str(scratch)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    """Start a session."""
+    return yard.start(*words, TMPDIR=str(scratch))
 
 
 def change(yard: Clone) -> None:
@@ -107,13 +97,7 @@ def left(yard: Clone, scratch: Path) -> dict[str, list[str]]:
     stacks = f"name=^{yard.name}-stack-"
     return {
         "containers and networks": yard.left("container", "network"),
-        "stacks under test": [
-            found
-            for kind in ("container", "network", "volume")
-            for found in yard.docker(
-                kind, "ls", *(["--all"] if kind == "container" else []), "--quiet", "--filter", stacks
-            ).split()
-        ],
+        "volumes of stacks under test": yard.docker("volume", "ls", "--quiet", "--filter", stacks).split(),
         "changes": yard.git("status", "--porcelain").splitlines(),
         "drafts": [str(path) for path in yard.root.rglob("*.draft")],
         "worktrees": yard.git("worktree", "list").splitlines()[1:],
