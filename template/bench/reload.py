@@ -101,7 +101,7 @@ def running(name: str, image: str, folder: Path) -> Iterator[Case]:
     container = output(
         *("docker", "run", "--detach", "--rm", "--init", *labels()),
         *("--user", f"{os.getuid()}:{os.getgid()}", "--publish", "127.0.0.1::8000"),
-        *("--volume", f"{source}:/app/services", image, *CASES[name]),
+        *("--volume", f"{source}:/app/services", "--volume", f"{ROOT / 'libs'}:/app/libs:ro", image, *CASES[name]),
     ).strip()
     try:
         port = int(output("docker", "port", container, "8000/tcp").splitlines()[0].rpartition(":")[2])
