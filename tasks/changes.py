@@ -7,7 +7,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from . import services
-from .project import ROOT
+from .project import ROOT, toml
 from .run import Problem
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def settings(texts: Mapping[str, str]) -> list[Any]:
 def parsed(text: str) -> dict[str, Any]:
     """TOML as a dictionary; one that does not parse, in an old commit, has nothing in it."""
     try:
-        return tomllib.loads(text)
+        return toml(text)
     except tomllib.TOMLDecodeError:
         return {}
 

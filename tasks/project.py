@@ -8,6 +8,7 @@ import re
 import secrets
 import ssl
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,16 @@ _CA_BUNDLES = (
 )
 
 
+@cache
+def toml(text: str) -> dict[str, Any]:
+    """What a text in TOML says. It is parsed once: for each service, somebody asks for the lock of all."""
+    return tomllib.loads(text)
+
+
 def pyproject() -> dict[str, Any]:
     """Read pyproject.toml; raises Problem, with the place, when it does not parse."""
     try:
-        return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        return toml((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Problem(f"pyproject.toml does not parse: {error}") from None
 
