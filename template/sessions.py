@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks import leftovers, options, report
 from tasks.run import say
 
-from .bench import reload, scale, sessions, verdict
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import nox
 
-BENCHES = {bench.__name__.rpartition(".")[2]: bench.measure for bench in (reload, verdict, sessions, scale)}
+BENCHES = ("reload", "verdict", "sessions", "scale")
 
 
 def register(
@@ -33,8 +32,9 @@ def register(
         parser.add_argument("--json", type=Path, metavar="FILE")
         args = parser.parse_args(session.posargs)
         ready()
+        measure = import_module(f"template.bench.{args.name}").measure
         with leftovers.folder() as folder:
-            found = BENCHES[args.name](folder, args.runs)
+            found = measure(folder, args.runs)
         say(table(found["rows"]))
         if args.json:
             args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+# A user's, where Python keeps bytecode.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
 
 def row(
     case: str, times: Sequence[float], unit: str, reference: str, beside: Sequence[float], **more: object
@@ -44,7 +47,7 @@ class Copy:
 
     def run(self, *command: str, settings: Mapping[str, str] | None = None) -> str:
         """Run a command here and return what it prints; raises Problem, with its last words, when it fails."""
-        everything = {**os.environ, **(settings or {})}
+        everything = {**ENVIRONMENT, **(settings or {})}
         done = subprocess.run(command, cwd=self.root, env=everything, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Problem(f"{' '.join(command[:6])} failed in the bench: {(done.stdout + done.stderr).strip()[-300:]}")

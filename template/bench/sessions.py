@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.compose import COMPOSE
 from tasks.run import Problem, say
 
-from . import Copy, row
+from . import ENVIRONMENT, Copy, row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,8 @@ def down(here: Copy) -> None:
 def until_it_answers(here: Copy, port: int, *command: str) -> float:
     """Start a stack; return after how many seconds echo has answered, when all is up."""
     began = time.monotonic()
-    with subprocess.Popen(command, cwd=here.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=here.root, env=ENVIRONMENT, stdout=nothing, stderr=nothing) as process:
         while not answers(port):
             if time.monotonic() - began > PATIENCE:
                 process.terminate()
