@@ -77,13 +77,17 @@ def setup(session: nox.Session) -> None:
     ready()
 
 
-def ready() -> None:
-    """What `setup` does; the sessions that need it begin with it, as soon as they have understood their arguments."""
-    facts = engine.ensure()
-    for _, found in together({"bases": bases.ensure, "leftovers": leftovers.reap}):
-        facts |= found or {}
-    write_env(facts)
-    write_secrets()
+def ready(*flavors: str) -> None:
+    """What `setup` does; the sessions that need it begin with it, as soon as they have understood their arguments.
+
+    They say which ``flavors`` they are going to ask Compose about.
+    """
+    with compose.foreseen(*flavors):
+        facts = engine.ensure()
+        for _, found in together({"bases": bases.ensure, "leftovers": leftovers.reap}):
+            facts |= found or {}
+        write_env(facts)
+        write_secrets()
 
 
 @session(venv=True)
@@ -94,7 +98,7 @@ def dev(session: nox.Session) -> None:
         host.install(session, *args.services)
         host.dev(session, args.services)
         return
-    ready()
+    ready("dev")
     wanted = compose.with_neighbours(args.services)
     images.build(wanted)
     settings = ports.free(wanted) | debug.settings(args.debug, args.attach)
@@ -115,7 +119,7 @@ def test(session: nox.Session) -> None:
     args = options.test(session.posargs)
     codes: dict[str, int] = {}
     if (args.services and not args.local) or "stack" in args.house:
-        ready()
+        ready("dev" if args.services and not args.local else "prod")
     if args.watch and args.services:
         images.build(args.services)
         watching.watch(args.services, args.pytest)
@@ -138,7 +142,7 @@ def test(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """Build production images, and prove them: -- [SERVICE...] [--since REF] [--flavor F] [--sbom]"""
     args = options.build(session.posargs)
-    ready()
+    ready(args.flavor)
     names = images.build(args.services, args.flavor) if args.services else []
     if args.sbom:
         host.sbom(session, names)
@@ -148,7 +152,7 @@ def build(session: nox.Session) -> None:
 def sizes(session: nox.Session) -> None:
     """Say what images weigh: -- [SERVICE...] [--flavor F]... [--against REF] [--json|--markdown|--svg|--html FILE]"""
     args = options.sizes(session.posargs)
-    ready()
+    ready(*args.flavor)
     earlier = report.weigh_at(args.against, args.services, args.flavor) if args.against else []
     names = [name for flavor in args.flavor for name in images.build(args.services, flavor)]
     weighed, references = weight.weigh_all(names, images.references())

@@ -23,6 +23,7 @@ from .project import ROOT, env, official_base
 from .run import Problem, output, say, start, together
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 BASES = ROOT / "docker" / "bases"
@@ -39,7 +40,11 @@ def ensure() -> dict[str, str]:
     """Make sure of all base images and return, by variable, what they are: the official ones, or ours in their place."""
     wanted = {"SLIPWAY_BASE": ("python", official_base())}
     wanted |= {f"SLIPWAY_{recipe.upper()}": (recipe, official) for recipe, official in needed().items()}
-    return dict(together({variable: partial(ensure_one, *image, variable) for variable, image in wanted.items()}))
+    recipes = labels(
+        *(name for recipe, official in wanted.values() for name in (official, substitute(recipe, official)))
+    )
+    jobs = {variable: partial(ensure_one, *image, variable, recipes) for variable, image in wanted.items()}
+    return dict(together(jobs))
 
 
 def needed() -> dict[str, str]:
@@ -54,27 +59,29 @@ def needed() -> dict[str, str]:
     return {variable.lower(): official for variable, official in named}
 
 
-def ensure_one(recipe: str, official: str, variable: str) -> str:
+def ensure_one(recipe: str, official: str, variable: str, recipes: Mapping[str, str]) -> str:
     """Return an image on this engine that can serve as ``official``, or what the user has set ``variable`` to.
 
-    ``recipe`` names the substitute's recipe.
+    ``recipe`` names the substitute's recipe; ``recipes`` are the engine's images with the recipes that they were built by.
     """
-    substitute = f"localhost/slipway/{recipe}:{official.rpartition(':')[2]}-{release(recipe)}"
+    ours = substitute(recipe, official)
     chosen = env().get(variable, "")
-    if chosen not in {"", substitute} and not chosen.startswith(official):
+    if chosen not in {"", ours} and not chosen.startswith(official):
         return chosen  # the user's own: the build pulls it, or says that it cannot
-    recipes = labels(official, substitute)
     if official not in recipes:
-        if recipes.get(substitute) == fingerprint(recipe):
-            return substitute
+        if recipes.get(ours) == fingerprint(recipe):
+            return ours
         if reason := pull(official):
             say(f"setup: no image registry answers ({reason})")
-            say(
-                f"setup: building {substitute} from Debian's packages, in place of {official}; this takes half a minute"
-            )
-            build(recipe, substitute)
-            return substitute
+            say(f"setup: building {ours} from Debian's packages, in place of {official}; this takes half a minute")
+            build(recipe, ours)
+            return ours
     return pinned(official)
+
+
+def substitute(recipe: str, official: str) -> str:
+    """The name of the image that a recipe makes in the place of an official one."""
+    return f"localhost/slipway/{recipe}:{official.rpartition(':')[2]}-{release(recipe)}"
 
 
 def pinned(image: str) -> str:

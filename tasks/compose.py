@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import leftovers, podman
 from .project import REPORTS, ROOT, clone, env, name, official_base
-from .run import CommandFailed, Problem, output, run, say, start, stop
+from .run import CommandFailed, Problem, answer, ask, output, run, say, start, stop
 from .services import names
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ COMPOSE = ("docker", "compose")
 LAST_LINES = 30
 # The port for debuggers, inside containers, as docker/live.py has it.
 DEBUGGER = 5678
+# By settings, the questions for the stack's model that were asked ahead.
+FORESEEN: dict[tuple[tuple[str, str], ...], subprocess.Popen[str]] = {}
 # The label of networks that `dev -- --network` made.
 SHARED = "slipway.network"
 # Compose looks for .env beside the file that it is told to use, and ours lies in the root of the clone.
@@ -49,10 +51,30 @@ def model(settings: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 @cache
 def _model(settings: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    with suppress(KeyError, CommandFailed):  # nobody foresaw this; it failed for a reason that may be gone by now
+        return dict(json.loads(answer(FORESEEN.pop(settings))))
     try:
-        return dict(json.loads(output(*COMPOSE, "config", "--format", "json", env=dict(settings))))
+        return dict(json.loads(answer(_ask(settings))))
     except CommandFailed as failed:
         raise Problem(f"the stack's compose files have a fault: {failed.last}") from None
+
+
+def _ask(settings: tuple[tuple[str, str], ...]) -> subprocess.Popen[str]:
+    return ask(*COMPOSE, "config", "--format", "json", env=dict(settings))
+
+
+@contextmanager
+def foreseen(*flavors: str) -> Iterator[None]:
+    """Have Compose read the stack's files beside what the block does: with many services, that takes it a while.
+
+    It is for nothing when .env is another one after the block.
+    """
+    before = env()
+    with suppress(Problem):  # the block may be about to install Docker
+        FORESEEN.update({key: _ask(key) for key in (tuple(flavored(flavor).items()) for flavor in flavors)})
+    yield
+    if env() != before:
+        FORESEEN.clear()
 
 
 class Container(NamedTuple):
@@ -170,12 +192,9 @@ def join(network: str) -> None:
 
 def leave_networks() -> None:
     """Remove the stack's own networks, and the shared ones of ours, that no container is on any more."""
-    networks = {
-        network
-        for label in (f"com.docker.compose.project={clone()}", SHARED)
-        for network in output("docker", "network", "ls", "--quiet", "--filter", f"label={label}").split()
-    }
-    for network in networks:
+    form = f'{{{{.ID}}}} {{{{.Label "com.docker.compose.project"}}}} {{{{.Label "{SHARED}"}}}}'
+    listed = [line.split(" ") for line in output("docker", "network", "ls", "--format", form).splitlines()]
+    for network in [network for network, project, shared in listed if project == clone() or shared]:
         if not output("docker", "ps", "--all", "--quiet", "--filter", f"network={network}").strip():
             with suppress(CommandFailed):  # another session has begun to use it, or removed it
                 output("docker", "network", "rm", network)

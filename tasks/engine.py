@@ -13,10 +13,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .debian import distribution, install
-from .run import Problem, output, run, say
+from .run import Problem, ask, output, run, say
 
 # The oldest versions that will do: healthchecks with a start interval, `include` with `extends`, secrets in bake.
 MINIMUM = {"engine": (25, 0), "compose": (2, 24), "buildx": (0, 12)}
@@ -39,7 +39,7 @@ class State(NamedTuple):
     versions: dict[str, str]
     client: bool
     trouble: str
-    features: str = ""
+    info: dict[str, Any]
     podman: bool = False
 
 
@@ -53,51 +53,46 @@ def ensure() -> dict[str, str]:
         mend(state)
         state = probe()
     check(state)
-    return {**caller(state.features), "SLIPWAY_ENGINE": "podman" if state.podman else "docker"}
+    return {**caller(state.info), "SLIPWAY_ENGINE": "podman" if state.podman else "docker"}
 
 
-def caller(features: str) -> dict[str, str]:
-    """Who a container must run as to be, on mounted files, who runs this: settings for docker/service.yaml."""
-    rootless = "name=rootless" in features  # the engine runs as the caller, and maps root to itself
-    mapped = "name=userns" in features  # user ids in containers are shifted, unless a container opts out
+def caller(info: dict[str, Any]) -> dict[str, str]:
+    """Who a container must run as to be, on mounted files, who runs this: settings for docker/service.yaml.
+
+    ``info`` is what ``docker info`` says.
+    """
+    security = " ".join(info.get("SecurityOptions") or ())
+    rootless = "name=rootless" in security  # the engine runs as the caller, and maps root to itself
+    mapped = "name=userns" in security  # user ids in containers are shifted, unless a container opts out
     return {
         "SLIPWAY_UID": "0" if rootless else str(os.getuid()),
         "SLIPWAY_GID": "0" if rootless else str(os.getgid()),
         "SLIPWAY_USERNS": "host" if mapped else "",
         # Rootless, and without the right to it from systemd, an engine starts nothing whose processors it is to limit.
-        "SLIPWAY_CPUS": "0" if "cpu=false" in features else "",
+        "SLIPWAY_CPUS": "" if info.get("CpuCfsQuota", True) else "0",
     }
 
 
 def probe() -> State:
-    """Ask Docker's client, which knows about contexts and DOCKER_HOST, for the versions of all three parts."""
-    questions = {
-        "engine": ("docker", "version", "--format", "{{json .Server}}"),
-        "compose": ("docker", "compose", "version", "--short"),
-        "buildx": ("docker", "buildx", "version"),
-        "features": ("docker", "info", "--format", "{{json .SecurityOptions}} cpu={{.CPUCfsQuota}}"),
-    }
+    """Ask Docker's client, which knows about contexts and DOCKER_HOST, for the engine's version and for its own plugins'."""
     if not shutil.which("docker"):
-        return State({}, client=False, trouble="no container engine was found")
-    pipe = subprocess.PIPE
-    asked = {part: subprocess.Popen(q, stdout=pipe, stderr=pipe, text=True) for part, q in questions.items()}
-    versions, trouble, features, podman = {}, "", "", False
-    for part, process in asked.items():
+        return State({}, client=False, trouble="no container engine was found", info={})
+    version = ask("docker", "version", "--format", "{{json .Server}}")
+    info = ask("docker", "info", "--format", "{{json .}}")
+    answers = []
+    for process in (version, info):
         try:
             out, err = process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = "", "the engine has not answered for 10 s"
-        if part == "engine":
-            trouble = err.strip()
-            server = json.loads(out or "null") or {}
-            out = server.get("Version", "")
-            podman = any("Podman" in component["Name"] for component in server.get("Components") or ())
-        if part == "features":
-            features = out
-        elif found := re.search(r"\d+\.\d+[\w.+~-]*", out):
-            versions[part] = found[0]
-    return State(versions, client=True, trouble=trouble, features=features, podman=podman)
+        answers.append((json.loads(out or "null") or {}, err.strip()))
+    (server, trouble), (about, _) = answers
+    plugins = about.get("ClientInfo", {}).get("Plugins") or ()
+    said = {"engine": server.get("Version", "")} | {plugin["Name"]: plugin.get("Version", "") for plugin in plugins}
+    versions = {part: found[0] for part in MINIMUM if (found := re.search(r"\d+\.\d+[\w.+~-]*", said.get(part, "")))}
+    podman = any("Podman" in component["Name"] for component in server.get("Components") or ())
+    return State(versions, client=True, trouble=trouble, info=about, podman=podman)
 
 
 def check(state: State) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .changes import git
 from .project import clone
-from .run import CommandFailed, Problem, output, run, say
+from .run import CommandFailed, Problem, answer, ask, output, run, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,15 +69,16 @@ def places() -> list[str]:
 def reap() -> None:
     """Remove what sessions of this clone have left that are no more; of temporary folders, what any of this user's have."""
     ours = rf"{re.escape(stack_name(''))}(\d+)[-_]|\S+ (\d+)$"
+    listings = {}
     for kind in ("container", "network", "volume"):
-        every, force = KINDS[kind]
         name, mark = ("{{.Names}}", "label=slipway.clone=") if kind == "container" else ("{{.Name}}", "name=")
-        form = f'{name} {{{{.Label "{LABEL}"}}}}'
-        listed = output("docker", kind, "ls", *every, "--filter", mark + clone(), "--format", form).splitlines()
-        if lost := [line.split()[0] for line in listed if orphaned(line, ours)]:
+        wanted = ("--filter", mark + clone(), "--format", f'{name} {{{{.Label "{LABEL}"}}}}')
+        listings[kind] = ask("docker", kind, "ls", *KINDS[kind][0], *wanted)
+    for kind, listing in listings.items():
+        if lost := [line.split()[0] for line in answer(listing).splitlines() if orphaned(line, ours)]:
             say(f"setup: removing what a killed session has left: {', '.join(lost)}")
             with suppress(CommandFailed):  # another session may be at it, too
-                output("docker", kind, "rm", *force, *lost)
+                output("docker", kind, "rm", *KINDS[kind][1], *lost)
     for path in [path for place in places() for path in Path(place).glob("slipway-*-*")]:
         with suppress(FileNotFoundError, Problem):  # another session was faster; this is no git clone
             if orphaned(path.name, r"slipway-(\d+)-") and path.stat().st_uid == os.getuid():

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import WeakSet
 
 if TYPE_CHECKING:
@@ -104,29 +104,34 @@ def stop(process: subprocess.Popen[str]) -> None:
             process.wait()
 
 
-def output(*command: str, env: Mapping[str, str] | None = None, timeout: float | None = None) -> str:
-    """Run a command silently and return its standard output.
+def ask(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Run a command silently beside whatever comes next, until its `answer` is needed."""
+    pipe = subprocess.PIPE
+    return start(*command, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
 
-    Raises CommandFailed when it fails, and Problem when it is not installed or takes longer than ``timeout`` seconds.
-    """
-    with start(*command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+
+def answer(process: subprocess.Popen[str]) -> str:
+    """The standard output of a command that was asked, when it has ended; raises CommandFailed when it fails."""
+    with process:
         try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise Problem(f"`{shlex.join(command)}` has not answered for {timeout:g} s") from None
+            out, err = process.communicate()
         except KeyboardInterrupt:
             stop(process)
             raise
     if process.returncode:
-        raise CommandFailed(command, err or out)
+        raise CommandFailed(cast("Sequence[str]", process.args), err or out)
     return out
+
+
+def output(*command: str, env: Mapping[str, str] | None = None) -> str:
+    """Run a command silently and return its standard output; raises Problem as `start` and `answer` do."""
+    return answer(ask(*command, env=env))
 
 
 class CommandFailed(Problem):
     """A command that ended with an error; ``text`` is all that it said, ``last`` its last line."""
 
-    def __init__(self, command: tuple[str, ...], text: str) -> None:
+    def __init__(self, command: Sequence[str], text: str) -> None:
         self.text = text.strip()
         self.last = self.text.splitlines()[-1] if self.text else "it said nothing"
         reason = f"`{shlex.join(command[:4])} ...` failed: {self.last}"

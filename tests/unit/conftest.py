@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -46,14 +47,16 @@ def pretend(
     """A client whose engine and plugins have these versions; "" for one that is missing, "down" for a silent engine."""
     server = f'{{"Version":"{engine}","Components":[{{"Name":"{kind}"}}]}}'
     server = f"echo '{server}'" if engine[:1].isdigit() else f"echo null; echo '{engine}' >&2; exit 1"
+    plugins = [
+        {"Name": name, "Version": version} for name, version in (("compose", compose), ("buildx", buildx)) if version
+    ]
+    info = {"SecurityOptions": [f"name={security}"], "CpuCfsQuota": cpu == "true", "ClientInfo": {"Plugins": plugins}}
     write_tool(
         tools / "docker",
         f"""case "$1 $2" in
         "version --format") {server} ;;
-        "info --format") echo '["name={security}"] cpu={cpu}' ;;
+        "info --format") echo '{json.dumps(info)}' ;;
         "container ls" | "network ls" | "volume ls") ;;
-        "compose version") [ -n "{compose}" ] && echo "{compose}" ;;
-        "buildx version") [ -n "{buildx}" ] && echo "github.com/docker/buildx {buildx} 1234" ;;
         "context show") echo "${{PRETEND_CONTEXT:-default}}" ;;
         *) exit 99 ;;
         esac""",
