@@ -164,8 +164,6 @@ def shorten(step: str) -> str:
 
 def reason(log: str) -> str:
     """Why a build failed, in one line, from BuildKit's whole log."""
-    if group := re.search(r"Group\(s\) not found: (\S+)", log):
-        return f"pyproject.toml has no dependency group {group[1]}: add it, then run `nox -s lock`"
     if package := re.search(r"Failed to build `([^`]+)`", log):
         return f"{package[1]} has no wheel for this platform, and there is no compiler to build it with: choose another version of it"
     for pattern, meaning in HINTS:

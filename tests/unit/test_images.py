@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     ("log", "told"),
     [
         ("#9 pyproject.toml changed significantly since poetry.lock was last generated.", "nox -s lock"),
-        ("#9 Group(s) not found: journal (via --only)", "no dependency group journal"),
         ("failed to copy file: No space left on device (os error 28)", "no disk space"),
         ("write /var/lib/x: no space left on device", "no disk space"),
         ("#4 invalid peer certificate: NotValidYetContext", "check this machine's clock"),
