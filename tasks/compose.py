@@ -60,7 +60,8 @@ def _model(settings: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 
 
 def _ask(settings: tuple[tuple[str, str], ...]) -> subprocess.Popen[str]:
-    return ask(*COMPOSE, "config", "--format", "json", env=dict(settings))
+    # With many services, Go's looking for garbage is a quarter of the time that this takes.
+    return ask(*COMPOSE, "config", "--format", "json", env={"GOGC": "400", **dict(settings)})
 
 
 @contextmanager
