@@ -78,9 +78,13 @@ class Retest(Parent):
         self.current = self.fork(go_on)
 
     def preload(self, names: Iterable[str]) -> None:
-        """Import libraries, whatever they have to say about it."""
+        """Import libraries, whatever they have to say about it, and have Hypothesis look at them once for all runs."""
         with warnings.catch_warnings(action="ignore"):
             super().preload(names)
+        with suppress(ImportError):
+            from hypothesis import given, settings, strategies
+
+            settings(deadline=None, database=None)(given(text=strategies.text())(lambda text: None))()  # noqa: ARG005
 
     def stop(self, grace: float) -> None:
         """End a run: nobody wants its verdict any more."""

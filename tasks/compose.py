@@ -72,10 +72,16 @@ def foreseen(*flavors: str) -> Iterator[None]:
     """
     before = env()
     with suppress(Problem):  # the block may be about to install Docker
-        FORESEEN.update({key: _ask(key) for key in (tuple(flavored(flavor).items()) for flavor in flavors)})
-    yield
-    if env() != before:
-        FORESEEN.clear()
+        for settings in (tuple(flavored(flavor).items()) for flavor in flavors):
+            FORESEEN[settings] = _ask(settings)
+    kept = False
+    try:
+        yield
+        kept = env() == before
+    finally:
+        while FORESEEN and not kept:
+            with FORESEEN.popitem()[1] as question:
+                question.kill()
 
 
 class Container(NamedTuple):

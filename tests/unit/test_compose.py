@@ -55,6 +55,19 @@ def test_a_fault_in_a_compose_file_is_told_as_one(no_docker: Path) -> None:
         compose.model()
 
 
+@pytest.mark.parametrize(("flavor", "change", "expected"), [("slim", "", "early"), ("tiny", "base:2", "late")])
+def test_what_was_asked_ahead_counts_unless_a_setting_is_another_by_now(
+    no_docker: Path, monkeypatch: pytest.MonkeyPatch, flavor: str, change: str, expected: str
+) -> None:
+    write_tool(no_docker / "docker", """echo "{\\"said\\": \\"$SAID\\"}\"""")
+    monkeypatch.setenv("SLIPWAY_BASE", "")
+    monkeypatch.setenv("SAID", "early")
+    with compose.foreseen(flavor):
+        monkeypatch.setenv("SLIPWAY_BASE", change)
+    monkeypatch.setenv("SAID", "late")
+    assert compose.model(compose.flavored(flavor)) == {"said": expected}
+
+
 def test_what_tests_the_stack_bears_this_sessions_name(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(leftovers.OWNER, raising=False)
     write_tool(no_docker / "docker", "exit 0")
