@@ -13,7 +13,7 @@ from nox.command import CommandFailed
 from .options import HOUSE
 from .ports import next_free
 from .project import REPORTS, ROOT, constraints, pyproject
-from .run import Problem, run, say, start, stop
+from .run import Problem, output, run, say, start, stop
 from .services import SERVICES, libs
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def poetry(session: Session, *arguments: str) -> None:
     """Run Poetry, which nobody has to install, against the package index that pip uses; raises Problem when it fails."""
     pip(session, "--quiet", "--requirement", "docker/tools.txt")
     ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
-    index = os.environ.get("PIP_INDEX_URL") or session.run("python", "-c", ask, silent=True)
-    settings = {"POETRY_PYPI_MIRROR_URL": (index or "").strip(), "POETRY_REQUESTS_TIMEOUT": "5"}
+    index = os.environ.get("PIP_INDEX_URL") or output(python(session), "-c", ask).strip()
+    settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "5"}
     if run(str(Path(session.bin) / "poetry"), *arguments, env=settings):
         raise Problem(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; its own words stand above")
 

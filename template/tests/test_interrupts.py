@@ -51,26 +51,24 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def takes(yard: Clone, scratch: Path) -> Callable[[str], float]:
-    """How long a session takes in seconds, after a change to what all images are built with."""
-    known: dict[str, float] = {}
+def takes() -> dict[str, float]:
+    """How long a session takes in seconds, after a change to what all images are built with, as far as that is known."""
+    return {}
 
-    def measure(name: str) -> float:
-        if name not in known:
-            change(yard)
-            began = time.monotonic()
-            with start(yard, scratch, POINTS[name][0]) as process:
-                if name == "dev":
-                    assert process.stdout
-                    next(line for line in process.stdout if line.startswith("echo  http://"))
-                    known[name] = time.monotonic() - began
-                    process.send_signal(signal.SIGINT)
-                process.communicate(timeout=600)
-            known.setdefault(name, time.monotonic() - began)
-            tidy(yard)
-        return known[name]
 
-    return measure
+def measure(yard: Clone, scratch: Path, name: str) -> float:
+    """How long a session takes when nobody interrupts it; `dev`, until it answers and is gone."""
+    change(yard)
+    began = time.monotonic()
+    with start(yard, scratch, POINTS[name][0]) as process:
+        if name == "dev":
+            assert process.stdout
+            next(line for line in process.stdout if line.startswith("echo  http://"))
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=600)
+    took = time.monotonic() - began
+    tidy(yard)
+    return took
 
 
 def start(yard: Clone, scratch: Path, words: tuple[str, ...]) -> subprocess.Popen[str]:
@@ -127,23 +125,29 @@ CASES = [(name, part) for name, (_, parts) in POINTS.items() for part in parts]
     ids=[f"{name}-{part}-{SIGNALS[index % len(SIGNALS)].name}" for index, (name, part) in enumerate(CASES)],
 )
 def test_an_interrupted_session_leaves_nothing(
-    yard: Clone, scratch: Path, takes: Callable[[str], float], name: str, part: float, number: signal.Signals
+    yard: Clone, scratch: Path, takes: dict[str, float], name: str, part: float, number: signal.Signals
 ) -> None:
-    after = takes(name) * part
-    change(yard)
-    with start(yard, scratch, POINTS[name][0]) as process:
-        try:
-            said, _ = process.communicate(timeout=after)
-        except subprocess.TimeoutExpired:
-            if number == signal.SIGTERM:
-                process.send_signal(number)
-            else:
-                os.killpg(process.pid, number)
-            said, _ = process.communicate(timeout=60)
-            assert process.returncode in INTERRUPTED, said
-            assert "Traceback" not in said
-        else:
-            pytest.skip(f"{name} was done before {after:.1f} s had passed")
+    if name not in takes:
+        takes[name] = measure(yard, scratch, name)
+    for _ in range(3):
+        change(yard)
+        began = time.monotonic()
+        with start(yard, scratch, POINTS[name][0]) as process:
+            try:
+                said, _ = process.communicate(timeout=takes[name] * part)
+            except subprocess.TimeoutExpired:
+                if number == signal.SIGTERM:
+                    process.send_signal(number)
+                else:
+                    os.killpg(process.pid, number)
+                said, _ = process.communicate(timeout=60)
+                assert process.returncode in INTERRUPTED, said
+                assert "Traceback" not in said
+                break
+        takes[name] = time.monotonic() - began  # it is faster than it was
+        tidy(yard)
+    else:
+        pytest.skip(f"{name} is done sooner each time")
     assert {what: found for what, found in left(yard, scratch).items() if found} == NOTHING, said
 
 
