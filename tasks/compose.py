@@ -61,7 +61,7 @@ def _model(settings: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 
 def _ask(settings: tuple[tuple[str, str], ...]) -> subprocess.Popen[str]:
     # With many services, Go's looking for garbage is a quarter of the time that this takes.
-    return ask(*COMPOSE, "config", "--format", "json", env={"GOGC": "400", **dict(settings)})
+    return ask(*COMPOSE, "config", "--format", "json", env={"GOGC": "1000", **dict(settings)})
 
 
 @contextmanager
