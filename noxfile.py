@@ -118,8 +118,9 @@ def test(session: nox.Session) -> None:
     """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--local | --watch] [pytest's arguments]"""
     args = options.test(session.posargs)
     codes: dict[str, int] = {}
-    if (args.services and not args.local) or "stack" in args.house:
-        ready("dev" if args.services and not args.local else "prod")
+    in_containers = args.services and not args.local
+    if in_containers or "stack" in args.house:
+        ready("dev" if in_containers else "prod")
     if args.watch and args.services:
         images.build(args.services)
         watching.watch(args.services, args.pytest)

@@ -113,7 +113,7 @@ class Parent:
     def preload(self, names: Iterable[str]) -> None:
         """Import libraries for the children to come; as soon as a change or the end waits, leave the rest to the next report."""
         for name in names:
-            if signal.sigpending() & {signal.SIGUSR1, signal.SIGTERM, signal.SIGINT}:
+            if wanted_elsewhere():
                 return
             self.asked.add(name)
             with suppress(Exception, SystemExit):
@@ -156,6 +156,11 @@ class Parent:
             self.wait()
             self.reap()
         sys.exit(code)
+
+
+def wanted_elsewhere() -> bool:
+    """Whether a change or the end waits."""
+    return bool(signal.sigpending() & {signal.SIGUSR1, signal.SIGTERM, signal.SIGINT})
 
 
 def say(line: str) -> None:

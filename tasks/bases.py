@@ -98,9 +98,12 @@ def labels(*images: str) -> dict[str, str]:
     command = ("docker", "image", "inspect", "--format", form, *images)
     # It fails when one is not there, and tells of the others all the same.
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    lines = [line.partition("\t") for line in found.splitlines()]
-    # Podman puts a registry's name in front.
-    return {i: recipe for i in images for tags, _, recipe in lines if f"/{i} " in f"/{tags} ".replace(" ", " /")}
+    recipes: dict[str, str] = {}
+    for line in found.splitlines():
+        tags, _, recipe = line.partition("\t")
+        # Podman puts a registry's name in front.
+        recipes |= {image: recipe for image in images if any(f"/{tag}".endswith(f"/{image}") for tag in tags.split())}
+    return recipes
 
 
 def pull(image: str) -> str:

@@ -70,15 +70,16 @@ def reap() -> None:
     """Remove what sessions of this clone have left that are no more; of temporary folders, what any of this user's have."""
     ours = rf"{re.escape(stack_name(''))}(\d+)[-_]|\S+ (\d+)$"
     listings = {}
-    for kind in ("container", "network", "volume"):
+    kinds = {kind: options for kind, options in KINDS.items() if kind != "image"}
+    for kind, (every, _) in kinds.items():
         name, mark = ("{{.Names}}", "label=slipway.clone=") if kind == "container" else ("{{.Name}}", "name=")
         wanted = ("--filter", mark + clone(), "--format", f'{name} {{{{.Label "{LABEL}"}}}}')
-        listings[kind] = ask("docker", kind, "ls", *KINDS[kind][0], *wanted)
-    for kind, listing in listings.items():
-        if lost := [line.split()[0] for line in answer(listing).splitlines() if orphaned(line, ours)]:
+        listings[kind] = ask("docker", kind, "ls", *every, *wanted)
+    for kind, (_, force) in kinds.items():
+        if lost := [line.split()[0] for line in answer(listings[kind]).splitlines() if orphaned(line, ours)]:
             say(f"setup: removing what a killed session has left: {', '.join(lost)}")
             with suppress(CommandFailed):  # another session may be at it, too
-                output("docker", kind, "rm", *KINDS[kind][1], *lost)
+                output("docker", kind, "rm", *force, *lost)
     for path in [path for place in places() for path in Path(place).glob("slipway-*-*")]:
         with suppress(FileNotFoundError, Problem):  # another session was faster; this is no git clone
             if orphaned(path.name, r"slipway-(\d+)-") and path.stat().st_uid == os.getuid():

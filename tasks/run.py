@@ -20,8 +20,6 @@ Result = TypeVar("Result")
 RUNNING: WeakSet[subprocess.Popen[str]] = WeakSet()
 # How long an interrupted command may take to put its things away, in seconds, before it is killed.
 PATIENCE = 30
-
-
 ENGINE_GONE = "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"
 
 
