@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from flask import Flask
     from werkzeug.serving import BaseWSGIServer
 
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
@@ -99,6 +100,7 @@ class Parent:
 
     def fork(self, job: Callable[[], object], soon: Callable[[], object] | None = None) -> int:
         """Fork a child that does its job, beside it one thing more in a moment, and ends as any Python process does."""
+        gc.freeze()  # children look for garbage of their own only
         if pid := os.fork():
             return pid
         os.setsid()  # so that what it starts can be killed with it
@@ -118,7 +120,6 @@ class Parent:
             self.asked.add(name)
             with suppress(Exception, SystemExit):
                 importlib.import_module(name)
-        gc.freeze()
 
     def reap(self) -> None:
         """Take note of the children that have ended."""
@@ -218,9 +219,20 @@ def work(command: list[str]) -> None:
         runpy.run_path(command[0], run_name="__main__")
 
 
+def make_stub() -> Flask:
+    """Make an application that answers a few requests: this fills caches and quickens code, for all children."""
+    from flask import Flask
+
+    stub = Flask("live", static_folder=None)
+    stub.add_url_rule("/", view_func=str, methods=["GET", "POST"])
+    for _ in range(3):
+        stub.test_client().get("/")
+        stub.test_client().post("/", data={"a": "b"})
+    return stub
+
+
 def make_web_server() -> BaseWSGIServer:
     """Listen, and make the server that all children inherit, so that they need not; what it serves is a stub."""
-    from flask import Flask
     from werkzeug.debug import DebuggedApplication
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -235,10 +247,7 @@ def make_web_server() -> BaseWSGIServer:
     host, port = os.environ.get("FLASK_RUN_HOST", "0.0.0.0"), int(os.environ.get("FLASK_RUN_PORT", "8000"))  # noqa: S104 (a container's own)
     listener = socket.create_server((host, port), backlog=1024)
     listener.setblocking(False)  # an old and a new child may both wait for the same connection
-    stub = Flask("live", static_folder=None)
-    stub.add_url_rule("/", view_func=str)
-    stub.test_client().get("/")  # fills caches, which children inherit, too
-    debugged = DebuggedApplication(stub, evalex=True)
+    debugged = DebuggedApplication(make_stub(), evalex=True)
     server = make_server(host, port, debugged, threaded=True, request_handler=Handler, fd=listener.fileno())
     server.timeout = 0  # for another child may have been faster
     server.daemon_threads = False  # type: ignore[attr-defined]  # so that server_close waits for them

@@ -11,14 +11,17 @@ import functools
 import gc
 import json
 import os
+import struct
 import sys
+import tempfile
 import time
 import warnings
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
-from live import HERE, LAST_GRACE, LIBRARIES, Parent, say, tell_libraries, wanted_elsewhere
+from live import HERE, LAST_GRACE, LIBRARIES, Parent, make_stub, say, tell_libraries, wanted_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -31,6 +34,7 @@ OPTIONS = [
     # That the libraries are there already, before pytest could look into their assertions, is no news.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 ]
+BYTECODE = Path(tempfile.gettempdir(), "bytecode")  # of the service and its tests, from one run to the next
 TOOL = 4  # a number for sys.monitoring that nobody has claimed
 
 
@@ -48,7 +52,6 @@ class Retest(Parent):
         # Of the test that runs.
         self.touched: set[str] = set()
         self.failed = False
-        self.verdict = ""
         self.began = 0.0
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -60,10 +63,10 @@ class Retest(Parent):
             settings.register_profile("watch", max_examples=EXAMPLES)
             settings.load_profile("watch")
         gc.set_threshold(10_000)  # looking for garbage takes a tenth of a short run's time
+        self.trace()
         with suppress(Forked):
             self.run()
         self.tests = json.loads(os.pread(self.memory, 1 << 26, 0) or "{}")
-        self.trace()
         yield
 
     def start(self, failure: str = "") -> None:  # noqa: ARG002 (there is no one to show it to)
@@ -71,22 +74,29 @@ class Retest(Parent):
         os.ftruncate(self.report, 0)
         self.began = time.monotonic()
         self.known = self.asked.union(sys.modules)
+        forget_young_bytecode()
 
         def go_on() -> NoReturn:
+            if self.asked:  # libraries are imported already, and need not look for theirs there
+                sys.pycache_prefix, sys.dont_write_bytecode = str(BYTECODE), False
             raise Forked
 
         self.current = self.fork(go_on)
 
     def preload(self, names: Iterable[str]) -> None:
-        """Import libraries, whatever they have to say about it, and have Hypothesis look at them once for all runs."""
+        """Import libraries, whatever they have to say about it, and have those that tests use do what takes time at first."""
         with warnings.catch_warnings(action="ignore"):
             super().preload(names)
-        if wanted_elsewhere():
-            return
-        with suppress(Exception):  # there may be none, or it may find this machine too slow
-            from hypothesis import given, settings, strategies
+            if wanted_elsewhere():
+                return
+            with suppress(Exception):  # it may not be installed, or find this machine too slow
+                if "flask" in sys.modules:
+                    make_stub()
+                from hypothesis import given, settings, strategies
 
-            settings(deadline=None, database=None)(given(text=strategies.text())(lambda text: None))()  # noqa: ARG005
+                # In a few examples it might not come to the constants, for which it goes through all modules.
+                many = settings(max_examples=100, deadline=None, database=None)
+                many(given(text=strategies.text())(lambda text: None))()  # noqa: ARG005
 
     def stop(self, grace: float) -> None:
         """End a run: nobody wants its verdict any more."""
@@ -97,12 +107,11 @@ class Retest(Parent):
         if not os.fstat(self.report).st_size:
             say(f"{HERE.name}'s tests ended with {code} and without a verdict")
 
-    def finish(self) -> None:
-        """Give the verdict, and report to the parent."""
-        verdict = self.verdict or "1 error"  # in tests/conftest.py, say: pytest ends before it starts
-        print(f"{HERE.name}: {verdict} in {time.monotonic() - self.began:.2f} s", flush=True)
-        os.pwrite(self.report, b"\n", 0)
-        tell_libraries(os.getppid(), self.known, self.report)
+    def tell(self, verdict: str) -> None:
+        """Give the verdict, once."""
+        if not os.fstat(self.report).st_size:
+            print(f"{HERE.name}: {verdict} in {time.monotonic() - self.began:.2f} s", flush=True)
+            os.pwrite(self.report, b"\n", 0)
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Find what prints."""
@@ -178,11 +187,22 @@ class Retest(Parent):
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None]:
-        """Sum up when all else has been said."""
+        """Sum up when all else has been said; what pytest then puts away, nobody has to wait for."""
         yield
-        parts, _ = self.terminal.build_summary_stats_line()
-        self.verdict = ", ".join(self.writer.markup(text, **markup) for text, markup in parts)
         self.remember()
+        parts, _ = self.terminal.build_summary_stats_line()
+        self.tell(", ".join(self.writer.markup(text, **markup) for text, markup in parts))
+
+
+def forget_young_bytecode() -> None:
+    """Remove bytecode whose source was still new: Python compares seconds and sizes, and both may stay with a change.
+
+    Pytest's own of the tests it does not concern, for that compares contents.
+    """
+    for file in BYTECODE.rglob("*.pyc"):
+        by_content, seconds = struct.unpack("<4xII", file.read_bytes()[:12])
+        if not by_content and file.stat().st_mtime < seconds + 2:
+            file.unlink()
 
 
 if __name__ == "__main__":
@@ -190,5 +210,6 @@ if __name__ == "__main__":
     os.dup2(1, 2)
     retest = Retest()
     code = pytest.main([*OPTIONS, *sys.argv[1:]], plugins=[retest])
-    retest.finish()
+    retest.tell("1 error")  # in tests/conftest.py, say: pytest has ended before it started
+    tell_libraries(os.getppid(), retest.known, retest.report)
     sys.exit(code)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,7 +45,9 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def retest(folder: Path) -> Iterator[Live]:
-    with running(folder, "-p", "no:cacheprovider", program=RETEST, PYTHONPATH=str(folder)) as retest:
+    with running(
+        folder, "-p", "no:cacheprovider", program=RETEST, PYTHONPATH=str(folder), TMPDIR=str(folder.parent)
+    ) as retest:
         assert verdict(retest, 1) == "3 passed"
         yield retest
 
@@ -124,13 +128,30 @@ def test_a_change_of_the_code_is_seen_however_often(retest: Live) -> None:
         assert verdict(retest, 2 * number + 3) == ("3 passed" if good else "1 failed, 2 passed")
 
 
+def test_a_change_is_seen_that_leaves_the_second_and_the_size_as_they_were(retest: Live) -> None:
+    """It is all that Python compares bytecode by, and that of two.py is there."""
+    retest.write("tests/test_two.py", "import two\ndef test_two():\n    assert two.value() == 2\n")
+    runs = 2
+    while verdict(retest, runs) and not [*retest.folder.parent.glob("bytecode/**/two.*.pyc")]:
+        retest.write("two.py", "def value():\n    return 2\n")
+        runs += 1
+    soon = time.time() + 100  # it stays young for as long as this test may take
+    for number in (2, 3):
+        draft = retest.folder / "two.py~"
+        draft.write_text(f"def value():\n    return {number}\n")
+        os.utime(draft, (soon, soon))
+        draft.rename(retest.folder / "two.py")
+        runs += 1
+        assert verdict(retest, runs) == ("3 passed" if number == 2 else "1 failed, 2 passed")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_a_run_and_everything(folder: Path, number: signal.Signals) -> None:
     (folder / "tests" / "test_slow.py").write_text(
         "import signal, subprocess, time\ndef test_slow():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         f"    subprocess.Popen(['sleep', '100'])\n{note('slow')}    time.sleep(100)\n"
     )
-    with running(folder, program=RETEST, PYTHONPATH=str(folder)) as retest:
+    with running(folder, program=RETEST, PYTHONPATH=str(folder), TMPDIR=str(folder.parent)) as retest:
         until(lambda: "slow" in (folder.parent / "order.txt").read_text())
         retest.process.send_signal(number)
         assert retest.process.wait(20) == 0
