@@ -199,12 +199,13 @@ def join(network: str) -> None:
 
 def leave_networks() -> None:
     """Remove the stack's own networks, and the shared ones of ours, that no container is on any more."""
-    form = f'{{{{.ID}}}} {{{{.Label "com.docker.compose.project"}}}} {{{{.Label "{SHARED}"}}}}'
+    used = ask("docker", "ps", "--all", "--format", "{{.Networks}}")
+    form = f'{{{{.Name}}}} {{{{.Label "com.docker.compose.project"}}}} {{{{.Label "{SHARED}"}}}}'
     listed = [line.split(" ") for line in output("docker", "network", "ls", "--format", form).splitlines()]
-    for network in [network for network, project, shared in listed if project == clone() or shared]:
-        if not output("docker", "ps", "--all", "--quiet", "--filter", f"network={network}").strip():
-            with suppress(CommandFailed):  # another session has begun to use it, or removed it
-                output("docker", "network", "rm", network)
+    ours = {network for network, project, shared in listed if project == clone() or shared}
+    for network in ours - {*re.split("[,\\n]", answer(used))}:
+        with suppress(CommandFailed):  # another session has begun to use it, or removed it
+            output("docker", "network", "rm", network)
 
 
 def urls() -> None:
