@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SERVER = ("gunicorn", "--bind=0.0.0.0:8000", "--workers=1", "--threads=4", "echo:create_app()")
+FLASK = ("flask", "run", "--host=0.0.0.0", "--port=8000")
 # Each case's command, in the development image of the service echo. The first is ours, the second its reference.
 CASES = {
     "live.py": (),
-    "flask run --debug": ("flask", "run", "--debug", "--host=0.0.0.0", "--port=8000"),
-    "gunicorn --reload": (*SERVER, "--reload"),
-    "watchfiles gunicorn": ("watchfiles", "--filter=python", shlex.join(SERVER)),
-}
+    "flask run --debug": (*FLASK, "--debug"),
+    "watchfiles flask run": ("watchfiles", "--filter=python", shlex.join(FLASK)),
+    "gunicorn --reload": ("gunicorn", "--reload", "--bind=0.0.0.0:8000", "--workers=1", "--threads=4", "echo:create_app()"),
+}  # fmt: skip
 PATIENCE = 20.0  # seconds after which an edit counts as lost
 PAUSE = 0.3  # seconds between a response and the next edit, so that edits find everything at rest
 
