@@ -1,8 +1,9 @@
 """Runs a service's tests on every change: ``retest.py [ARGUMENT...]``, the arguments are pytest's.
 
 One process reads pytest's settings, loads its plugins, and stops where pytest would first import code of the service's,
-in tests/conftest.py. For every change that the watcher tells it of, a fork goes on from there. Tests that failed last
-run first, then those that touch what was written last: their own file, or one of whose functions they called.
+in tests/conftest.py. A fork of it waits there, and goes on with the change that the watcher tells of; then comes the
+next one. Tests that failed last run first, then those that touch what was written last: their own file, or one of whose
+functions they called.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Retest(Parent):
         # Of the test that runs.
         self.touched: set[str] = set()
         self.failed = False
+        self.waiting = 0  # the process id of the next run, if it is there
+        self.go = 0  # the file descriptor that it waits for
         self.began = 0.0
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -70,18 +73,35 @@ class Retest(Parent):
         yield
 
     def start(self, failure: str = "") -> None:  # noqa: ARG002 (there is no one to show it to)
-        """Fork a run of the tests."""
+        """Have the tests run, in the fork that waits for it, if it had the time to get there."""
         os.ftruncate(self.report, 0)
-        self.began = time.monotonic()
-        self.known = self.asked.union(sys.modules)
         forget_young_bytecode()
+        if not self.waiting:
+            self.prepare()
+        os.write(self.go, b".")
+        os.close(self.go)
+        self.current, self.waiting = self.waiting, 0
+
+    def prepare(self) -> None:
+        """Fork a run ahead of its time, as far as it can go."""
+        self.known = self.asked.union(sys.modules)
+        heard, self.go = os.pipe()
 
         def go_on() -> NoReturn:
+            os.close(self.go)  # so that the end of the parent is heard, too
+            # This writes to nearly all memory: what is copied for it need not be copied during the run.
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+            if not os.read(heard, 1):
+                sys.exit()
+            self.began = time.monotonic()
             if self.asked:  # libraries are imported already, and need not look for theirs there
                 sys.pycache_prefix, sys.dont_write_bytecode = str(BYTECODE), False
             raise Forked
 
-        self.current = self.fork(go_on)
+        self.waiting = self.fork(go_on)
+        os.close(heard)
 
     def preload(self, names: Iterable[str]) -> None:
         """Import libraries, whatever they have to say about it, and have those that tests use do what takes time at first."""
@@ -103,9 +123,10 @@ class Retest(Parent):
         super().stop(min(grace, LAST_GRACE))
 
     def ended(self, code: int) -> None:
-        """Tell of a run that did not come to its end, as when a test kills the process."""
+        """Prepare the next run, and tell of one that did not come to its end, as when a test kills the process."""
         if not os.fstat(self.report).st_size:
             say(f"{HERE.name}'s tests ended with {code} and without a verdict")
+        self.prepare()
 
     def tell(self, verdict: str) -> None:
         """Give the verdict, once."""
