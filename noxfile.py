@@ -88,6 +88,7 @@ def ready(*flavors: str) -> None:
             facts |= found or {}
         write_env(facts)
         write_secrets()
+    compose.reap()
 
 
 @session(venv=True)

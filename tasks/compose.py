@@ -29,6 +29,8 @@ DEBUGGER = 5678
 FORESEEN: dict[tuple[tuple[str, str], ...], subprocess.Popen[str]] = {}
 # The label of networks that `dev -- --network` made.
 SHARED = "slipway.network"
+# Who has the stack up for no longer than it runs itself: the id of a session's process.
+ATTACHED = ROOT / ".nox" / "attached"
 # Compose looks for .env beside the file that it is told to use, and ours lies in the root of the clone.
 PRODUCTION = {"COMPOSE_FILE": "docker/compose.prod.yaml", "COMPOSE_ENV_FILES": ".env"}
 
@@ -219,6 +221,8 @@ def urls() -> None:
 def running(services: Sequence[str], settings: Mapping[str, str], *, keep: bool) -> Iterator[None]:
     """Have the stack up for as long as the block runs; with ``keep`` it stays up, unless the block fails."""
     stay = False
+    ATTACHED.parent.mkdir(exist_ok=True)
+    ATTACHED.write_text(leftovers.owner(), encoding="utf-8")
     try:
         up(services, settings)
         yield
@@ -226,6 +230,15 @@ def running(services: Sequence[str], settings: Mapping[str, str], *, keep: bool)
     finally:
         if not stay:
             down()
+        ATTACHED.unlink(missing_ok=True)
+
+
+def reap() -> None:
+    """Take down the stack that a session had up and that was killed, or whose engine was."""
+    if ATTACHED.exists() and leftovers.orphaned(ATTACHED.read_text(encoding="utf-8"), r"(\d+)$"):
+        say("setup: taking down the stack that a killed session has left")
+        down()
+        ATTACHED.unlink(missing_ok=True)
 
 
 def follow(*services: str) -> None:

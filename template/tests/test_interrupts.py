@@ -172,3 +172,17 @@ def test_what_a_killed_session_leaves_the_next_one_removes(
     assert "removing what a killed session has left" in said
     assert {what: found for what, found in left(yard, scratch).items() if found} == NOTHING
     assert other.left("container", "network") == beside
+
+
+def test_the_stack_of_a_killed_session_the_next_one_takes_down(yard: Clone, scratch: Path) -> None:
+    with start(yard, scratch, ("-s", "dev", "--", "echo")) as process:
+        while not yard.docker("ps", "--quiet", "--filter", f"label=com.docker.compose.project={yard.name}").split():
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert "taking down the stack" in yard.nox("-s", "setup", TMPDIR=str(scratch))
+    assert {what: found for what, found in left(yard, scratch).items() if found} == NOTHING
+    yard.nox("-s", "dev", "--", "echo", "--detach", TMPDIR=str(scratch))
+    assert "taking down" not in yard.nox("-s", "setup", TMPDIR=str(scratch))
+    assert yard.left("container")
+    yard.nox("-s", "down")
