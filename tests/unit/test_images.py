@@ -44,6 +44,12 @@ if TYPE_CHECKING:
             '[2/7] STEP 3/3: RUN uv\nhm\nit broke\nError: building at STEP "RUN uv": while running runtime: exit status 1\n',
             "the build failed: it broke",
         ),
+        (
+            "#4 x\n------\n > [tools 2/2] RUN pip:\n4.2 Looking\n4.3 ERROR: Could not install\n4.3 \n------\nE",
+            "failed in [tools 2/2]: ERROR: Could not install",
+        ),
+        ("#4 x\n------\n > [tools 2/2] RUN pip:\n4.3 \n------\nE", "failed in [tools 2/2]: it said nothing"),
+        ("4.3 ValueError: check_hostname requires server_hostname\n", "PIP_INDEX_URL must name its host"),
         ("Error: creating build container: no such image", "the build failed: creating build container: no such image"),
         ("", "BuildKit said nothing"),
     ],
