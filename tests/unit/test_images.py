@@ -49,6 +49,7 @@ if TYPE_CHECKING:
             "failed in [tools 2/2]: ERROR: Could not install",
         ),
         ("#4 x\n------\n > [tools 2/2] RUN pip:\n4.3 \n------\nE", "failed in [tools 2/2]: it said nothing"),
+        ("WARNING: ... ConnectTimeoutError(..., 'Connection timed out. (connect timeout=5.0)')", "does not answer"),
         ("4.3 ValueError: check_hostname requires server_hostname\n", "PIP_INDEX_URL must name its host"),
         ("Error: creating build container: no such image", "the build failed: creating build container: no such image"),
         ("", "BuildKit said nothing"),
