@@ -104,7 +104,7 @@ class Retest(Parent):
         os.close(heard)
 
     def preload(self, names: Iterable[str]) -> None:
-        """Import libraries, whatever they have to say about it, and have those that tests use do what takes time at first."""
+        """Import libraries, whatever they have to say about it, and warm up those that take time at their first use."""
         with warnings.catch_warnings(action="ignore"):
             super().preload(names)
             if wanted_elsewhere():

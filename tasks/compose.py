@@ -29,8 +29,6 @@ DEBUGGER = 5678
 FORESEEN: dict[tuple[tuple[str, str], ...], subprocess.Popen[str]] = {}
 # The label of networks that `dev -- --network` made.
 SHARED = "slipway.network"
-# Who has the stack up for no longer than it runs itself: the id of a session's process.
-ATTACHED = ROOT / ".nox" / "attached"
 # Compose looks for .env beside the file that it is told to use, and ours lies in the root of the clone.
 PRODUCTION = {"COMPOSE_FILE": "docker/compose.prod.yaml", "COMPOSE_ENV_FILES": ".env"}
 
@@ -221,24 +219,25 @@ def urls() -> None:
 def running(services: Sequence[str], settings: Mapping[str, str], *, keep: bool) -> Iterator[None]:
     """Have the stack up for as long as the block runs; with ``keep`` it stays up, unless the block fails."""
     stay = False
-    ATTACHED.parent.mkdir(exist_ok=True)
-    ATTACHED.write_text(leftovers.owner(), encoding="utf-8")
+    leftovers.ATTACHED.parent.mkdir(exist_ok=True)
+    leftovers.ATTACHED.write_text(leftovers.owner(), encoding="utf-8")
     try:
         up(services, settings)
         yield
         stay = keep
     finally:
-        if not stay:
+        if stay:
+            leftovers.ATTACHED.unlink(missing_ok=True)
+        else:
             down()
-        ATTACHED.unlink(missing_ok=True)
 
 
 def reap() -> None:
-    """Take down the stack that a session had up and that was killed, or whose engine was."""
-    if ATTACHED.exists() and leftovers.orphaned(ATTACHED.read_text(encoding="utf-8"), r"(\d+)$"):
+    """Take down the stack of a session that was killed, or whose engine was."""
+    mark = leftovers.ATTACHED
+    if mark.exists() and leftovers.orphaned(mark.read_text(encoding="utf-8"), r"(\d+)$"):
         say("setup: taking down the stack that a killed session has left")
         down()
-        ATTACHED.unlink(missing_ok=True)
 
 
 def follow(*services: str) -> None:
@@ -257,6 +256,8 @@ def down(*, volumes: bool = False, settings: Mapping[str, str] | None = None) ->
     every = ["--volumes"] if volumes else []
     run(*COMPOSE, "down", "--remove-orphans", *every, env=settings)
     leave_networks()
+    if not settings:
+        leftovers.ATTACHED.unlink(missing_ok=True)
 
 
 def stack() -> dict[str, str]:

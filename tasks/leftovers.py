@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .changes import git
-from .project import clone
+from .project import ROOT, clone
 from .run import CommandFailed, Problem, answer, ask, output, run, say
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Whose the things are that a session makes for itself: the id of its process.
 OWNER = "SLIPWAY_SESSION"
 LABEL = "slipway.session"
+# Where a session writes that id while it has the development stack up for no longer than it lasts itself.
+ATTACHED = ROOT / ".nox" / "attached"
 # The kinds of things on the engine: options for listing all of them, and for removing them whatever they do.
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "container": (("--all",), ("--force", "--volumes")),
@@ -96,6 +98,7 @@ def remove_own() -> None:
 
 def clean() -> None:
     """Remove everything that this clone has on the engine, found by labels and names: containers, networks, volumes, images."""
+    ATTACHED.unlink(missing_ok=True)
     labels = [f"label=slipway.clone={clone()}", f"label=com.docker.compose.project={clone()}"]
     for kind, (every, force) in KINDS.items():
         filters = labels if kind == "image" else [*labels, f"name=^{clone()}"]
