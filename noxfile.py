@@ -21,26 +21,23 @@ from typing import TYPE_CHECKING
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))  # nox does not
-from tasks import (
-    bases,
-    checks,
-    compose,
-    debug,
-    engine,
-    host,
-    images,
-    leftovers,
-    options,
-    ports,
-    report,
-    scaffold,
-    services,
-    testing,
-    watching,
-)
-from tasks import sizes as weight
+from tasks import cli as options
+from tasks import lint as checks
+from tasks import ownership as leftovers
+from tasks import services
+from tasks import venv as host
+from tasks.images import bake as images
+from tasks.images import bases
+from tasks.machine import engine
 from tasks.project import REPORTS, write_env, write_secrets
-from tasks.run import Problem, interruptible, say, together
+from tasks.scaffold import service as scaffold
+from tasks.shell import Problem, interruptible, say, together
+from tasks.sizes import report
+from tasks.sizes import weigh as weight
+from tasks.stack import debug, ports
+from tasks.stack import stack as compose
+from tasks.testing import containers as testing
+from tasks.testing import watch as watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable

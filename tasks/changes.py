@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import services
 from .project import ROOT, toml
-from .run import Problem
+from .shell import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .run import Problem
+from .shell import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from .project import ROOT, pyproject
-from .run import Problem
+from .shell import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from tasks import bases
+from tasks.images import bases
 from tasks.project import ROOT, env
-from tasks.run import output
+from tasks.shell import output
 
 if TYPE_CHECKING:
     from pathlib import Path

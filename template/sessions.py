@@ -7,8 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import leftovers, options, report
-from tasks.run import say
+from tasks import cli as options
+from tasks import ownership as leftovers
+from tasks.shell import say
+from tasks.sizes import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

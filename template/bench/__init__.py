@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tasks.run import Problem
+from tasks.shell import Problem
 
 from ..copying import copy_project
 

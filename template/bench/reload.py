@@ -1,4 +1,4 @@
-"""How long an edit takes until the first response with the new text: docker/live.py beside other reloaders."""
+"""How long an edit takes until the first response with the new text: docker/dev/live.py beside other reloaders."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tasks import images
-from tasks.leftovers import labels
+from tasks.images import bake as images
+from tasks.ownership import labels
 from tasks.project import ROOT
-from tasks.run import Problem, output, say
+from tasks.shell import Problem, output, say
 
 from . import row
 

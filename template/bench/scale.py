@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import services as existing
 from tasks.project import env
-from tasks.run import output, say
+from tasks.shell import output, say
 
 from . import Copy, row
 

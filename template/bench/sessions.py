@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tasks.compose import COMPOSE
-from tasks.run import Problem, say
+from tasks.shell import Problem, say
+from tasks.stack.stack import COMPOSE
 
 from . import ENVIRONMENT, Copy, row
 

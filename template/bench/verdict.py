@@ -10,12 +10,12 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tasks import images
-from tasks.compose import COMPOSE
-from tasks.leftovers import remove_own
+from tasks.images import bake as images
+from tasks.ownership import remove_own
 from tasks.project import ROOT, clone
-from tasks.run import Problem, output, say, start
-from tasks.watching import rerun
+from tasks.shell import Problem, output, say, start
+from tasks.stack.stack import COMPOSE
+from tasks.testing.watch import rerun
 
 from . import row
 
@@ -69,7 +69,7 @@ def timed(run: Callable[[], object], file: Path, number: int) -> float:
 def mounted(source: Path) -> dict[str, str]:
     """Copy the services, and return settings that make Compose mount the copy, in a project of its own."""
     shutil.copytree(ROOT / "services", source)
-    constant = re.search(r"^EXAMPLES = (\d+)", (ROOT / "docker/retest.py").read_text(encoding="utf-8"), re.MULTILINE)
+    constant = re.search(r"^EXAMPLES = (\d+)", (ROOT / "docker/dev/rerun.py").read_text(encoding="utf-8"), re.MULTILINE)
     assert constant
     (source / "echo/few.py").write_text(FEW.format(examples=constant[1]), encoding="utf-8")
     override = source.with_suffix(".json")

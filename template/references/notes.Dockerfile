@@ -6,7 +6,7 @@ FROM ${SLIPWAY_BASE}
 ARG BUILD_ENV=production
 ENV PATH=/env/bin:$PATH
 WORKDIR /dev_env/
-COPY docker/tools.txt poetry.lock pyproject.toml /dev_env/
+COPY docker/build/tools.txt poetry.lock pyproject.toml /dev_env/
 RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
     export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt && \
     python3 -m venv /env && \

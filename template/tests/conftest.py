@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import leftovers
+from tasks import ownership as leftovers
 from template.copying import copy_project
 
 if TYPE_CHECKING:

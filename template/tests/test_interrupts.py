@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import leftovers
+from tasks import ownership as leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

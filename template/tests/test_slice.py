@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import sizes
 from tasks.project import env, pyproject
+from tasks.sizes import weigh as sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,7 +153,7 @@ def test_a_library_that_the_base_lacks_is_told(hard: Clone) -> None:
         "mkdir -p /venv; cp /usr/lib/python3.13/lib-dynload/_sqlite3*.so /venv/x.so; rm /usr/lib/*/libsqlite3.so*;"
         "python3 /slice service /root/cut /venv 2>&1; echo code $?"
     )
-    mount = f"type=bind,source={hard.root}/docker/slice,target=/slice,readonly"
+    mount = f"type=bind,source={hard.root}/docker/build/slice,target=/slice,readonly"
     said = hard.docker("run", "--rm", "--mount", mount, "--entrypoint", "sh", env()["SLIPWAY_BASE"], "-c", spoil)
     assert said.splitlines()[0].startswith(
         "error: /venv/x.so needs libsqlite3.so.0, which the base image does not have"

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tasks import compose, services
-from tasks.leftovers import labels
+from tasks import services
+from tasks.ownership import labels
 from tasks.project import ROOT
-from tasks.run import Problem, output
+from tasks.shell import Problem, output
+from tasks.stack import stack as compose
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tasks.project import clone
-from tasks.run import output
+from tasks.shell import output
 
 from .conftest import alone, port_of
 

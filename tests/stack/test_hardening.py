@@ -16,7 +16,7 @@ import pytest
 
 from tasks import services
 from tasks.project import ROOT, clone, env
-from tasks.run import output
+from tasks.shell import output
 
 from .conftest import alone
 

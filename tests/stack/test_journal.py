@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import compose
 from tasks.project import ROOT
-from tasks.run import CommandFailed, output
+from tasks.shell import CommandFailed, output
+from tasks.stack import stack as compose
 
 from .conftest import SETTINGS
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import compose
 from tasks.project import ROOT
-from tasks.run import output, start
+from tasks.shell import output, start
+from tasks.stack import stack as compose
 
 from .conftest import SETTINGS, alone, port_of
 from .test_echo import IMAGE, container, wait_for

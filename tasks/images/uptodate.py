@@ -1,0 +1,89 @@
+"""Which images need no build: those into which nothing goes but what went into them when they were last built."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..project import REPORTS, ROOT
+from ..services import libs
+from ..shell import output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    Target = Mapping[str, Any]
+
+# By an image's name: its id, and the fingerprint of what it was built from. Only builds that went well are in it.
+RECORD = REPORTS / "built.json"
+
+
+def fingerprints(targets: Mapping[str, Target], flavor: str, here: Mapping[str, str]) -> dict[str, str]:
+    """A hash, for each service's bake target, of all that goes into the build: definition, base image, files.
+
+    ``here`` are the engine's images.
+    """
+    shared = digest(folder for folder in context() if folder.name not in {"services", "libs"})
+    found = {}
+    for service, target in targets.items():
+        base = target["args"].get("SLIPWAY_BASE", "")
+        facts = json.dumps([target, here.get(base, base), shared], sort_keys=True)
+        # In development images, source is mounted.
+        own = () if flavor == "dev" else (ROOT / "services" / service, *(ROOT / "libs" / lib for lib in libs(service)))
+        found[service] = hashlib.sha256((facts + digest(own)).encode()).hexdigest()
+    return found
+
+
+def stale(targets: Mapping[str, Target], inputs: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """The services whose image is not ``here``, under all its names, as built from these inputs."""
+    known = read()
+    return [
+        service
+        for service, target in targets.items()
+        if any(known.get(target["tags"][0]) != [here.get(tag), inputs[service]] for tag in target["tags"])
+    ]
+
+
+def record(targets: Mapping[str, Target], inputs: Mapping[str, str]) -> None:
+    """Take note that these images were built, and proven, from these inputs."""
+    here = present()
+    names = {service: target["tags"][0] for service, target in targets.items()}
+    known = read() | {name: [here[name], inputs[service]] for service, name in names.items() if name in here}
+    draft = RECORD.with_suffix(".draft")
+    draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    draft.replace(RECORD)
+
+
+def read() -> dict[str, list[str]]:
+    """The record; one that is not there, or cannot be read, is empty."""
+    try:
+        return dict(json.loads(RECORD.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def present() -> dict[str, str]:
+    """The engine's images: name -> id."""
+    listed = output("docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+    found = dict(line.split() for line in listed.splitlines())
+    # Podman puts this in front of what was built here.
+    return found | {name.removeprefix("localhost/"): identity for name, identity in found.items()}
+
+
+def context() -> Iterator[Path]:
+    """The files and folders that .dockerignore lets into a build."""
+    for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
+        if line.startswith("!"):
+            yield ROOT / line[1:]
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """A hash of files, and of all files in folders, but for those that are hidden or bytecode."""
+    found = hashlib.sha256()
+    for file in sorted(file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])):
+        inside = file.relative_to(ROOT)
+        if file.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in inside.parts):
+            found.update(f"\0{inside}\0{file.stat().st_mode}\0".encode() + file.read_bytes())
+    return found.hexdigest()

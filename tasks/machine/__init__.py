@@ -1,0 +1,1 @@
+"""May images be built here: the container engine, and making the machine ready. Imports shell and project."""

@@ -1,0 +1,1 @@
+"""Services made, adopted and removed; a clone renamed. Imports project, services and changes."""

@@ -1,0 +1,1 @@
+"""What images weigh, and the report of it. Imports ownership, project and shell."""

@@ -1,0 +1,1 @@
+"""Running the tests of services in their containers. Imports stack and ownership."""

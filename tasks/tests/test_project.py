@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .. import cli as options
+from .. import project, services
+from ..shell import Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'ours'\n")
+    monkeypatch.setattr(project, "ROOT", tmp_path)
+    monkeypatch.setattr(project, "ENV", tmp_path / ".env")
+    return tmp_path
+
+
+def test_the_clones_name_follows_its_path(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = project.clone()
+    monkeypatch.setattr(project, "ROOT", empty / ".")
+    assert project.clone() == here
+    (empty / "other").mkdir()
+    (empty / "other" / "pyproject.toml").write_text("[project]\nname = 'ours'\n")
+    monkeypatch.setattr(project, "ROOT", empty / "other")
+    assert project.clone() != here
+    assert project.clone().startswith("ours-")
+
+
+def test_env_keeps_what_the_user_wrote(empty: Path) -> None:
+    project.write_env({"SLIPWAY_BASE": "base:1"})
+    with project.ENV.open("a") as file:
+        file.write("ECHO_PORT=7000\n")
+    project.write_env({"SLIPWAY_BASE": "base:2"})
+    text = project.ENV.read_text()
+    assert text.count("SLIPWAY_BASE=") == 1
+    assert "SLIPWAY_BASE=base:2\n" in text
+    assert text.endswith("ECHO_PORT=7000\n")
+    assert project.env()["ECHO_PORT"] == "7000"
+    assert sorted(path.name for path in empty.iterdir() if path.is_file()) == [".env", "pyproject.toml"]
+
+
+@pytest.mark.usefixtures("empty")
+def test_an_env_of_the_users_own_wins() -> None:
+    project.ENV.write_text("SLIPWAY_BASE=mine:1\n")
+    project.write_env({"SLIPWAY_BASE": "base:1"})
+    assert project.env()["SLIPWAY_BASE"] == "mine:1"
+
+
+@pytest.mark.usefixtures("empty")
+def test_env_is_left_alone_when_nothing_changed() -> None:
+    project.write_env({"SLIPWAY_BASE": "base:1"})
+    before = project.ENV.stat().st_mtime_ns
+    project.write_env({"SLIPWAY_BASE": "base:1"})
+    assert project.ENV.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("value", ["/plain/path.crt", "/with space/ä", "it's $HOME", "a#b", 'say "x"', "back\\slash"])
+@pytest.mark.usefixtures("empty")
+def test_env_values_survive_a_shell_like_reader(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "ca_bundle", lambda: value)
+    project.write_env({"SLIPWAY_BASE": "base:1"})
+    line = next(line for line in project.ENV.read_text().splitlines() if line.startswith("SLIPWAY_CA="))
+    if "'" not in value:
+        # Where shell and dotenv quote alike. Compose's own reading is tested with the stack.
+        done = subprocess.run(
+            ["sh", "-c", f'{line}; printf %s "$SLIPWAY_CA"'], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == value
+
+
+def test_constraints_pin_what_the_lock_pins(empty: Path) -> None:
+    (empty / "poetry.lock").write_text(
+        '[[package]]\nname = "a"\nversion = "1"\n[[package]]\nname = "b"\nversion = "1"\n[[package]]\nname = "b"\nversion = "2"\n'
+    )
+    with open(project.constraints()) as file:  # noqa: PTH123
+        assert file.read() == "a==1\n"
+    (empty / "poetry.lock").unlink()
+    with pytest.raises(Problem, match="nox -s lock"):
+        project.constraints()
+
+
+@pytest.mark.parametrize(
+    ("posargs", "expected"),
+    [
+        ([], (services.names(), ["unit", "stack"], False, [])),
+        (["echo"], (["echo"], [], False, [])),
+        (["echo", "-k", "limit"], (["echo"], [], False, ["-k", "limit"])),
+        (["-k", "limit"], (services.names(), ["unit", "stack"], False, ["-k", "limit"])),
+        (["echo", "tests/test_echo.py::test_json"], (["echo"], [], False, ["tests/test_echo.py::test_json"])),
+        (["unit"], ([], ["unit"], False, [])),
+        (["stack", "echo"], (["echo"], ["stack"], False, [])),
+        (["--local"], (services.names(), ["unit"], True, [])),
+        (["echo", "--local", "-x"], (["echo"], [], True, ["-x"])),
+        (["--watch", "-x"], (services.names(), [], False, ["-x"])),
+    ],
+)
+def test_what_test_runs(posargs: list[str], expected: tuple[object, ...]) -> None:
+    args = options.test(posargs)
+    assert (args.services, args.house, args.local, args.pytest) == expected
+
+
+def test_every_secret_is_made_once_and_for_this_clone_only(empty: Path) -> None:
+    (empty / "services/a").mkdir(parents=True)
+    (empty / "services/a/compose.yaml").write_text("secrets:\n  a-key: {file: ../../.secrets/a-key}\n")
+    project.write_secrets()
+    made = empty / ".secrets/a-key"
+    first = made.read_text()
+    assert len(first) > 30
+    assert made.parent.stat().st_mode & 0o777 == 0o700
+    assert made.stat().st_mode & 0o777 == 0o644
+    project.write_secrets()
+    assert made.read_text() == first
+    made.unlink()
+    project.write_secrets()
+    assert made.read_text() != first

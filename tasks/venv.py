@@ -1,0 +1,122 @@
+"""Work in virtual environments on this machine: the house's own tests, and services without containers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nox.project
+from nox.command import CommandFailed
+
+from .cli import HOUSE
+from .project import REPORTS, ROOT, constraints, pyproject
+from .services import SERVICES, libs
+from .shell import Problem, output, run, say, start, stop
+from .stack.ports import next_free
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nox import Session
+
+
+def install(session: Session, *groups: str) -> None:
+    """Install dependency groups of pyproject.toml, at the versions in poetry.lock, unless that is what is there.
+
+    Packages of our own come from libs/, never from an index where somebody else may have taken their names.
+    """
+    own = sorted({lib for group in groups for lib in libs(group)})
+    wanted = [name for name in nox.project.dependency_groups(pyproject(), *groups) if name not in own]
+    wanted += [word for lib in own for word in ("--editable", f"libs/{lib}")]
+    locked = (ROOT / "poetry.lock").read_bytes() if (ROOT / "poetry.lock").exists() else b""
+    key = hashlib.sha256("\n".join(wanted).encode() + locked).hexdigest()
+    done = Path(session.virtualenv.location) / f"{'-'.join(groups)}.sha256"
+    if not done.exists() or done.read_text() != key:
+        pip(session, "--constraint", constraints(), *wanted)
+        done.write_text(key)
+
+
+def pip(session: Session, *arguments: str) -> None:
+    """Install packages in this session's environment; raises Problem when that fails, soon where no index answers."""
+    try:
+        session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1"})
+    except CommandFailed:
+        raise Problem("packages could not be installed; the installer's own words stand above") from None
+
+
+def pytest(session: Session, part: str, pytest_args: Sequence[str]) -> int:
+    """Run one part of the house's own tests, or those paths that the arguments name, and return pytest's exit code."""
+    paths = [] if any(Path(word.partition("::")[0]).exists() for word in pytest_args) else HOUSE[part].split()
+    report = f"--junitxml={REPORTS}/junit-{part}.xml"
+    return run(python(session), "-B", "-m", "pytest", *paths, report, *pytest_args)
+
+
+def sbom(session: Session, images: Sequence[str]) -> None:
+    """Write a software bill of materials for each image to reports/, in CycloneDX."""
+    install(session, "report")
+    for image in images:
+        target = REPORTS / f"sbom-{image.rpartition('/')[2].replace(':', '-')}.cdx.json"
+        offline = {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
+        session.run("syft", "scan", "--quiet", f"docker:{image}", f"--output=cyclonedx-json={target}", env=offline)
+        say(f"wrote {target.relative_to(ROOT)}")
+
+
+def picture(session: Session, **files: Path | None) -> None:
+    """Draw reports/sizes.json to the files that are asked for, by their kind: svg, html."""
+    for kind, file in files.items():
+        if file:
+            install(session, "report")
+            session.run("python", "-m", "tasks.sizes.picture", kind, str(file))
+
+
+def poetry(session: Session, *arguments: str) -> None:
+    """Run Poetry, which nobody has to install, against the package index that pip uses; raises Problem when it fails."""
+    pip(session, "--quiet", "--requirement", "docker/build/tools.txt")
+    ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    index = os.environ.get("PIP_INDEX_URL") or output(python(session), "-c", ask).strip()
+    settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "5"}
+    if run(str(Path(session.bin) / "poetry"), *arguments, env=settings):
+        raise Problem(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; its own words stand above")
+
+
+def test(session: Session, services: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
+    """Run the services' tests in this session's environment and return pytest's exit code for each."""
+    codes = {}
+    for service in services:
+        with session.chdir(SERVICES / service):
+            report = f"--junitxml={REPORTS}/junit-{service}.xml"
+            codes[service] = run(python(session), "-B", "-m", "pytest", report, *pytest_args)
+    return codes
+
+
+def dev(session: Session, services: Sequence[str]) -> None:
+    """Run the services from source, with reload and the debugger, until Ctrl-C or until one of them ends."""
+    running = []
+    port = 5000
+    try:
+        for service in services:
+            port = next_free(port)
+            command = (
+                python(session),
+                "-m",
+                "flask",
+                "--app",
+                service.replace("-", "_"),
+                "run",
+                "--debug",
+                f"--port={port}",
+            )
+            running.append(start(*command, cwd=str(SERVICES / service), env={"PYTHONDONTWRITEBYTECODE": "1"}))
+            say(f"{service}  http://127.0.0.1:{port}")
+            port += 1
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    finally:
+        for process in running:
+            stop(process)
+
+
+def python(session: Session) -> str:
+    """The interpreter of this session's environment."""
+    return str(Path(session.bin) / "python")
