@@ -23,6 +23,12 @@ ENV = ROOT / ".env"
 
 _HEAD = "# Written by `nox -s setup`. Put your own settings below the line; they win."
 _LINE = "# ------------------------------------------------------------------- yours:"
+# A line of .env as Compose reads it: a quote ends at the next one that has no backslash in front, and elsewhere a comment
+# begins at a space and #. See https://docs.docker.com/compose/how-tos/environment-variables/variable-interpolation/
+_SETTING = re.compile(
+    r"""(?mx) ^[ \t]* (?:export[ \t]+)? (?P<key>\w+) [ \t]*=[ \t]*
+    (?: '(?P<single>(?:\\.|[^'\\])*)' | "(?P<double>(?:\\.|[^"\\])*)" | (?P<plain>[^'"\n].*?)?(?=[ \t]+\#|[ \t]*$) )"""
+)
 _CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
@@ -80,8 +86,7 @@ def ca_bundle() -> str:
 def env() -> dict[str, str]:
     """The settings that Compose will see: those of .env, under those of the environment."""
     text = ENV.read_text(encoding="utf-8") if ENV.exists() else ""
-    pairs = re.findall(r"^\s*(?:export\s+)?(\w+)=(.*)$", text, re.MULTILINE)
-    return {key: value.strip().strip("'\"") for key, value in pairs} | dict(os.environ)
+    return {found["key"]: _unquote(found) for found in _SETTING.finditer(text)} | dict(os.environ)
 
 
 def write_env(found: Mapping[str, str]) -> None:
@@ -143,4 +148,17 @@ def constraints() -> str:
 
 
 def _quote(value: str) -> str:
-    return value if re.fullmatch(r"[\w./:@-]*", value, re.ASCII) else "'" + value.replace("'", "\\'") + "'"
+    """A value as .env has it. Backslashes need double quotes: before a single quote they could not be told from escapes."""
+    if re.fullmatch(r"[\w./:@-]*", value, re.ASCII):
+        return value
+    if "\\" in value:
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$") + '"'
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def _unquote(found: re.Match[str]) -> str:
+    if (single := found["single"]) is not None:
+        return single.replace("\\'", "'")
+    if (double := found["double"]) is not None:
+        return re.sub(r'\\(["\\])', r"\1", double).replace("$$", "$")
+    return found["plain"] or ""

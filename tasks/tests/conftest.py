@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,6 +14,15 @@ from ..project import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+DOCKER = shutil.which("docker")
+
+
+@pytest.fixture
+def docker() -> str:
+    """The real client, for the few tests that ask Compose how it reads a file; they need no engine."""
+    return DOCKER or pytest.skip("this machine has no Docker client")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import subprocess
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -60,18 +62,49 @@ def test_env_is_left_alone_when_nothing_changed() -> None:
     assert project.ENV.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("value", ["/plain/path.crt", "/with space/ä", "it's $HOME", "a#b", 'say "x"', "back\\slash"])
+def nasty_values() -> list[str]:
+    """Values full of what quoting can get wrong."""
+    chosen = ["/plain/path.crt", "it's $HOME", "a #b", "end\\", "q\\'s", "$$", "", " lead", "${X}", 'd"q\\"', "\\n"]
+    random = Random(1)  # noqa: S311 (the same values in every run)
+    return chosen + ["".join(random.choices("ab '\"\\$#={}n/ü", k=random.randrange(9))) for _ in range(300)]
+
+
 @pytest.mark.usefixtures("empty")
-def test_env_values_survive_a_shell_like_reader(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "ca_bundle", lambda: value)
-    project.write_env({"SLIPWAY_BASE": "base:1"})
-    line = next(line for line in project.ENV.read_text().splitlines() if line.startswith("SLIPWAY_CA="))
-    if "'" not in value:
-        # Where shell and dotenv quote alike. Compose's own reading is tested with the stack.
-        done = subprocess.run(
-            ["sh", "-c", f'{line}; printf %s "$SLIPWAY_CA"'], capture_output=True, text=True, check=True
-        )
-        assert done.stdout == value
+def test_env_reads_what_it_writes() -> None:
+    facts = {f"V{number}": value for number, value in enumerate(nasty_values())}
+    project.write_env(facts)
+    found = project.env()
+    assert {name: found[name] for name in facts} == facts
+
+
+def test_compose_reads_what_env_writes(empty: Path, docker: str) -> None:
+    facts = {f"V{number}": value for number, value in enumerate(nasty_values())}
+    project.write_env(facts)
+    environment = {name: f"${{{name}}}" for name in facts}
+    (empty / "c.json").write_text(json.dumps({"services": {"a": {"image": "x", "environment": environment}}}))
+    command = [docker, "compose", "--file=c.json", "config", "--format=json"]
+    done = subprocess.run(command, cwd=empty, capture_output=True, text=True, check=False)
+    if "unknown" in done.stderr:
+        pytest.skip("this machine has no Docker Compose")
+    seen = json.loads(done.stdout)["services"]["a"]["environment"]
+    assert {name: value.replace("$$", "$") for name, value in seen.items()} == facts
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("P=7000 # mine", "7000"),
+        ("P=a#b", "a#b"),
+        ("export P = 'x' # y", "x"),
+        ('P="a b"', "a b"),
+        ("P=", ""),
+        ("#P=1", None),
+    ],
+)
+def test_env_lines_of_the_users_own(empty: Path, line: str, value: str | None) -> None:
+    (empty / ".env").write_text(f"{line}\nQ=1\n")
+    assert project.env().get("P") == value
+    assert project.env()["Q"] == "1"
 
 
 def test_constraints_pin_what_the_lock_pins(empty: Path) -> None:
