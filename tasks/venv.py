@@ -11,9 +11,9 @@ import nox.project
 from nox.command import CommandFailed
 
 from .cli import HOUSE
-from .project import REPORTS, ROOT, constraints, pyproject
+from .project import REPORTS, ROOT, ca_bundle, constraints, env, pyproject
 from .services import SERVICES, libs
-from .shell import Problem, output, run, say, start, stop
+from .shell import Problem, output, run, say, show, start, stop
 from .stack.ports import next_free
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def install(session: Session, *groups: str) -> None:
 def pip(session: Session, *arguments: str) -> None:
     """Install packages in this session's environment; raises Problem when that fails, soon where no index answers."""
     try:
-        session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1"})
+        index = env().get("PIP_INDEX_URL")
+        mirror = {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
+        session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", **mirror})
     except CommandFailed:
         raise Problem("packages could not be installed; the installer's own words stand above") from None
 
@@ -73,11 +75,15 @@ def picture(session: Session, **files: Path | None) -> None:
 
 def poetry(session: Session, *arguments: str) -> None:
     """Run Poetry, which nobody has to install, against the package index that pip uses; raises Problem when it fails."""
-    pip(session, "--quiet", "--requirement", "docker/build/tools.txt")
+    # pip, because uv makes environments without it, and it knows its default index.
+    pip(session, "--quiet", "pip", "--requirement", "docker/build/tools.txt")
     ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
-    index = os.environ.get("PIP_INDEX_URL") or output(python(session), "-c", ask).strip()
+    index = env().get("PIP_INDEX_URL") or output(python(session), "-c", ask).strip()
     settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "5"}
-    if run(str(Path(session.bin) / "poetry"), *arguments, env=settings):
+    if bundle := env().get("SLIPWAY_CA") or ca_bundle():
+        settings["REQUESTS_CA_BUNDLE"] = bundle  # Poetry does not look at the system's certificates
+    show(("poetry", *arguments))  # without the settings: an index's URL may contain a password
+    if run(str(Path(session.bin) / "poetry"), *arguments, env=settings, quiet=True):
         raise Problem(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; its own words stand above")
 
 
