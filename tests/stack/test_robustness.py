@@ -221,6 +221,16 @@ def stop(started: str) -> None:
     assert json.loads(output("docker", "inspect", "--format", "{{json .State}}", started))["ExitCode"] == 0
 
 
+def wait_for_connections(started: str, number: int) -> None:
+    """Wait until so many connections have reached the server: Docker's proxy takes them before it passes them on."""
+    count = "print(sum(':1F40 ' in line and ' 01 ' in line for line in open('/proc/net/tcp')))"
+    for _ in range(50):
+        if int(output("docker", "exec", started, "python3", "-c", count)) >= number:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{number} connections have not reached the server")
+
+
 @pytest.mark.parametrize("age", [0, 1])
 def test_all_that_is_in_flight_is_answered_before_the_end(age: int) -> None:
     """200 requests whose second half comes after SIGTERM, in the server's first moment and later."""
@@ -228,6 +238,7 @@ def test_all_that_is_in_flight_is_answered_before_the_end(age: int) -> None:
         wait_for(port := port_of(started))
         time.sleep(age)
         waiting = [clients.enter_context(connect(port, HALF)) for _ in range(200)]
+        wait_for_connections(started, len(waiting))
         stopping = threading.Thread(target=stop, args=(started,))
         stopping.start()
         time.sleep(0.5)
