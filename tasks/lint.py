@@ -20,6 +20,7 @@ def lint(session: Session, *, fix: bool) -> None:
     in_images = [str(path) for path in Path("docker").rglob("*.py") if path.parent.name not in {"slice", "tests"}]
     session.run("mypy", "noxfile.py", "tasks", "tests", "template", *in_images)
     session.run("mypy", "docker/build/slice")
+    session.run("mypy", "docker/dev/tests")  # by itself: tests/ in the root is a package of the same name
     for service in names():
         if not list((SERVICES / service).glob("*/py.typed")):
             continue  # adopted, and not typed
