@@ -21,23 +21,23 @@ from typing import TYPE_CHECKING
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))  # nox does not
-from tasks import cli as options
-from tasks import lint as checks
-from tasks import ownership as leftovers
+from tasks import cli
+from tasks.lint import lint as run_linters
+from tasks import ownership
 from tasks import services
-from tasks import venv as host
-from tasks.images import bake as images
+from tasks import venv
+from tasks.images import bake
 from tasks.images import bases
 from tasks.machine import engine
 from tasks.project import REPORTS, write_env, write_secrets
-from tasks.scaffold import service as scaffold
-from tasks.shell import Problem, interruptible, say, together
+from tasks.scaffold import service
+from tasks.shell import UserError, interruptible, say, run_parallel
 from tasks.sizes import report
-from tasks.sizes import weigh as weight
+from tasks.sizes import weigh
 from tasks.stack import debug, ports
 from tasks.stack import stack as compose
-from tasks.testing import containers as testing
-from tasks.testing import watch as watching
+from tasks.testing import containers
+from tasks.testing import watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,10 +55,10 @@ def session(*, venv: bool = False) -> Callable[[Callable[[nox.Session], None]], 
         @functools.wraps(function)
         def body(session: nox.Session) -> None:
             interruptible()
-            leftovers.owner()
+            ownership.owner()
             try:
                 function(session)
-            except Problem as problem:
+            except UserError as problem:
                 session.error(str(problem))
 
         return nox.session(venv_backend=None if venv else "none")(body)
@@ -69,7 +69,7 @@ def session(*, venv: bool = False) -> Callable[[Callable[[nox.Session], None]], 
 @session()
 def setup(session: nox.Session) -> None:
     """Make this machine ready: container engine, base images, .env. Does nothing where all is well."""
-    options.flags("setup", session.posargs)
+    cli.flags("setup", session.posargs)
     services.names()
     ready()
 
@@ -81,7 +81,7 @@ def ready(*flavors: str) -> None:
     """
     with compose.foreseen(*flavors):
         facts = engine.ensure()
-        for _, found in together({"bases": bases.ensure, "leftovers": leftovers.reap}):
+        for _, found in run_parallel({"bases": bases.ensure, "stale": ownership.reap}):
             facts |= found or {}
         write_env(facts)
         write_secrets()
@@ -91,14 +91,14 @@ def ready(*flavors: str) -> None:
 @session(venv=True)
 def dev(session: nox.Session) -> None:
     """Run the stack from source, reloading on change: -- [SERVICE...] [--detach] [--network NAME] [--local] [--debug SERVICE] [--attach SERVICE]"""
-    args = options.dev(session.posargs)
+    args = cli.dev(session.posargs)
     if args.local:
-        host.install(session, *args.services)
-        host.dev(session, args.services)
+        venv.install(session, *args.services)
+        venv.dev(session, args.services)
         return
     ready("dev")
     wanted = compose.with_neighbours(args.services)
-    images.build(wanted)
+    bake.build(wanted)
     settings = ports.free(wanted) | debug.settings(args.debug, args.attach)
     with compose.running(args.services, settings, keep=args.detach):
         compose.join(args.network)
@@ -114,88 +114,88 @@ def dev(session: nox.Session) -> None:
 @session(venv=True)
 def test(session: nox.Session) -> None:
     """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--local | --watch] [pytest's arguments]"""
-    args = options.test(session.posargs)
+    args = cli.test(session.posargs)
     codes: dict[str, int] = {}
     in_containers = args.services and not args.local
     if in_containers or "stack" in args.house:
         ready("dev" if in_containers else "prod")
     if args.watch and args.services:
-        images.build(args.services)
-        watching.watch(args.services, args.pytest)
+        bake.build(args.services)
+        watch.watch(args.services, args.pytest)
     if args.services and args.local:
-        host.install(session, "tests", *args.services)
-        codes |= host.test(session, args.services, args.pytest)
+        venv.install(session, "tests", *args.services)
+        codes |= venv.test(session, args.services, args.pytest)
     elif args.services:
-        images.build(args.services)
-        codes |= testing.in_containers(args.services, args.pytest)
+        bake.build(args.services)
+        codes |= containers.in_containers(args.services, args.pytest)
     for part in args.house:
-        host.install(session, "stack" if part == "stack" else "host")
-        with compose.stack_gone_afterwards() if part == "stack" else nullcontext():
+        venv.install(session, "stack" if part == "stack" else "host")
+        with compose.production_stack_removed() if part == "stack" else nullcontext():
             if part == "stack":
-                images.build(services.names(), "prod")
-            codes[part] = host.pytest(session, part, args.pytest)
-    testing.check(codes, filtered=bool(args.pytest))
+                bake.build(services.names(), "prod")
+            codes[part] = venv.pytest(session, part, args.pytest)
+    containers.check(codes, filtered=bool(args.pytest))
 
 
 @session(venv=True)
 def build(session: nox.Session) -> None:
     """Build production images, and prove them: -- [SERVICE...] [--since REF] [--flavor F] [--sbom]"""
-    args = options.build(session.posargs)
+    args = cli.build(session.posargs)
     ready(args.flavor)
-    names = images.build(args.services, args.flavor) if args.services else []
+    names = bake.build(args.services, args.flavor) if args.services else []
     if args.sbom:
-        host.sbom(session, names)
+        venv.sbom(session, names)
 
 
 @session(venv=True)
 def sizes(session: nox.Session) -> None:
     """Say what images weigh: -- [SERVICE...] [--flavor F]... [--against REF] [--json|--markdown|--svg|--html FILE]"""
-    args = options.sizes(session.posargs)
+    args = cli.sizes(session.posargs)
     ready(*args.flavor)
     earlier = report.weigh_at(args.against, args.services, args.flavor) if args.against else []
-    names = [name for flavor in args.flavor for name in images.build(args.services, flavor)]
-    weighed, references = weight.weigh_all(names, images.references())
+    names = [name for flavor in args.flavor for name in bake.build(args.services, flavor)]
+    weighed, references = weigh.weigh_all(names, bake.references())
     report.show(weighed, references, earlier, args)
-    host.picture(session, svg=args.svg, html=args.html)
+    venv.picture(session, svg=args.svg, html=args.html)
     report.check_budgets(weighed, earlier)
 
 
 @session(venv=True)
 def lint(session: nox.Session) -> None:
     """Check style, types, Dockerfiles, workflows, schemas and the lock: -- [--fix]"""
-    args = options.flags("lint", session.posargs, "--fix")
-    host.install(session, "host", "lint", "tests", *services.names())
-    checks.lint(session, fix=args.fix)
+    args = cli.flags("lint", session.posargs, "--fix")
+    venv.install(session, "host", "lint", "tests", *services.names())
+    run_linters(session, fix=args.fix)
 
 
 @session(venv=True)
 def lock(session: nox.Session) -> None:
     """Bring poetry.lock up to date with pyproject.toml, or run another command of Poetry's: -- [add --group echo httpx]"""
-    host.poetry(session, *(session.posargs or ["lock"]))
+    venv.poetry(session, *(session.posargs or ["lock"]))
 
 
 @session(venv=True)
 def new(session: nox.Session) -> None:
     """Make a service: -- NAME [--like SERVICE | --from DIR]"""
-    args = options.new(session.posargs)
-    scaffold.check_name(args.name)
-    with scaffold.all_or_nothing(services.SERVICES / args.name):
+    args = cli.new(session.posargs)
+    service.check_name(args.name)
+    with service.all_or_nothing(services.SERVICES / args.name):
         if args.source:
-            scaffold.adopt(args.name, args.source)
+            service.adopt(args.name, args.source)
         else:
-            scaffold.new(args.name, args.like)
-        host.poetry(session, "lock")
+            service.new(args.name, args.like)
+        venv.poetry(session, "lock")
     say(f"services/{args.name} is there: nox -s test -- {args.name}")
 
 
 @session(venv=True)
 def remove(session: nox.Session) -> None:
     """Remove a service to the last line: -- NAME"""
-    args = options.services("remove", session.posargs, one=True)
+    args = cli.services("remove", session.posargs, one=True)
     (service,) = args.services
-    with scaffold.all_or_nothing():
-        kept = scaffold.remove(service)
-        host.poetry(session, "lock")
+    with service.all_or_nothing():
+        kept = service.remove(service)
+        venv.poetry(session, "lock")
     shutil.rmtree(kept)
     say(f"services/{service} is gone")
 
@@ -203,13 +203,13 @@ def remove(session: nox.Session) -> None:
 @session()
 def rename(session: nox.Session) -> None:
     """Make a fresh clone your own project: -- NAME"""
-    scaffold.rename(options.rename(session.posargs).name)
+    service.rename(cli.rename(session.posargs).name)
 
 
 @session()
 def shell(session: nox.Session) -> None:
     """Open a shell in a service's container, or beside its production container: -- SERVICE [--prod]"""
-    args = options.services("shell", session.posargs, "--prod", one=True)
+    args = cli.services("shell", session.posargs, "--prod", one=True)
     (service,) = args.services
     if code := compose.side_shell(service) if args.prod else compose.shell(service):
         session.error(f"the shell ended with {code}")
@@ -218,29 +218,29 @@ def shell(session: nox.Session) -> None:
 @session()
 def logs(session: nox.Session) -> None:
     """Follow the stack's log: -- [SERVICE...]"""
-    args = options.services("logs", session.posargs)
+    args = cli.services("logs", session.posargs)
     compose.follow(*args.services)
 
 
 @session()
 def down(session: nox.Session) -> None:
     """Stop the development stack; its data stays."""
-    options.flags("down", session.posargs)
+    cli.flags("down", session.posargs)
     compose.down()
 
 
 @session()
 def clean(session: nox.Session) -> None:
     """Remove everything of this clone: containers, networks, volumes, images, reports; nothing else."""
-    options.flags("clean", session.posargs)
-    leftovers.clean()
+    cli.flags("clean", session.posargs)
+    ownership.clean()
     shutil.rmtree(REPORTS, ignore_errors=True)
 
 
 @session()
 def plan(session: nox.Session) -> None:
     """Tell GitHub Actions what there is to test, for its matrix: -- [--since REF]"""
-    line = f"parts={json.dumps(options.plan(session.posargs))}"
+    line = f"parts={json.dumps(cli.plan(session.posargs))}"
     say(line)
     if target := os.environ.get("GITHUB_OUTPUT"):
         with Path(target).open("a", encoding="utf-8") as file:

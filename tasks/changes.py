@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import services
 from .project import ROOT, toml
-from .shell import Problem
+from .shell import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,12 +22,12 @@ SETTINGS = (("tool", "pytest"), ("tool", "coverage"))
 def since(ref: str) -> tuple[list[str], list[str]]:
     """The services that differ from ``ref`` here, what is not committed included, and the paths that do.
 
-    Of a branch, only this side's changes since the two parted count, as on a pull request. Raises Problem without git,
+    Of a branch, only this side's changes since the two parted count, as on a pull request. Raises UserError without git,
     and for a ``ref`` that git does not know.
     """
     base = git("rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}")
     if base is None:
-        raise Problem(f"git knows no commit {ref!r} here: fetch it (a shallow clone may lack it), or name another one")
+        raise UserError(f"git knows no commit {ref!r} here: fetch it (a shallow clone may lack it), or name another one")
     base = git("merge-base", base.strip(), "HEAD") or base  # a shallow clone may not know where they parted
     changed = git("diff", "--no-renames", "--name-only", "-z", base.strip()) or ""
     new = git("ls-files", "--others", "--exclude-standard", "-z") or ""
@@ -79,11 +79,11 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def git(*arguments: str) -> str | None:
-    """What git answers, None when it fails; raises Problem where there is no git, or this is no clone."""
+    """What git answers, None when it fails; raises UserError where there is no git, or this is no clone."""
     try:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise Problem("git is not installed, and only git knows what has changed") from None
+        raise UserError("git is not installed, and only git knows what has changed") from None
     if "not a git repository" in done.stderr:
-        raise Problem(f"{ROOT} is no git clone, and only git knows what has changed: `git init`, and commit")
+        raise UserError(f"{ROOT} is no git clone, and only git knows what has changed: `git init`, and commit")
     return done.stdout if done.returncode == 0 else None

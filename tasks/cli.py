@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from . import changes
 from .project import ROOT
 from .services import choose
-from .shell import Problem
+from .shell import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +142,7 @@ def test(posargs: Sequence[str]) -> argparse.Namespace:
     if args.watch:
         args.house = []
         if others := [*set(words).intersection(HOUSE), *(["--local"] if args.local else [])]:
-            raise Problem(f"--watch reruns services' tests in their containers, and goes not with {others[0]}")
+            raise UserError(f"--watch reruns services' tests in their containers, and goes not with {others[0]}")
     return args
 
 

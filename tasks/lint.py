@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import venv as host
+from . import venv
 from .project import ROOT
 from .services import SERVICES, libs, names
 
@@ -37,4 +37,4 @@ def lint(session: Session, *, fix: bool) -> None:
     compose_files = ["docker/compose.yaml", "docker/compose.prod.yaml", "docker/service.yaml"]
     compose_files += [f"services/{service}/compose.yaml" for service in names()]
     session.run("check-jsonschema", "--builtin-schema=vendor.compose-spec", *compose_files)
-    host.poetry(session, "check", "--lock")
+    venv.poetry(session, "check", "--lock")

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from .changes import git
 from .project import ROOT, clone
-from .shell import CommandFailed, Problem, answer, ask, output, run, say
+from .shell import CommandFailed, UserError, answer, ask, output, run, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Whose the things are that a session makes for itself: the id of its process.
-OWNER = "SLIPWAY_SESSION"
-LABEL = "slipway.session"
+OWNER = "STACK_SESSION"
+LABEL = "stack.session"
 # Where a session writes that id while it has the development stack up for no longer than it lasts itself.
 ATTACHED = ROOT / ".nox" / "attached"
 # The kinds of things on the engine: options for listing all of them, and for removing them whatever they do.
@@ -41,7 +41,7 @@ def owner() -> str:
 
 def labels() -> tuple[str, str]:
     """Options of ``docker run`` that say whose a container is, so that it is found if it is left behind."""
-    return f"--label=slipway.clone={clone()}", f"--label={LABEL}={owner()}"
+    return f"--label=stack.clone={clone()}", f"--label={LABEL}={owner()}"
 
 
 def stack_name(session: str) -> str:
@@ -53,11 +53,11 @@ def stack_name(session: str) -> str:
 def folder() -> Iterator[Path]:
     """A temporary folder in which programs may run (mmdebstrap fails where /tmp is mounted noexec).
 
-    Raises Problem where there is no place for one.
+    Raises UserError where there is no place for one.
     """
     if not places():
-        raise Problem("no folder for temporary files allows programs (noexec): set TMPDIR to one that does")
-    with tempfile.TemporaryDirectory(prefix=f"slipway-{owner()}-", dir=places()[0]) as made:
+        raise UserError("no folder for temporary files allows programs (noexec): set TMPDIR to one that does")
+    with tempfile.TemporaryDirectory(prefix=f"stack-{owner()}-", dir=places()[0]) as made:
         yield Path(made)
 
 
@@ -74,7 +74,7 @@ def reap() -> None:
     listings = {}
     kinds = {kind: options for kind, options in KINDS.items() if kind != "image"}
     for kind, (every, _) in kinds.items():
-        name, mark = ("{{.Names}}", "label=slipway.clone=") if kind == "container" else ("{{.Name}}", "name=")
+        name, mark = ("{{.Names}}", "label=stack.clone=") if kind == "container" else ("{{.Name}}", "name=")
         wanted = ("--filter", mark + clone(), "--format", f'{name} {{{{.Label "{LABEL}"}}}}')
         listings[kind] = ask("docker", kind, "ls", *every, *wanted)
     for kind, (_, force) in kinds.items():
@@ -82,9 +82,9 @@ def reap() -> None:
             say(f"setup: removing what a killed session has left: {', '.join(lost)}")
             with suppress(CommandFailed):  # another session may be at it, too
                 output("docker", kind, "rm", *force, *lost)
-    for path in [path for place in places() for path in Path(place).glob("slipway-*-*")]:
-        with suppress(FileNotFoundError, Problem):  # another session was faster; this is no git clone
-            if orphaned(path.name, r"slipway-(\d+)-") and path.stat().st_uid == os.getuid():
+    for path in [path for place in places() for path in Path(place).glob("stack-*-*")]:
+        with suppress(FileNotFoundError, UserError):  # another session was faster; this is no git clone
+            if orphaned(path.name, r"stack-(\d+)-") and path.stat().st_uid == os.getuid():
                 shutil.rmtree(path, ignore_errors=True)
                 git("worktree", "prune")
 
@@ -99,7 +99,7 @@ def remove_own() -> None:
 def clean() -> None:
     """Remove everything that this clone has on the engine, found by labels and names: containers, networks, volumes, images."""
     ATTACHED.unlink(missing_ok=True)
-    labels = [f"label=slipway.clone={clone()}", f"label=com.docker.compose.project={clone()}"]
+    labels = [f"label=stack.clone={clone()}", f"label=com.docker.compose.project={clone()}"]
     for kind, (every, force) in KINDS.items():
         filters = labels if kind == "image" else [*labels, f"name=^{clone()}"]
         listed = [output("docker", kind, "ls", *every, "--quiet", "--filter", wanted) for wanted in filters]

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .shell import Problem
+from .shell import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,18 +44,18 @@ def toml(text: str) -> dict[str, Any]:
 
 
 def pyproject() -> dict[str, Any]:
-    """Read pyproject.toml; raises Problem, with the place, when it does not parse."""
+    """Read pyproject.toml; raises UserError, with the place, when it does not parse."""
     try:
         return toml((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Problem(f"pyproject.toml does not parse: {error}") from None
+        raise UserError(f"pyproject.toml does not parse: {error}") from None
 
 
 def name() -> str:
     """The project's name, as the first part of its images' names."""
     found = pyproject().get("project", {}).get("name", "")
     if not re.fullmatch(r"[a-z0-9]+([._-][a-z0-9]+)*", found):
-        raise Problem(
+        raise UserError(
             f"pyproject.toml: [project] name must be lower-case letters, digits and single dashes, not {found!r}"
         )
     return str(found)
@@ -69,10 +69,10 @@ def clone() -> str:
 def official_base() -> str:
     """The official base image, as docker/Dockerfile names it."""
     found = re.search(
-        r"^ARG SLIPWAY_BASE=(\S+)", (ROOT / "docker/Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
+        r"^ARG STACK_BASE=(\S+)", (ROOT / "docker/Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
     )
     if not found:
-        raise Problem("docker/Dockerfile has no line `ARG SLIPWAY_BASE=...`, which names the base image")
+        raise UserError("docker/Dockerfile has no line `ARG STACK_BASE=...`, which names the base image")
     return found[1]
 
 
@@ -97,10 +97,10 @@ def write_env(found: Mapping[str, str]) -> None:
     facts = {
         "COMPOSE_FILE": "docker/compose.yaml",
         "COMPOSE_PROJECT_NAME": clone(),
-        "SLIPWAY_CLONE": clone(),
-        "SLIPWAY_PROJECT": name(),
+        "STACK_CLONE": clone(),
+        "STACK_PROJECT": name(),
         **found,
-        "SLIPWAY_CA": ca_bundle(),
+        "STACK_CA": ca_bundle(),
     }
     old = ENV.read_text(encoding="utf-8") if ENV.exists() else f"{_LINE}\n"
     # A .env that was there before has no line yet: then all of it is the user's.
@@ -133,7 +133,7 @@ def constraints() -> str:
     try:
         packages = tomllib.loads((ROOT / "poetry.lock").read_text(encoding="utf-8"))["package"]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise Problem(f"poetry.lock cannot be read ({error}): run `nox -s lock`") from None
+        raise UserError(f"poetry.lock cannot be read ({error}): run `nox -s lock`") from None
     versions: dict[str, list[str]] = {}
     for package in packages:
         if package.get("source", {}).get("type") == "directory":

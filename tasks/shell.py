@@ -23,7 +23,7 @@ PATIENCE = 30
 ENGINE_GONE = "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"
 
 
-class Problem(Exception):  # noqa: N818 (what the user is told is no error of the program)
+class UserError(Exception):  # noqa: N818 (what the user is told is no error of the program)
     """Something that the user can mend: its text says in one line what is wrong and what to do."""
 
 
@@ -63,16 +63,16 @@ def show(command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
 
 
 def start(*command: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
-    """Start a command, with Popen's ``options``; ``env`` adds to the environment. A missing program is a Problem."""
+    """Start a command, with Popen's ``options``; ``env`` adds to the environment. A missing program is a UserError."""
     try:
         process = subprocess.Popen(command, env={**os.environ, **(env or {})}, text=True, **options)
     except FileNotFoundError:
-        raise Problem(f"{command[0]} is not installed, or not on the PATH") from None
+        raise UserError(f"{command[0]} is not installed, or not on the PATH") from None
     RUNNING.add(process)
     return process
 
 
-def together(jobs: Mapping[str, Callable[[], Result]]) -> Iterator[tuple[str, Result]]:
+def run_parallel(jobs: Mapping[str, Callable[[], Result]]) -> Iterator[tuple[str, Result]]:
     """Do jobs side by side, as many at once as there are processors; yield each one's name and result when it is done.
 
     When one of them raises, or the session is interrupted, all commands that still run are ended, and nothing new begins.
@@ -122,11 +122,11 @@ def answer(process: subprocess.Popen[str]) -> str:
 
 
 def output(*command: str, env: Mapping[str, str] | None = None) -> str:
-    """Run a command silently and return its standard output; raises Problem as `start` and `answer` do."""
+    """Run a command silently and return its standard output; raises UserError as `start` and `answer` do."""
     return answer(ask(*command, env=env))
 
 
-class CommandFailed(Problem):
+class CommandFailed(UserError):
     """A command that ended with an error; ``text`` is all that it said, ``last`` its last line."""
 
     def __init__(self, command: Sequence[str], text: str) -> None:

@@ -13,7 +13,7 @@ from nox.command import CommandFailed
 from .cli import HOUSE
 from .project import REPORTS, ROOT, ca_bundle, constraints, env, pyproject
 from .services import SERVICES, libs
-from .shell import Problem, output, run, say, show, start, stop
+from .shell import UserError, output, run, say, show, start, stop
 from .stack.ports import next_free
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def install(session: Session, *groups: str) -> None:
 
 
 def pip(session: Session, *arguments: str) -> None:
-    """Install packages in this session's environment; raises Problem when that fails, soon where no index answers."""
+    """Install packages in this session's environment; raises UserError when that fails, soon where no index answers."""
     try:
         index = env().get("PIP_INDEX_URL")
         mirror = {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
         session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", **mirror})
     except CommandFailed:
-        raise Problem("packages could not be installed; the installer's own words stand above") from None
+        raise UserError("packages could not be installed; the installer's own words stand above") from None
 
 
 def pytest(session: Session, part: str, pytest_args: Sequence[str]) -> int:
@@ -74,17 +74,17 @@ def picture(session: Session, **files: Path | None) -> None:
 
 
 def poetry(session: Session, *arguments: str) -> None:
-    """Run Poetry, which nobody has to install, against the package index that pip uses; raises Problem when it fails."""
+    """Run Poetry, which nobody has to install, against the package index that pip uses; raises UserError when it fails."""
     # pip, because uv makes environments without it, and it knows its default index.
     pip(session, "--quiet", "pip", "--requirement", "docker/build/tools.txt")
     ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     index = env().get("PIP_INDEX_URL") or output(python(session), "-c", ask).strip()
     settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "5"}
-    if bundle := env().get("SLIPWAY_CA") or ca_bundle():
+    if bundle := env().get("STACK_CA") or ca_bundle():
         settings["REQUESTS_CA_BUNDLE"] = bundle  # Poetry does not look at the system's certificates
     show(("poetry", *arguments))  # without the settings: an index's URL may contain a password
     if run(str(Path(session.bin) / "poetry"), *arguments, env=settings, quiet=True):
-        raise Problem(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; its own words stand above")
+        raise UserError(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; its own words stand above")
 
 
 def test(session: Session, services: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:

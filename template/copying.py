@@ -22,5 +22,5 @@ def copy_project(root: Path, *, without: tuple[str, ...] = ()) -> None:
         if name and not name.startswith(without) and (ROOT / name).exists():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, root / name)
-    images = ["SLIPWAY_BASE", *(f"SLIPWAY_{recipe.upper()}" for recipe in bases.needed())]
+    images = ["STACK_BASE", *(f"STACK_{recipe.upper()}" for recipe in bases.needed())]
     (root / ".env").write_text("".join(f"{image}={env()[image]}\n" for image in images), encoding="utf-8")

@@ -7,8 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import cli as options
-from tasks import ownership as leftovers
+from tasks import cli
+from tasks import ownership
 from tasks.shell import say
 from tasks.sizes import report
 
@@ -28,14 +28,14 @@ def register(
     @session()
     def bench(session: nox.Session) -> None:
         """Measure the project beside its references: -- reload|verdict|sessions|scale [--runs N] [--json FILE]"""
-        parser = options.parser("bench")
+        parser = cli.parser("bench")
         parser.add_argument("name", choices=BENCHES)
         parser.add_argument("--runs", type=int, default=20)
         parser.add_argument("--json", type=Path, metavar="FILE")
         args = parser.parse_args(session.posargs)
         ready()
         measure = import_module(f"template.bench.{args.name}").measure
-        with leftovers.folder() as folder:
+        with ownership.folder() as folder:
             found = measure(folder, args.runs)
         say(table(found["rows"]))
         if args.json:

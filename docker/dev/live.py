@@ -41,7 +41,7 @@ SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGTERM, signa
 GRACE = 3.0  # seconds that a replaced child may take to finish what it has begun
 LAST_GRACE = 0.5  # the same when all is to end
 IDLE = 0.2  # seconds that a connection without a request holds a replaced child
-DEBUGGER = 5678  # the port for debuggers, where SLIPWAY_DEBUG opens it
+DEBUGGER = 5678  # the port for debuggers, where STACK_DEBUG opens it
 LIBRARIES = tuple({sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 HERE = Path.cwd()
 
@@ -94,7 +94,7 @@ class Parent:
         os.ftruncate(self.report, 0)
         tell = partial(tell_libraries, os.getpid(), self.asked.union(sys.modules), self.report)
         run = partial(serve, self.server, failure) if self.server else partial(work, self.command)
-        if os.environ.get("SLIPWAY_DEBUG") and not failure:
+        if os.environ.get("STACK_DEBUG") and not failure:
             run = partial(debugged, run)
         self.current = self.fork(run, tell)
 

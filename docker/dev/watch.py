@@ -62,9 +62,9 @@ def say(line: str) -> None:
 def must_poll() -> bool | None:
     """Whether to look for changes instead of waiting for the kernel to tell; None leaves it to watchfiles' own setting.
 
-    SLIPWAY_POLL (0 or 1) decides, or else the file system that the source lies on.
+    STACK_POLL (0 or 1) decides, or else the file system that the source lies on.
     """
-    if setting := os.environ.get("SLIPWAY_POLL"):
+    if setting := os.environ.get("STACK_POLL"):
         return setting != "0"
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
     _, kind = max((len(at), kind) for at, kind in mounts if HERE.is_relative_to(at.replace(r"\040", " ")))

@@ -8,11 +8,11 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from .. import services as existing
-from ..images import uptodate as fresh
+from .. import services
+from ..images import uptodate
 from ..machine import podman
 from ..project import REPORTS, ROOT, env, name
-from ..shell import ENGINE_GONE, Problem, lines, say
+from ..shell import ENGINE_GONE, UserError, lines, say
 from ..stack import stack as compose
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ HINTS = (
     (r"error reading from server: EOF|Cannot connect to the Docker daemon", ENGINE_GONE),
     (r"hash mismatch", "a package does not have the hash that poetry.lock states: do not trust it, or run `nox -s lock`"),
     (r"NotValidYet|invalid peer certificate: Expired|not yet valid|certificate has expired", "a certificate is not valid now: check this machine's clock"),
-    (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED", "a certificate is not trusted: set SLIPWAY_CA in .env to the file with your CAs"),
+    (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED", "a certificate is not trusted: set STACK_CA in .env to the file with your CAs"),
     (r"dns error|Temporary failure in name resolution|Name or service not known|Could not resolve|Connection refused", "the package index cannot be reached: check the network, or set PIP_INDEX_URL to a mirror"),
     (r"operation timed out|Read timed out|connect timeout", "the package index does not answer: check the network, or set PIP_INDEX_URL to a mirror"),
     (r"not a trusted or secure host", "PIP_INDEX_URL must begin with https://"),
@@ -48,19 +48,19 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
     """Build a flavor of the services' images, where they are not up to date, and return the images' names.
 
     The sliced flavors are proven with them: each service's own tests run in its image's file system, and must pass.
-    The full log is in reports/logs; only the steps that really run are shown. Raises Problem, in one line, when it fails.
+    The full log is in reports/logs; only the steps that really run are shown. Raises UserError, in one line, when it fails.
     """
     defined = compose.model(compose.flavored(flavor))
     targets = {service: target(defined, service) for service in services}
-    here = fresh.present()
-    inputs = fresh.fingerprints(targets, flavor, here)
-    stale = fresh.stale(targets, inputs, here)
+    here = uptodate.present()
+    inputs = uptodate.fingerprints(targets, flavor, here)
+    stale = uptodate.stale(targets, inputs, here)
     for first in range(0, len(stale), LOT):
         lot = {service: targets[service] for service in stale[first : first + LOT]}
         say(f"$ {'podman build' if podman.chosen() else 'docker buildx bake'} {' '.join(lot)}  # {flavor}")
         proofs = {f"{service}-proof": proof(lot[service], flavor) for service in lot if flavor in SLICED}
         bake(lot | proofs, flavor)
-        fresh.record(lot, inputs)
+        uptodate.record(lot, inputs)
     if current := sorted(targets.keys() - set(stale)):
         say(f"up to date: {', '.join(current)} ({flavor})")
     return [target["tags"][-1] for target in targets.values()]
@@ -83,17 +83,17 @@ def references() -> list[str]:
     They are that base alone, the first service in the usual way (multi-stage, on the base: the flavor `slim`), and what
     template/references has.
     """
-    slim = target(compose.model(compose.flavored("slim")), existing.names()[0])
+    slim = target(compose.model(compose.flavored("slim")), services.names()[0])
     targets = {"slim": slim | {"tags": [f"{name()}/reference:slim"]}}
     for recipe in sorted((ROOT / "template" / "references").glob("*.Dockerfile")):
         own = {"dockerfile": str(recipe), "target": "", "tags": [f"{name()}/reference:{recipe.stem}"]}
         targets[recipe.stem] = slim | own
     bake(targets, "references")
-    return [env()["SLIPWAY_BASE"].partition("@")[0], *(target["tags"][0] for target in targets.values())]
+    return [env()["STACK_BASE"].partition("@")[0], *(target["tags"][0] for target in targets.values())]
 
 
 def bake(targets: dict[str, dict[str, Any]], title: str) -> None:
-    """Build bake targets in one go; raises Problem, in one line, when it fails."""
+    """Build bake targets in one go; raises UserError, in one line, when it fails."""
     plan = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
     (REPORTS / "logs").mkdir(parents=True, exist_ok=True)
     log = REPORTS / "logs" / f"build-{title}.log"
@@ -108,7 +108,7 @@ def bake(targets: dict[str, dict[str, Any]], title: str) -> None:
             break
     log.write_text("\n".join(progress.log) + "\n", encoding="utf-8")
     if code:
-        raise Problem(reason("\n".join(progress.log)) + f" (all of it: {log.relative_to(REPORTS.parent)})")
+        raise UserError(reason("\n".join(progress.log)) + f" (all of it: {log.relative_to(REPORTS.parent)})")
     say(f"built {', '.join(targets)} in {time.monotonic() - began:.1f} s")
 
 

@@ -18,17 +18,17 @@ import tomllib
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .. import ownership as leftovers
+from .. import ownership
 from ..machine import debian, engine
 from ..project import ROOT, env, official_base
-from ..shell import Problem, output, say, start, together
+from ..shell import UserError, output, say, start, run_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 BASES = ROOT / "docker" / "bases"
-RECIPE_LABEL = "slipway.base.recipe"
+RECIPE_LABEL = "stack.base.recipe"
 # As the official images do it: nobody reads manuals in a container.
 SLIM = tuple(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "info", "locale", "man"))
 # How long a registry may take for its first word, in seconds.
@@ -39,23 +39,23 @@ ONE_AT_A_TIME = threading.Lock()
 
 def ensure() -> dict[str, str]:
     """Make sure of all base images and return, by variable, what they are: the official ones, or ours in their place."""
-    wanted = {"SLIPWAY_BASE": ("python", official_base())}
-    wanted |= {f"SLIPWAY_{recipe.upper()}": (recipe, official) for recipe, official in needed().items()}
+    wanted = {"STACK_BASE": ("python", official_base())}
+    wanted |= {f"STACK_{recipe.upper()}": (recipe, official) for recipe, official in needed().items()}
     recipes = labels(
         *(name for recipe, official in wanted.values() for name in (official, substitute(recipe, official)))
     )
     jobs = {variable: partial(ensure_one, *image, variable, recipes) for variable, image in wanted.items()}
-    return dict(together(jobs))
+    return dict(run_parallel(jobs))
 
 
 def needed() -> dict[str, str]:
     """The official images that services run as they are: recipe -> image.
 
-    They stand in services/*/compose.yaml as ``image: ${SLIPWAY_POSTGRES:-postgres:17}``, which asks for the recipe postgres.
+    They stand in services/*/compose.yaml as ``image: ${STACK_POSTGRES:-postgres:17}``, which asks for the recipe postgres.
     """
     texts = [path.read_text(encoding="utf-8") for path in ROOT.glob("services/*/compose.yaml")]
     named = [
-        pair for text in texts for pair in re.findall(r"^ +image: \$\{SLIPWAY_(\w+):-([^}]+)\}$", text, re.MULTILINE)
+        pair for text in texts for pair in re.findall(r"^ +image: \$\{STACK_(\w+):-([^}]+)\}$", text, re.MULTILINE)
     ]
     return {variable.lower(): official for variable, official in named}
 
@@ -82,7 +82,7 @@ def ensure_one(recipe: str, official: str, variable: str, recipes: Mapping[str, 
 
 def substitute(recipe: str, official: str) -> str:
     """The name of the image that a recipe makes in the place of an official one."""
-    return f"localhost/slipway/{recipe}:{official.rpartition(':')[2]}-{release(recipe)}"
+    return f"localhost/base/{recipe}:{official.rpartition(':')[2]}-{release(recipe)}"
 
 
 def pinned(image: str) -> str:
@@ -134,11 +134,11 @@ def pull(image: str) -> str:
 
 
 def read(recipe: str) -> dict[str, list[str]]:
-    """Read a recipe's lists; raises Problem when it does not parse."""
+    """Read a recipe's lists; raises UserError when it does not parse."""
     try:
         return tomllib.loads((BASES / f"{recipe}.toml").read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
-        raise Problem(f"docker/bases/{recipe}.toml cannot be read: {error}") from None
+        raise UserError(f"docker/bases/{recipe}.toml cannot be read: {error}") from None
 
 
 def release(recipe: str) -> str:
@@ -174,11 +174,11 @@ def overlay(recipe: str, tar: str) -> None:
 
 
 def build(recipe: str, image: str) -> None:
-    """Build a base image from Debian's packages; raises Problem when it cannot."""
+    """Build a base image from Debian's packages; raises UserError when it cannot."""
     with ONE_AT_A_TIME:
         need_mmdebstrap()
     steps = read(recipe)
-    with leftovers.folder() as folder:
+    with ownership.folder() as folder:
         tar = f"{folder}/base.tar"
         include = f"--include={','.join(steps['packages'])}"
         sources = [f"deb {uri} {suite} main" for uri, suite in debian.mirrors(release(recipe))]
@@ -196,10 +196,10 @@ def build(recipe: str, image: str) -> None:
 
 
 def need_mmdebstrap() -> None:
-    """Make sure of mmdebstrap; raises Problem where it cannot be had."""
+    """Make sure of mmdebstrap; raises UserError where it cannot be had."""
     if not shutil.which("mmdebstrap", path=engine.SBIN):
-        if os.environ.get("SLIPWAY_SETUP") == "never" or debian.distribution().get("ID") not in engine.PACKAGES:
-            raise Problem(
+        if os.environ.get("STACK_SETUP") == "never" or debian.distribution().get("ID") not in engine.PACKAGES:
+            raise UserError(
                 "no image registry answers, and there is no mmdebstrap to build a base image with: install it, or mend the network"
             )
         engine.allowed("install mmdebstrap, to build a base image", "sudo apt-get install mmdebstrap")

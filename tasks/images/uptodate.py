@@ -28,7 +28,7 @@ def fingerprints(targets: Mapping[str, Target], flavor: str, here: Mapping[str, 
     shared = digest(folder for folder in context() if folder.name not in {"services", "libs"})
     found = {}
     for service, target in targets.items():
-        base = target["args"].get("SLIPWAY_BASE", "")
+        base = target["args"].get("STACK_BASE", "")
         facts = json.dumps([target, here.get(base, base), shared], sort_keys=True)
         # In development images, source is mounted.
         own = () if flavor == "dev" else (ROOT / "services" / service, *(ROOT / "libs" / lib for lib in libs(service)))

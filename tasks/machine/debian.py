@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from ..shell import CommandFailed, Problem, output, say
+from ..shell import CommandFailed, UserError, output, say
 
 # Debian 12 has no Compose v2 and no buildx: these few, and nothing else, come from Debian 13.
 FROM_TRIXIE = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd")
@@ -24,18 +24,18 @@ def distribution() -> dict[str, str]:
 
 
 def apt(*arguments: str) -> None:
-    """Run apt-get without questions; raises Problem with its own words when it fails."""
+    """Run apt-get without questions; raises UserError with its own words when it fails."""
     command = ("apt-get", "-qq", "-y", "-o", "DPkg::Lock::Timeout=120", *arguments)
     say("$ " + " ".join(command))
     try:
         output(*command, env={"DEBIAN_FRONTEND": "noninteractive"})
     except CommandFailed as failed:
         errors = [line for line in failed.text.splitlines() if line.startswith("E: ")]
-        raise Problem(f"apt-get {arguments[0]} failed: {(errors or [str(failed)])[0]}") from None
+        raise UserError(f"apt-get {arguments[0]} failed: {(errors or [str(failed)])[0]}") from None
 
 
 def install(*packages: str) -> None:
-    """Install packages, on Debian 12 the engine's from Debian 13; raises Problem when apt cannot."""
+    """Install packages, on Debian 12 the engine's from Debian 13; raises UserError when apt cannot."""
     if distribution().get("VERSION_CODENAME") == "bookworm" and set(FROM_TRIXIE) & set(packages):
         add_trixie()
     update()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..machine.debian import distribution, install
-from ..shell import Problem, ask, output, run, say
+from ..shell import UserError, ask, output, run, say
 
 # The oldest versions that will do: healthchecks with a start interval, `include` with `extends`, secrets in bake.
 MINIMUM = {"engine": (25, 0), "compose": (2, 24), "buildx": (0, 12)}
@@ -46,14 +46,14 @@ class State(NamedTuple):
 def ensure() -> dict[str, str]:
     """Make sure of a running engine with Compose and buildx of usable versions, and return what .env is to say of it.
 
-    Raises Problem where it cannot, or may not, set one up.
+    Raises UserError where it cannot, or may not, set one up.
     """
     state = probe()
     if not state.podman and set(state.versions) != set(MINIMUM):
         mend(state)
         state = probe()
     check(state)
-    return {**caller(state.info), "SLIPWAY_ENGINE": "podman" if state.podman else "docker"}
+    return {**caller(state.info), "STACK_ENGINE": "podman" if state.podman else "docker"}
 
 
 def caller(info: dict[str, Any]) -> dict[str, str]:
@@ -65,11 +65,11 @@ def caller(info: dict[str, Any]) -> dict[str, str]:
     rootless = "name=rootless" in security  # the engine runs as the caller, and maps root to itself
     mapped = "name=userns" in security  # user ids in containers are shifted, unless a container opts out
     return {
-        "SLIPWAY_UID": "0" if rootless else str(os.getuid()),
-        "SLIPWAY_GID": "0" if rootless else str(os.getgid()),
-        "SLIPWAY_USERNS": "host" if mapped else "",
+        "STACK_UID": "0" if rootless else str(os.getuid()),
+        "STACK_GID": "0" if rootless else str(os.getgid()),
+        "STACK_USERNS": "host" if mapped else "",
         # Rootless, and without the right to it from systemd, an engine starts nothing whose processors it is to limit.
-        "SLIPWAY_CPUS": "" if info.get("CpuCfsQuota", True) else "0",
+        "STACK_CPUS": "" if info.get("CpuCfsQuota", True) else "0",
     }
 
 
@@ -96,32 +96,32 @@ def probe() -> State:
 
 
 def check(state: State) -> None:
-    """Raise Problem for a part that is missing or too old."""
+    """Raise UserError for a part that is missing or too old."""
     way = "get it from your distribution" if state.podman else how_to_install()
     for part, least in (MINIMUM_WITH_PODMAN if state.podman else MINIMUM).items():
         whose = "Podman" if state.podman and part == "engine" else "Docker"
         version = state.versions.get(part)
         if version is None:
             reason = f": {state.trouble.splitlines()[-1]}" if state.trouble and part == "engine" else ""
-            raise Problem(f"{whose}'s {part} cannot be used{reason}; {way}, {WITHOUT}")
+            raise UserError(f"{whose}'s {part} cannot be used{reason}; {way}, {WITHOUT}")
         numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
         if numbers < least:
             wanted = ".".join(map(str, least))
-            raise Problem(f"{whose}'s {part} is {version}, which is too old: {wanted} or newer is needed; {way}")
+            raise UserError(f"{whose}'s {part} is {version}, which is too old: {wanted} or newer is needed; {way}")
 
 
 def mend(state: State) -> None:
-    """Start the engine that is there, or install what is missing, or raise Problem with the way to do it."""
+    """Start the engine that is there, or install what is missing, or raise UserError with the way to do it."""
     if "permission denied" in state.trouble:
-        raise Problem("you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, log in again, and retry")
+        raise UserError("you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, log in again, and retry")
     elsewhere = os.environ.get("DOCKER_HOST") or (state.client and context())
     if elsewhere and "engine" not in state.versions:
-        raise Problem(
+        raise UserError(
             f"the Docker engine at {elsewhere} does not answer: start it, or choose another (DOCKER_HOST, docker context)"
         )
-    if os.environ.get("SLIPWAY_SETUP") == "never":
+    if os.environ.get("STACK_SETUP") == "never":
         missing = ", ".join(part for part in MINIMUM if part not in state.versions)
-        raise Problem(f"missing or not running: {missing}, and SLIPWAY_SETUP=never: {how_to_install()}, {WITHOUT}")
+        raise UserError(f"missing or not running: {missing}, and STACK_SETUP=never: {how_to_install()}, {WITHOUT}")
     missing_plugins = {"compose", "buildx"} - set(state.versions)
     if state.client and not missing_plugins and shutil.which("dockerd", path=SBIN):
         allowed("start Docker", "sudo systemctl start docker")
@@ -146,14 +146,14 @@ def context() -> str:
 def allowed(what: str, command: str) -> None:
     """Return if this session may change the machine: as root, unasked only in CI or without a terminal.
 
-    Raises Problem, with the command to run, where it may not.
+    Raises UserError, with the command to run, where it may not.
     """
     if os.geteuid() != 0:
-        raise Problem(f"Docker is not ready, and only root can {what}. Run `{command}`, {WITHOUT}")
+        raise UserError(f"Docker is not ready, and only root can {what}. Run `{command}`, {WITHOUT}")
     if not os.environ.get("CI") and sys.stdin.isatty():
         answer = input(f"Docker is not ready. May I {what}? [Y/n] ").strip().lower()
         if answer not in {"", "y", "yes"}:
-            raise Problem(f"nothing was changed; to do it yourself: {how_to_install()}, {WITHOUT}")
+            raise UserError(f"nothing was changed; to do it yourself: {how_to_install()}, {WITHOUT}")
     say(f"setup: going to {what}")
 
 
@@ -169,10 +169,10 @@ def how_to_install() -> str:
 
 
 def packages_here() -> tuple[str, ...]:
-    """The packages to install on this distribution; raises Problem where we know of none."""
+    """The packages to install on this distribution; raises UserError where we know of none."""
     here = distribution().get("ID", "")
     if here not in PACKAGES:
-        raise Problem(f"no container engine was found: {how_to_install()}, {WITHOUT}")
+        raise UserError(f"no container engine was found: {how_to_install()}, {WITHOUT}")
     return PACKAGES[here]
 
 
@@ -182,7 +182,7 @@ def start(patience: float = 60) -> None:
     if Path("/run/systemd/system").is_dir():
         run("systemctl", "start", "docker")
     else:
-        forget_the_dead()
+        remove_stale_pid_files()
         say(f"$ dockerd >>{DAEMON_LOG} &")
         with DAEMON_LOG.open("a") as log:
             # In a session of its own, it outlives this one and hears no Ctrl-C.
@@ -197,13 +197,13 @@ def start(patience: float = 60) -> None:
     while "engine" not in probe().versions:
         if daemon and daemon.poll() is not None:
             last = (DAEMON_LOG.read_text(errors="replace").splitlines() or ["it said nothing"])[-1]
-            raise Problem(f"the Docker daemon has ended: {last} (all it said: {DAEMON_LOG})")
+            raise UserError(f"the Docker daemon has ended: {last} (all it said: {DAEMON_LOG})")
         if time.monotonic() > until:
-            raise Problem(f"the Docker daemon does not come up: read {DAEMON_LOG}, or `journalctl -u docker`")
+            raise UserError(f"the Docker daemon does not come up: read {DAEMON_LOG}, or `journalctl -u docker`")
         time.sleep(0.2)
 
 
-def forget_the_dead() -> None:
+def remove_stale_pid_files() -> None:
     """Remove pid files whose process is gone, or is another program by now: the daemon would refuse to start."""
     for pid_file, program in (("/run/docker.pid", "dockerd"), ("/run/docker/containerd/containerd.pid", "containerd")):
         path = Path(pid_file)
@@ -219,5 +219,5 @@ def forget_the_dead() -> None:
 if __name__ == "__main__":
     try:
         ensure()
-    except Problem as problem:
+    except UserError as problem:
         sys.exit(f"error: {problem}")

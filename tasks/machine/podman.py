@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..project import env
-from ..shell import Problem, lines, output
+from ..shell import UserError, lines, output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ SYSTEMD = Path("/run/systemd/system")  # is there where systemd runs
 
 def chosen() -> bool:
     """Whether `setup` has found Podman's service where Docker's client looks for the engine."""
-    return env().get("SLIPWAY_ENGINE") == "podman"
+    return env().get("STACK_ENGINE") == "podman"
 
 
 def build(targets: Mapping[str, Mapping[str, Any]], on_line: Callable[[str], None]) -> int:
@@ -48,6 +48,6 @@ def command(url: str, target: Mapping[str, Any]) -> list[str]:
 
 
 def need_health_checks() -> None:
-    """Raise Problem where containers would be waited for in vain: Podman leaves their health checks to systemd."""
+    """Raise UserError where containers would be waited for in vain: Podman leaves their health checks to systemd."""
     if chosen() and sys.platform == "linux" and not SYSTEMD.is_dir():
-        raise Problem("Podman needs systemd for health checks, and this machine runs none: take Docker for `dev`")
+        raise UserError("Podman needs systemd for health checks, and this machine runs none: take Docker for `dev`")

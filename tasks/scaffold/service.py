@@ -15,7 +15,7 @@ from .. import services
 from ..changes import git
 from ..cli import HOUSE
 from ..project import ROOT, name, pyproject
-from ..shell import Problem, say
+from ..shell import UserError, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ DEFAULT = ['"flask>=3.1,<4"', '"gunicorn>=27,<28"']
 
 
 def check_name(wanted: str) -> None:
-    """Raise Problem unless a new service can have this name: as a DNS label, a Python package, and one of ours."""
+    """Raise UserError unless a new service can have this name: as a DNS label, a Python package, and one of ours."""
     package = wanted.replace("-", "_")
     locked = {
         package["name"].replace("-", "_") for package in tomllib.loads(LOCK.read_text(encoding="utf-8"))["package"]
@@ -46,7 +46,7 @@ def check_name(wanted: str) -> None:
     }  # fmt: skip
     for reason, applies in reasons.items():
         if applies:
-            raise Problem(f"a service cannot be called {wanted!r}: the name {reason}")
+            raise UserError(f"a service cannot be called {wanted!r}: the name {reason}")
 
 
 @contextmanager
@@ -102,10 +102,10 @@ def copy(model: Path, wanted: str, only: str = "") -> None:
 def adopt(wanted: str, source: Path) -> None:
     """Make a service of an existing WSGI project: its code, tests and dependencies, nothing in its code changed.
 
-    Raises Problem where no application, or no list of dependencies, is to be found.
+    Raises UserError where no application, or no list of dependencies, is to be found.
     """
     if not source.is_dir():
-        raise Problem(f"there is no folder {source}")
+        raise UserError(f"there is no folder {source}")
     code, application = find_application(source)
     requirements = find_requirements(source)
     folder = services.SERVICES / wanted
@@ -153,7 +153,7 @@ def find_application(source: Path) -> tuple[Path, str]:
             }:
                 found = next(t.id for t in node.targets if isinstance(t, ast.Name) and t.id in {"app", "application"})
                 return place, f"{place.stem}:{found}"
-    raise Problem(
+    raise UserError(
         f"{source} has no WSGI application that could be found: a create_app() or an `app` in a package or module"
     )
 
@@ -167,7 +167,7 @@ def find_requirements(source: Path) -> list[str]:
     if (source / "requirements.txt").is_file():
         lines = (source / "requirements.txt").read_text(encoding="utf-8").splitlines()
         return [line.partition(" #")[0].strip() for line in lines if re.match(r"[A-Za-z0-9]", line)]
-    raise Problem(f"{source} has neither a requirements.txt nor dependencies in a pyproject.toml: add one of them")
+    raise UserError(f"{source} has neither a requirements.txt nor dependencies in a pyproject.toml: add one of them")
 
 
 def enlist(wanted: str, requirements: list[str]) -> None:
@@ -182,15 +182,15 @@ def enlist(wanted: str, requirements: list[str]) -> None:
 def remove(wanted: str) -> Path:
     """Take a service out of everything, and return its folder, which the caller may delete when all else went well.
 
-    Raises Problem while git does not have all of it, and while another service needs it.
+    Raises UserError while git does not have all of it, and while another service needs it.
     """
     folder = services.SERVICES / wanted
     if git("status", "--porcelain", "--", str(folder)) and git("log", "-1", "--", str(folder)):
-        raise Problem(f"services/{wanted} has changes that git does not have: commit or stash them first")
+        raise UserError(f"services/{wanted} has changes that git does not have: commit or stash them first")
     for other in services.names():
         text = (services.SERVICES / other / "compose.yaml").read_text(encoding="utf-8")
         if other != wanted and re.search(rf"(?m)^\s*(- )?{re.escape(wanted)}:?\s*$|//{re.escape(wanted)}:", text):
-            raise Problem(f"services/{other}/compose.yaml needs {wanted}: change it first")
+            raise UserError(f"services/{other}/compose.yaml needs {wanted}: change it first")
     unlist(wanted)
     return folder
 
@@ -202,7 +202,7 @@ def unlist(wanted: str) -> None:
     left = re.sub(rf"(?m)^{re.escape(wanted)}\.dependencies\..*\n", "", left)
     left = re.sub(rf'(?m)^"{re.escape(wanted)}:\w+" = .*\n', "", left)
     if wanted in tomllib.loads(left)["dependency-groups"]:
-        raise Problem(
+        raise UserError(
             f"pyproject.toml: the dependency group {wanted} is not written as a list over several lines; remove it by hand"
         )
     PYPROJECT.write_text(left, encoding="utf-8")
@@ -212,11 +212,11 @@ def unlist(wanted: str) -> None:
 def rename(wanted: str) -> None:
     """Make a fresh clone somebody's own: the project's name everywhere, and nothing left of what only its makers need."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", wanted) or len(wanted) > LONGEST_NAME:
-        raise Problem(
+        raise UserError(
             f"a project cannot be called {wanted!r}: lower-case letters and digits, words joined by single dashes"
         )
     if git("status", "--porcelain"):
-        raise Problem(
+        raise UserError(
             "there are changes that git does not have, and `rename` removes files: commit or stash them first"
         )
     old = name()

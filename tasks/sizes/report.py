@@ -9,9 +9,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .. import ownership as leftovers
+from .. import ownership
 from ..project import REPORTS, ROOT, pyproject
-from ..shell import Problem, output, run, say
+from ..shell import UserError, output, run, say
 from ..sizes.weigh import Image, weigh
 
 if TYPE_CHECKING:
@@ -111,13 +111,13 @@ def changes(images: Iterable[Image], earlier: Iterable[Image]) -> list[Row]:
 def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[Image]:
     """Build another state of this project in a worktree, on the same engine, weigh its images, and remove it all again.
 
-    Raises Problem for a ``ref`` that git does not know, and when that state does not build.
+    Raises UserError for a ``ref`` that git does not know, and when that state does not build.
     """
     if subprocess.run(
         ["git", "rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}"], cwd=ROOT, capture_output=True
     ).returncode:
-        raise Problem(f"git knows no commit {ref!r}: fetch it, or name another one")
-    with leftovers.folder() as folder:
+        raise UserError(f"git knows no commit {ref!r}: fetch it, or name another one")
+    with ownership.folder() as folder:
         tree = folder / "tree"
         nox = (sys.executable, "-m", "nox", "-f", str(tree / "noxfile.py"))
         try:
@@ -126,8 +126,8 @@ def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[
             names = []
             for flavor in flavors:
                 if run(*nox, "-s", "build", "--", *found, "--flavor", flavor):
-                    raise Problem(f"{ref} does not build; its own words stand above")
-                names += [f"{of(tree, 'SLIPWAY_CLONE')}/{service}:{flavor}" for service in found]
+                    raise UserError(f"{ref} does not build; its own words stand above")
+                names += [f"{of(tree, 'STACK_CLONE')}/{service}:{flavor}" for service in found]
             return weigh(names)
         finally:
             if (tree / ".env").exists():
@@ -145,28 +145,28 @@ def of(tree: Path, variable: str) -> str:
 def budget(image: Image) -> list[tuple[int, int]]:
     """An image's limits and what it has of them, in bytes: (raw, raw), (gzip, gzip); [] without a budget.
 
-    From ``[tool.slipway.budgets]`` in pyproject.toml; raises Problem for a budget that is not a size.
+    From ``[tool.stack.budgets]`` in pyproject.toml; raises UserError for a budget that is not a size.
     """
-    limits = pyproject().get("tool", {}).get("slipway", {}).get("budgets", {}).get(f"{image.service}:{image.flavor}")
+    limits = pyproject().get("tool", {}).get("stack", {}).get("budgets", {}).get(f"{image.service}:{image.flavor}")
     if limits is None:
         return []
     if not isinstance(limits, dict) or set(limits) != {"raw", "gzip"}:
-        raise Problem(
+        raise UserError(
             f'pyproject.toml: the budget of {image.service}:{image.flavor} must be like {{raw = "32 MB", gzip = "12 MB"}}'
         )
     return [(size(limits["raw"]), image.raw_bytes), (size(limits["gzip"]), image.gzip_bytes)]
 
 
 def size(text: object) -> int:
-    """Read a size like "32 MB" or "12.5 MiB" in bytes; raises Problem for anything else."""
+    """Read a size like "32 MB" or "12.5 MiB" in bytes; raises UserError for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKM]?i?B?)", str(text))
     if not found or found[2] not in UNITS:
-        raise Problem(f'pyproject.toml: {text!r} is no size; write it like "32 MB" or "12.5 MiB"')
+        raise UserError(f'pyproject.toml: {text!r} is no size; write it like "32 MB" or "12.5 MiB"')
     return int(float(found[1]) * UNITS[found[2]])
 
 
 def check_budgets(images: Iterable[Image], earlier: Iterable[Image]) -> None:
-    """Raise Problem for images over their budgets, naming what moved since the earlier state, or else what is biggest."""
+    """Raise UserError for images over their budgets, naming what moved since the earlier state, or else what is biggest."""
     before = {(image.service, image.flavor): image.groups for image in earlier}
     over = []
     for image in images:
@@ -177,7 +177,7 @@ def check_budgets(images: Iterable[Image], earlier: Iterable[Image]) -> None:
                 movers = ", ".join(f"{group} {delta(move)}" for move, group in moves[:3])
                 over.append(f"{image.image} is {mb(has)} MB {kind}, over its {mb(limit)} MB ({movers})")
     if over:
-        raise Problem("; ".join(over))
+        raise UserError("; ".join(over))
 
 
 def mb(number: float) -> str:

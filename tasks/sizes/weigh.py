@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any
 
-from ..shell import Problem, output, say
+from ..shell import UserError, output, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,12 +91,12 @@ def weigh_all(names: Sequence[str], references: Sequence[str]) -> tuple[list[Ima
 
 
 def weigh(names: Sequence[str]) -> list[Image]:
-    """Weigh images that are on the engine, one pass over all their layers; raises Problem for one that is not."""
+    """Weigh images that are on the engine, one pass over all their layers; raises UserError for one that is not."""
     layers: dict[str, Layer] = {}
     manifest: list[dict[str, Any]] = []
     for name in names:
         if not output("docker", "image", "ls", "--quiet", name).strip():
-            raise Problem(f"there is no image {name}: build it first (nox -s build)")
+            raise UserError(f"there is no image {name}: build it first (nox -s build)")
     with (
         subprocess.Popen(["docker", "image", "save", *names], stdout=subprocess.PIPE) as process,
         tarfile.open(fileobj=process.stdout, mode="r|") as saved,

@@ -26,7 +26,7 @@ def settings(debug: str, attach: str) -> dict[str, str]:
             + ("" if port == DEBUGGER else f", and not {DEBUGGER} as in .vscode/launch.json")
         )
         changes[debug] = {
-            "environment": {"SLIPWAY_DEBUG": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+            "environment": {"STACK_DEBUG": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
             "ports": [f"127.0.0.1:{port}:{DEBUGGER}"],
         }
     if attach:

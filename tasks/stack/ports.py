@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..project import env
 from ..services import variable
-from ..shell import Problem, say
+from ..shell import UserError, say
 from ..stack.stack import containers, model
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def free(services: Sequence[str]) -> dict[str, str]:
     """Settings (``ECHO_PORT=5001``) for the services whose usual port on this machine is taken.
 
-    Raises Problem when the taken port was set by the user, or two services want the same. A port that the stack itself
+    Raises UserError when the taken port was set by the user, or two services want the same. A port that the stack itself
     holds already is no conflict.
     """
     defined = model()["services"]
@@ -29,14 +29,14 @@ def free(services: Sequence[str]) -> dict[str, str]:
         for port in defined[service].get("ports", ()):
             wanted = int(port.get("published", 0))
             if wanted and wishes.setdefault(wanted, service) != service:
-                raise Problem(
+                raise UserError(
                     f"{wishes[wanted]} and {service} both want port {wanted} of this machine: change it in one's compose.yaml"
                 )
             chosen = wanted
             setting = f"{variable(service)}_PORT"
             while chosen and (chosen in claimed or (chosen not in held and taken(port.get("host_ip", ""), chosen))):
                 if setting in env():
-                    raise Problem(
+                    raise UserError(
                         f"port {wanted} is taken, and {setting} asks for it: set another one, or stop what holds it"
                     )
                 chosen += 1

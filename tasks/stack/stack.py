@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import ownership as leftovers
+from .. import ownership
 from ..machine import podman
 from ..project import REPORTS, ROOT, clone, env, name, official_base
 from ..services import names
-from ..shell import CommandFailed, Problem, answer, ask, output, run, say, start, stop
+from ..shell import CommandFailed, UserError, answer, ask, output, run, say, start, stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ DEBUGGER = 5678
 # By settings, the questions for the stack's model that were asked ahead.
 FORESEEN: dict[tuple[tuple[str, str], ...], subprocess.Popen[str]] = {}
 # The label of networks that `dev -- --network` made.
-SHARED = "slipway.network"
+SHARED = "stack.network"
 # Compose looks for .env beside the file that it is told to use, and ours lies in the root of the clone.
 PRODUCTION = {"COMPOSE_FILE": "docker/compose.prod.yaml", "COMPOSE_ENV_FILES": ".env"}
 
@@ -38,15 +38,15 @@ def flavored(flavor: str) -> dict[str, str]:
     """Settings that make Compose see a flavor of the images."""
     if flavor == "dev":
         return {}
-    settings = {**PRODUCTION, "SLIPWAY_FLAVOR": flavor}
+    settings = {**PRODUCTION, "STACK_FLAVOR": flavor}
     if flavor == "alpine":
         # The same stage as `slim`, on the sister of the official base.
-        settings |= {"SLIPWAY_TARGET": "slim", "SLIPWAY_BASE": official_base().replace("-slim", "-alpine")}
+        settings |= {"STACK_TARGET": "slim", "STACK_BASE": official_base().replace("-slim", "-alpine")}
     return settings
 
 
 def model(settings: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The stack as Compose understands it (``docker compose config``); raises Problem when a file has a fault."""
+    """The stack as Compose understands it (``docker compose config``); raises UserError when a file has a fault."""
     return _model(tuple((settings or {}).items()))
 
 
@@ -57,7 +57,7 @@ def _model(settings: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     try:
         return dict(json.loads(answer(_ask(settings))))
     except CommandFailed as failed:
-        raise Problem(f"the stack's compose files have a fault: {failed.last}") from None
+        raise UserError(f"the stack's compose files have a fault: {failed.last}") from None
 
 
 def _ask(settings: tuple[tuple[str, str], ...]) -> subprocess.Popen[str]:
@@ -72,7 +72,7 @@ def foreseen(*flavors: str) -> Iterator[None]:
     It is for nothing when .env is another one after the block.
     """
     before = env()
-    with suppress(Problem):  # the block may be about to install Docker
+    with suppress(UserError):  # the block may be about to install Docker
         for settings in (tuple(flavored(flavor).items()) for flavor in flavors):
             FORESEEN[settings] = _ask(settings)
     kept = False
@@ -142,18 +142,18 @@ def with_neighbours(services: Sequence[str]) -> list[str]:
 
 
 def up(services: Sequence[str], settings: Mapping[str, str]) -> None:
-    """Create and start the stack in the background; raises Problem when Docker cannot."""
+    """Create and start the stack in the background; raises UserError when Docker cannot."""
     podman.need_health_checks()
     command = (*COMPOSE, "up", "--detach", "--no-build", "--remove-orphans", "--quiet-pull", *services)
     if run(*command, env=settings):
         wait(patience=0)  # names the one that is in the way
-        raise Problem("the stack did not start; Docker's own words stand above")
+        raise UserError("the stack did not start; Docker's own words stand above")
 
 
 def wait(settings: Mapping[str, str] | None = None, *, patience: float = 120) -> None:
     """Wait until every container is ready, at most ``patience`` seconds.
 
-    Raises Problem, after the last lines of the service that is in the way, when one has failed or takes too long.
+    Raises UserError, after the last lines of the service that is in the way, when one has failed or takes too long.
     """
     until = time.monotonic() + patience
     while True:
@@ -164,7 +164,7 @@ def wait(settings: Mapping[str, str] | None = None, *, patience: float = 120) ->
         if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
             service = lost[0].service
             say("\n".join(log(settings, service)[-LAST_LINES:]))
-            raise Problem(f"{service} {lost[0]}; its last lines stand above, everything is in {keep_log(settings)}")
+            raise UserError(f"{service} {lost[0]}; its last lines stand above, everything is in {keep_log(settings)}")
         time.sleep(0.2)
 
 
@@ -220,23 +220,23 @@ def urls() -> None:
 def running(services: Sequence[str], settings: Mapping[str, str], *, keep: bool) -> Iterator[None]:
     """Have the stack up for as long as the block runs; with ``keep`` it stays up, unless the block fails."""
     stay = False
-    leftovers.ATTACHED.parent.mkdir(exist_ok=True)
-    leftovers.ATTACHED.write_text(leftovers.owner(), encoding="utf-8")
+    ownership.ATTACHED.parent.mkdir(exist_ok=True)
+    ownership.ATTACHED.write_text(ownership.owner(), encoding="utf-8")
     try:
         up(services, settings)
         yield
         stay = keep
     finally:
         if stay:
-            leftovers.ATTACHED.unlink(missing_ok=True)
+            ownership.ATTACHED.unlink(missing_ok=True)
         else:
             down()
 
 
 def reap() -> None:
     """Take down the stack of a session that was killed, or whose engine was."""
-    mark = leftovers.ATTACHED
-    if mark.exists() and leftovers.orphaned(mark.read_text(encoding="utf-8"), r"(\d+)$"):
+    mark = ownership.ATTACHED
+    if mark.exists() and ownership.orphaned(mark.read_text(encoding="utf-8"), r"(\d+)$"):
         say("setup: taking down the stack that a killed session has left")
         down()
 
@@ -258,19 +258,19 @@ def down(*, volumes: bool = False, settings: Mapping[str, str] | None = None) ->
     run(*COMPOSE, "down", "--remove-orphans", *every, env=settings)
     leave_networks()
     if not settings:
-        leftovers.ATTACHED.unlink(missing_ok=True)
+        ownership.ATTACHED.unlink(missing_ok=True)
 
 
 def stack() -> dict[str, str]:
     """Settings for the stack that tests/stack runs: from production images, apart from the one under development."""
-    return {**PRODUCTION, "COMPOSE_PROJECT_NAME": leftovers.stack_name(leftovers.owner())}
+    return {**PRODUCTION, "COMPOSE_PROJECT_NAME": ownership.stack_name(ownership.owner())}
 
 
 @contextmanager
-def stack_gone_afterwards() -> Iterator[None]:
+def production_stack_removed() -> Iterator[None]:
     """Whatever the block does, nothing of the stack that tests/stack runs is left after it."""
     if podman.chosen():
-        raise Problem(
+        raise UserError(
             "tests/stack asks what Podman answers otherwise: name services (nox -s test -- echo), or take Docker"
         )
     settings = stack()  # now, so that pytest inherits this session's name
@@ -278,7 +278,7 @@ def stack_gone_afterwards() -> Iterator[None]:
         yield
     finally:
         down(volumes=True, settings=settings)
-        leftovers.remove_own()
+        ownership.remove_own()
 
 
 def shell(service: str) -> int:
@@ -296,10 +296,10 @@ def side_shell(service: str) -> int:
     """
     beside = next((c.id for c in containers(PRODUCTION) if c.service == service and c.state == "running"), None)
     if not beside:
-        raise Problem(
+        raise UserError(
             f"no container of {service} is running: COMPOSE_FILE={PRODUCTION['COMPOSE_FILE']} docker compose up -d"
         )
     terminal = ["--tty"] if sys.stdin.isatty() else []
     shared = [f"--pid=container:{beside}", f"--network=container:{beside}", "--cap-add=SYS_PTRACE"]
-    command = (env()["SLIPWAY_BASE"], "sh", "-c", "cd /proc/1/root/app && exec sh")
-    return run("docker", "run", "--rm", "--interactive", *terminal, *leftovers.labels(), *shared, *command)
+    command = (env()["STACK_BASE"], "sh", "-c", "cd /proc/1/root/app && exec sh")
+    return run("docker", "run", "--rm", "--interactive", *terminal, *ownership.labels(), *shared, *command)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from ..ownership import LABEL, owner, remove_own
 from ..project import REPORTS
-from ..shell import Problem, lines, run, say, together
+from ..shell import UserError, lines, run, say, run_parallel
 from ..stack.stack import COMPOSE, leave_networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 NO_TESTS_RAN = 5  # pytest's exit code for it
-TESTING = {"SLIPWAY_TESTING": "true"}  # what docker/service.yaml asks
+TESTING = {"STACK_TESTING": "true"}  # what docker/service.yaml asks
 CLEAR = "\r\x1b[K"  # what empties the terminal's last line
 DONE = 100  # per cent
 
@@ -35,7 +35,7 @@ def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[s
         codes = {}
         progress = Progress(len(services))
         jobs = {service: partial(apart, service, pytest_args, partial(progress, service)) for service in services}
-        for service, (code, text) in together(jobs):
+        for service, (code, text) in run_parallel(jobs):
             codes[service] = code
             progress.say(f"--- {service} ({len(codes)} of {len(services)})\n{text}")
         return codes
@@ -48,7 +48,7 @@ def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[s
 
 
 def check(codes: dict[str, int], *, filtered: bool) -> None:
-    """Raise Problem, naming them, for the parts whose pytest did not end well.
+    """Raise UserError, naming them, for the parts whose pytest did not end well.
 
     Where the user's own arguments filter the tests, a part of which none remains is fine as long as another has some.
     """
@@ -57,7 +57,7 @@ def check(codes: dict[str, int], *, filtered: bool) -> None:
     fine = {0, NO_TESTS_RAN} if filtered and 0 in codes.values() else {0}
     if failed := [part for part, code in codes.items() if code not in fine]:
         empty = all(codes[part] == NO_TESTS_RAN for part in failed)
-        raise Problem(f"{'no test ran' if empty else 'tests failed'}: {', '.join(failed)}")
+        raise UserError(f"{'no test ran' if empty else 'tests failed'}: {', '.join(failed)}")
 
 
 def container() -> list[str]:

@@ -9,7 +9,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, NoReturn
 
 from ..ownership import remove_own
-from ..shell import Problem, say, show, start
+from ..shell import UserError, say, show, start
 from ..stack.stack import leave_networks
 from ..testing.containers import TESTING, container
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
     """Run the services' tests on every change, until Ctrl-C; of several, each line comes with its service's name.
 
-    Raises Problem when one of them ends by itself.
+    Raises UserError when one of them ends by itself.
     """
     said: SimpleQueue[tuple[str, str]] = SimpleQueue()  # services and their lines; "" for the end, which no line is
     running = []
@@ -42,7 +42,7 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
             Thread(target=hear, args=(service, process, said.put)).start()
         while line := (heard := said.get())[1]:
             say((f"{heard[0]:{width}} | " if len(services) > 1 else "") + line.rstrip("\n"))
-        raise Problem(f"{heard[0]}'s tests are not watched any more: their container has ended")
+        raise UserError(f"{heard[0]}'s tests are not watched any more: their container has ended")
     finally:
         for process in running:
             process.terminate()

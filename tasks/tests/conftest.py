@@ -32,9 +32,9 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     tools.mkdir()
     write_tool(tools / "docker", 'echo "a unit test called docker $*" >&2; exit 99')
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
-    for name in ("DOCKER_HOST", "SLIPWAY_SETUP", "CI"):
+    for name in ("DOCKER_HOST", "STACK_SETUP", "CI"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SLIPWAY_ENGINE", "docker")  # whatever setup has found here
+    monkeypatch.setenv("STACK_ENGINE", "docker")  # whatever setup has found here
     return tools
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .. import changes, services
-from ..shell import Problem
+from ..shell import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,15 +143,15 @@ def test_a_shallow_clone(repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyP
     repo.git("clone", "-q", "--depth=2", f"file://{repo.root}", str(shallow))
     use(monkeypatch, shallow)
     assert changes.since("HEAD~1")[0] == ["a"]
-    with pytest.raises(Problem, match="git knows no commit 'HEAD~2' here: fetch it"):
+    with pytest.raises(UserError, match="git knows no commit 'HEAD~2' here: fetch it"):
         changes.since("HEAD~2")
 
 
 def test_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(Problem, match="is no git clone"):
+    with pytest.raises(UserError, match="is no git clone"):
         changes.since("HEAD")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(Problem, match="git is not installed"):
+    with pytest.raises(UserError, match="git is not installed"):
         changes.since("HEAD")

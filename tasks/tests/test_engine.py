@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..machine import debian, engine
-from ..shell import Problem
+from ..shell import UserError
 from .conftest import pretend, write_tool
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def test_containers_are_who_calls(no_docker: Path, security: str, expected: tupl
 
 def test_an_engine_that_cannot_limit_processors_is_not_asked_to(no_docker: Path) -> None:
     pretend(no_docker, security="rootless", cpu="false")
-    assert engine.ensure()["SLIPWAY_CPUS"] == "0"
+    assert engine.ensure()["STACK_CPUS"] == "0"
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ def test_an_engine_that_cannot_limit_processors_is_not_asked_to(no_docker: Path)
 )
 def test_too_old(no_docker: Path, part: str, version: str) -> None:
     pretend(no_docker, **{part: version})
-    with pytest.raises(Problem, match=re.escape(f"Docker's {part} is {version.lstrip('v')}, which is too old")):
+    with pytest.raises(UserError, match=re.escape(f"Docker's {part} is {version.lstrip('v')}, which is too old")):
         engine.ensure()
 
 
 def test_podman_is_known_and_needs_no_buildx(no_docker: Path) -> None:
     pretend(no_docker, kind="Podman Engine", engine="5.4.2", buildx="", security="rootless")
-    assert engine.ensure()["SLIPWAY_ENGINE"] == "podman"
+    assert engine.ensure()["STACK_ENGINE"] == "podman"
 
 
 @pytest.mark.parametrize(
@@ -77,31 +77,31 @@ def test_podman_is_known_and_needs_no_buildx(no_docker: Path) -> None:
 )
 def test_what_podman_lacks_is_told_and_not_installed(no_docker: Path, versions: dict[str, str], told: str) -> None:
     pretend(no_docker, kind="Podman Engine", **versions)
-    with pytest.raises(Problem, match=re.escape(told)):
+    with pytest.raises(UserError, match=re.escape(told)):
         engine.ensure()
 
 
 def test_no_right_to_the_socket(no_docker: Path) -> None:
     pretend(no_docker, engine="permission denied while trying to connect to the Docker daemon socket")
-    with pytest.raises(Problem, match="usermod -aG docker"):
+    with pytest.raises(UserError, match="usermod -aG docker"):
         engine.ensure()
 
 
 def test_a_chosen_engine_that_is_away_is_never_replaced(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(no_docker, engine="Cannot connect to the Docker daemon")
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-    with pytest.raises(Problem, match=r"the Docker engine at tcp://127\.0\.0\.1:1 does not answer"):
+    with pytest.raises(UserError, match=r"the Docker engine at tcp://127\.0\.0\.1:1 does not answer"):
         engine.ensure()
     monkeypatch.delenv("DOCKER_HOST")
     monkeypatch.setenv("PRETEND_CONTEXT", "far-away")
-    with pytest.raises(Problem, match="the Docker engine at far-away does not answer"):
+    with pytest.raises(UserError, match="the Docker engine at far-away does not answer"):
         engine.ensure()
 
 
 def test_setup_never_installs_nothing(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(no_docker, compose="", buildx="")
-    monkeypatch.setenv("SLIPWAY_SETUP", "never")
-    with pytest.raises(Problem, match="missing or not running: compose, buildx, and SLIPWAY_SETUP=never"):
+    monkeypatch.setenv("STACK_SETUP", "never")
+    with pytest.raises(UserError, match="missing or not running: compose, buildx, and STACK_SETUP=never"):
         engine.ensure()
 
 
@@ -110,7 +110,7 @@ def test_an_ordinary_user_gets_the_one_command(no_docker: Path, monkeypatch: pyt
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(engine, "distribution", lambda: {"ID": "debian"})
-    with pytest.raises(Problem, match=r"Run `sudo python3 -B -m tasks\.machine\.engine`, .*--local"):
+    with pytest.raises(UserError, match=r"Run `sudo python3 -B -m tasks\.machine\.engine`, .*--local"):
         engine.ensure()
 
 
@@ -118,7 +118,7 @@ def test_an_ordinary_user_gets_the_one_command(no_docker: Path, monkeypatch: pyt
 def test_an_unknown_system_is_told_what_to_install(here: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(engine, "distribution", lambda: here)
-    with pytest.raises(Problem, match="install Docker Engine with its compose and buildx plugins"):
+    with pytest.raises(UserError, match="install Docker Engine with its compose and buildx plugins"):
         engine.ensure()
 
 
@@ -132,7 +132,7 @@ def test_at_a_terminal_it_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
         return "n"
 
     monkeypatch.setattr("builtins.input", no)
-    with pytest.raises(Problem, match="nothing was changed"):
+    with pytest.raises(UserError, match="nothing was changed"):
         engine.allowed("install docker.io", "sudo ...")
     assert asked == ["Docker is not ready. May I install docker.io? [Y/n] "]
     monkeypatch.setenv("CI", "true")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..images import bake as images
+from ..images import bake
 from ..images import bases
-from ..shell import Problem
+from ..shell import UserError
 from ..sizes import report
-from ..sizes import weigh as sizes
+from ..sizes import weigh
 from ..stack import stack as compose
 from .conftest import write_tool
 
@@ -59,13 +59,13 @@ if TYPE_CHECKING:
     ],
 )
 def test_a_failed_build_has_one_reason(log: str, told: str) -> None:
-    reason = images.reason(log)
+    reason = bake.reason(log)
     assert told in reason
     assert "\n" not in reason
 
 
 def test_progress_shows_only_what_really_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = images.Progress()
+    progress = bake.Progress()
     for line in (
         "#1 [internal] load build definition from Dockerfile",
         "#1 0.1 reading",
@@ -91,7 +91,7 @@ def test_bake_gets_the_build_that_compose_has(monkeypatch: pytest.MonkeyPatch) -
                     "dockerfile": "docker/Dockerfile",
                     "target": "dev",
                     "args": {"SERVICE": "echo", "HTTP_PROXY": None},
-                    "labels": {"slipway.clone": "ours-1"},
+                    "labels": {"stack.clone": "ours-1"},
                     "secrets": [{"source": "ca"}, {"source": "index"}],
                 },
             }
@@ -99,12 +99,12 @@ def test_bake_gets_the_build_that_compose_has(monkeypatch: pytest.MonkeyPatch) -
         "secrets": {"ca": {"file": "/ca.crt"}, "index": {"environment": "PIP_INDEX_URL"}},
     }
     monkeypatch.delenv("PIP_INDEX_URL", raising=False)
-    target = images.target(defined, "echo")
+    target = bake.target(defined, "echo")
     assert target["args"] == {"SERVICE": "echo"}
     assert target["tags"] == ["ours-1/echo:dev", "ours/echo:dev"]
     assert target["secret"] == ["id=ca,src=/ca.crt"]
     monkeypatch.setenv("PIP_INDEX_URL", "https://mirror/simple")
-    assert images.target(defined, "echo")["secret"][1] == "id=index,env=PIP_INDEX_URL"
+    assert bake.target(defined, "echo")["secret"][1] == "id=index,env=PIP_INDEX_URL"
 
 
 FILES = {
@@ -141,7 +141,7 @@ def layer() -> bytes:
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_layer_is_weighed_unpacked_however_the_engine_keeps_it(packed: bool) -> None:
     plain = layer()
-    weighed = sizes.weigh_layer(io.BytesIO(gzip.compress(plain) if packed else plain))
+    weighed = weigh.weigh_layer(io.BytesIO(gzip.compress(plain) if packed else plain))
     assert weighed
     assert weighed.digest == f"sha256:{hashlib.sha256(plain).hexdigest()}"
     assert weighed.raw_bytes == len(plain)
@@ -167,7 +167,7 @@ def test_images_are_weighed_from_what_docker_saves(no_docker: Path, tmp_path: Pa
         tar.addfile(link)
     here = 'case "$4" in ours/c:*) ;; *) echo 1234 ;; esac'
     write_tool(no_docker / "docker", f'case "$2" in save) cat {saved} ;; ls) {here} ;; esac')
-    first, second = sizes.weigh(["ours/a:prod", "ours/b:prod"])
+    first, second = weigh.weigh(["ours/a:prod", "ours/b:prod"])
     assert (first.service, first.flavor) == ("a", "prod")
     assert first.raw_bytes == len(layer())
     assert second.raw_bytes == 2 * len(layer()) + 10240
@@ -175,8 +175,8 @@ def test_images_are_weighed_from_what_docker_saves(no_docker: Path, tmp_path: Pa
     assert second.layers[1].shared_with == []
     assert second.as_json()["groups"]["interpreter"] == 14000
     assert report.ratios([first], [second])[1][-1].startswith("0.4")
-    with pytest.raises(Problem, match="there is no image ours/c:prod: build it first"):
-        sizes.weigh(["ours/a:prod", "ours/c:prod"])
+    with pytest.raises(UserError, match="there is no image ours/c:prod: build it first"):
+        weigh.weigh(["ours/a:prod", "ours/c:prod"])
 
 
 def test_every_recipe_can_be_read() -> None:
@@ -184,12 +184,12 @@ def test_every_recipe_can_be_read() -> None:
     assert "python" in recipes
     for recipe in recipes:
         assert set(bases.read(recipe)) >= {"suite", "packages", "config"}
-    with pytest.raises(Problem, match=r"docker/bases/none\.toml cannot be read"):
+    with pytest.raises(UserError, match=r"docker/bases/none\.toml cannot be read"):
         bases.read("none")
 
 
-def image(groups: dict[str, int], raw: int, zipped: int) -> sizes.Image:
-    return sizes.Image("ours/a:prod", "a", "prod", [sizes.Layer("sha256:1", raw, zipped, groups)])
+def image(groups: dict[str, int], raw: int, zipped: int) -> weigh.Image:
+    return weigh.Image("ours/a:prod", "a", "prod", [weigh.Layer("sha256:1", raw, zipped, groups)])
 
 
 @pytest.mark.parametrize(
@@ -201,44 +201,44 @@ def test_sizes_are_read(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "big", "12 parsecs", "-1 MB", "1,5 MB", None])
 def test_what_is_no_size_is_told(text: object) -> None:
-    with pytest.raises(Problem, match="is no size"):
+    with pytest.raises(UserError, match="is no size"):
         report.size(text)
 
 
 def test_over_budget_names_the_movers(monkeypatch: pytest.MonkeyPatch) -> None:
     budgets = {"a:prod": {"raw": "10 MB", "gzip": "5 MB"}}
-    monkeypatch.setattr(report, "pyproject", lambda: {"tool": {"slipway": {"budgets": budgets}}})
+    monkeypatch.setattr(report, "pyproject", lambda: {"tool": {"stack": {"budgets": budgets}}})
     before = image({"flask": 3_000_000, "numpy": 1_000_000}, 9_000_000, 4_000_000)
     report.check_budgets([before], [])
     after = image({"flask": 3_000_000, "numpy": 7_000_000}, 15_000_000, 4_000_000)
-    with pytest.raises(Problem, match=r"ours/a:prod is 15\.00 MB raw, over its 10\.00 MB \(numpy \+6\.00"):
+    with pytest.raises(UserError, match=r"ours/a:prod is 15\.00 MB raw, over its 10\.00 MB \(numpy \+6\.00"):
         report.check_budgets([after], [before])
     assert ["", "numpy", "+6.00", ""] in report.changes([after], [before])
     budgets["a:prod"] = {"raw": "10 MB"}
-    with pytest.raises(Problem, match="the budget of a:prod must be like"):
+    with pytest.raises(UserError, match="the budget of a:prod must be like"):
         report.check_budgets([after], [])
 
 
 def test_buildkits_own_fault_is_tried_again(no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "REPORTS", tmp_path / "reports")
+    monkeypatch.setattr(bake, "REPORTS", tmp_path / "reports")
     said = "ERROR: failed to solve: failed to get edge: inconsistent graph state"
     write_tool(
         no_docker / "docker",
         f'cat >/dev/null; [ -e {tmp_path}/again ] && exit 0; touch {tmp_path}/again; echo "{said}"; exit 1',
     )
-    images.bake({"a": {}}, "test")
+    bake.bake({"a": {}}, "test")
     (tmp_path / "again").unlink()
     write_tool(no_docker / "docker", f'cat >/dev/null; echo "{said}"; exit 1')
-    with pytest.raises(Problem, match="inconsistent graph state"):
-        images.bake({"a": {}}, "test")
+    with pytest.raises(UserError, match="inconsistent graph state"):
+        bake.bake({"a": {}}, "test")
 
 
 def test_podman_builds_one_after_the_other(
     no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each by a build of its own, on the engine that Docker's client would ask, until one fails."""
-    monkeypatch.setenv("SLIPWAY_ENGINE", "podman")
-    monkeypatch.setattr(images, "REPORTS", tmp_path / "reports")
+    monkeypatch.setenv("STACK_ENGINE", "podman")
+    monkeypatch.setattr(bake, "REPORTS", tmp_path / "reports")
     write_tool(no_docker / "docker", "echo unix:///run/podman.sock")
     write_tool(
         no_docker / "podman",
@@ -252,8 +252,8 @@ def test_podman_builds_one_after_the_other(
         "secret": ["id=ca"],
     }
     targets = {name: plan | {"args": {"SERVICE": name}, "tags": [f"ours/{name}:dev"]} for name in "abc"}
-    with pytest.raises(Problem, match="the build failed"):
-        images.bake(targets, "test")
+    with pytest.raises(UserError, match="the build failed"):
+        bake.bake(targets, "test")
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked[0] == (
         "--url=unix:///run/podman.sock build --format=docker --layers=false --file=/c/docker/Dockerfile"

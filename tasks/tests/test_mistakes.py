@@ -12,7 +12,7 @@ import pytest
 from .. import project, services
 from ..images import bases
 from ..project import ROOT
-from ..shell import Problem
+from ..shell import UserError
 from .conftest import pretend
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def everything(folder: Path) -> set[Path]:
 )
 def test_arguments(nox: Nox, clone: Path, no_docker: Path, args: tuple[str, ...], told: str) -> None:
     pretend(no_docker)
-    images = ["SLIPWAY_BASE", *(f"SLIPWAY_{recipe.upper()}" for recipe in bases.needed())]
+    images = ["STACK_BASE", *(f"STACK_{recipe.upper()}" for recipe in bases.needed())]
     (clone / ".env").write_text("".join(f"{image}=one:that-is-there\n" for image in images))
     before = everything(clone)
     assert told.replace("{services}", ", ".join(services.names())) in tell(nox("-s", *args))
@@ -92,13 +92,13 @@ def test_broken_files(nox: Nox, clone: Path, file: str, text: str, told: str) ->
 def test_a_project_name_that_cannot_name_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'Not A Name'\n")
     monkeypatch.setattr(project, "ROOT", tmp_path)
-    with pytest.raises(Problem, match="name must be lower-case letters"):
+    with pytest.raises(UserError, match="name must be lower-case letters"):
         project.clone()
 
 
 def test_no_engine_names_the_way_out(nox: Nox, no_docker: Path) -> None:
     (no_docker / "docker").unlink()
-    told = tell(nox("-s", "build", PATH=str(no_docker), SLIPWAY_SETUP="never"))
+    told = tell(nox("-s", "build", PATH=str(no_docker), STACK_SETUP="never"))
     assert "missing or not running: engine, compose, buildx" in told
     assert "nox -s dev -- --local" in told
 

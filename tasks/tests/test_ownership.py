@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .. import ownership as leftovers
+from .. import ownership
 from .. import project
-from ..shell import Problem
+from ..shell import UserError
 from .conftest import write_tool
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ def test_temporary_files_go_where_programs_may_run(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "statvfs", Flags)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with leftovers.folder() as chosen:
+    with ownership.folder() as chosen:
         assert tmp_path not in chosen.parents
     assert not chosen.exists()
-    barred |= set(leftovers.places())
-    with pytest.raises(Problem, match="set TMPDIR"), leftovers.folder():
+    barred |= set(ownership.places())
+    with pytest.raises(UserError, match="set TMPDIR"), ownership.folder():
         pass
 
 
@@ -48,12 +48,12 @@ def test_only_what_no_session_owns_any_more_is_removed(
         no_docker / "docker",
         f'[ "$2" = rm ] && echo "$*" >>{tmp_path}/removed; [ "$2" = rm ] || [ "$1" != container ] || echo "{listed}"',
     )
-    monkeypatch.setattr(leftovers, "places", lambda: [str(tmp_path)])
+    monkeypatch.setattr(ownership, "places", lambda: [str(tmp_path)])
     for pid in (gone.pid, os.getpid()):
-        (tmp_path / f"slipway-{pid}-abc").mkdir()
-    leftovers.reap()
+        (tmp_path / f"stack-{pid}-abc").mkdir()
+    ownership.reap()
     assert (tmp_path / "removed").read_text().split() == [
         *("container", "rm", "--force", "--volumes"),
         *(f"{us}-stack-{gone.pid}_default", f"{us}-echo-run-1"),
     ]
-    assert [path.name for path in tmp_path.glob("slipway-*")] == [f"slipway-{os.getpid()}-abc"]
+    assert [path.name for path in tmp_path.glob("stack-*")] == [f"stack-{os.getpid()}-abc"]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .. import cli as options
+from .. import cli
 from .. import project, services
-from ..shell import Problem
+from ..shell import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,13 +35,13 @@ def test_the_clones_name_follows_its_path(empty: Path, monkeypatch: pytest.Monke
 
 
 def test_env_keeps_what_the_user_wrote(empty: Path) -> None:
-    project.write_env({"SLIPWAY_BASE": "base:1"})
+    project.write_env({"STACK_BASE": "base:1"})
     with project.ENV.open("a") as file:
         file.write("ECHO_PORT=7000\n")
-    project.write_env({"SLIPWAY_BASE": "base:2"})
+    project.write_env({"STACK_BASE": "base:2"})
     text = project.ENV.read_text()
-    assert text.count("SLIPWAY_BASE=") == 1
-    assert "SLIPWAY_BASE=base:2\n" in text
+    assert text.count("STACK_BASE=") == 1
+    assert "STACK_BASE=base:2\n" in text
     assert text.endswith("ECHO_PORT=7000\n")
     assert project.env()["ECHO_PORT"] == "7000"
     assert sorted(path.name for path in empty.iterdir() if path.is_file()) == [".env", "pyproject.toml"]
@@ -49,16 +49,16 @@ def test_env_keeps_what_the_user_wrote(empty: Path) -> None:
 
 @pytest.mark.usefixtures("empty")
 def test_an_env_of_the_users_own_wins() -> None:
-    project.ENV.write_text("SLIPWAY_BASE=mine:1\n")
-    project.write_env({"SLIPWAY_BASE": "base:1"})
-    assert project.env()["SLIPWAY_BASE"] == "mine:1"
+    project.ENV.write_text("STACK_BASE=mine:1\n")
+    project.write_env({"STACK_BASE": "base:1"})
+    assert project.env()["STACK_BASE"] == "mine:1"
 
 
 @pytest.mark.usefixtures("empty")
 def test_env_is_left_alone_when_nothing_changed() -> None:
-    project.write_env({"SLIPWAY_BASE": "base:1"})
+    project.write_env({"STACK_BASE": "base:1"})
     before = project.ENV.stat().st_mtime_ns
-    project.write_env({"SLIPWAY_BASE": "base:1"})
+    project.write_env({"STACK_BASE": "base:1"})
     assert project.ENV.stat().st_mtime_ns == before
 
 
@@ -114,7 +114,7 @@ def test_constraints_pin_what_the_lock_pins(empty: Path) -> None:
     with open(project.constraints()) as file:  # noqa: PTH123
         assert file.read() == "a==1\n"
     (empty / "poetry.lock").unlink()
-    with pytest.raises(Problem, match="nox -s lock"):
+    with pytest.raises(UserError, match="nox -s lock"):
         project.constraints()
 
 
@@ -134,7 +134,7 @@ def test_constraints_pin_what_the_lock_pins(empty: Path) -> None:
     ],
 )
 def test_what_test_runs(posargs: list[str], expected: tuple[object, ...]) -> None:
-    args = options.test(posargs)
+    args = cli.test(posargs)
     assert (args.services, args.house, args.local, args.pytest) == expected
 
 

@@ -15,7 +15,7 @@ import pytest
 from tasks import shell as run
 
 from ..project import ROOT
-from ..testing import containers as testing
+from ..testing import containers
 
 
 def alive(pid: int) -> bool:
@@ -26,21 +26,21 @@ def alive(pid: int) -> bool:
 def test_jobs_side_by_side_yield_as_they_come() -> None:
     jobs = {"slow": lambda: run.output("sh", "-c", "sleep 0.5; echo 1"), "fast": lambda: run.output("echo", "2")}
     if (os.cpu_count() or 1) > 1:
-        assert list(run.together(jobs)) == [("fast", "2\n"), ("slow", "1\n")]
-    assert dict(run.together(jobs)) == {"fast": "2\n", "slow": "1\n"}
+        assert list(run.run_parallel(jobs)) == [("fast", "2\n"), ("slow", "1\n")]
+    assert dict(run.run_parallel(jobs)) == {"fast": "2\n", "slow": "1\n"}
 
 
 def test_one_that_fails_ends_the_others(tmp_path: Path) -> None:
     def fail() -> str:
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             time.sleep(0.01)
-        raise run.Problem("no")
+        raise run.UserError("no")
 
     def sleep() -> str:
         return run.output("sh", "-c", f"echo $$ >{tmp_path}/pid; exec sleep 600")
 
-    with pytest.raises(run.Problem, match="no"):
-        list(run.together({"sleep": sleep, "fail": fail}))
+    with pytest.raises(run.UserError, match="no"):
+        list(run.run_parallel({"sleep": sleep, "fail": fail}))
     assert not alive(int((tmp_path / "pid").read_text()))
 
 
@@ -50,7 +50,7 @@ def test_an_interrupt_ends_them_all(tmp_path: Path, number: signal.Signals) -> N
         from tasks import shell as run
         run.interruptible()
         sleep = lambda: run.output("sh", "-c", "echo $$ >>{tmp_path}/pids; exec sleep 600")
-        list(run.together({{"one": sleep, "two": sleep, "three": sleep}}))
+        list(run.run_parallel({{"one": sleep, "two": sleep, "three": sleep}}))
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stderr=subprocess.PIPE) as process:
         at_once = min(3, os.cpu_count() or 1)
@@ -68,11 +68,11 @@ def test_progress_on_a_terminal_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    progress = testing.Progress(2)
+    progress = containers.Progress(2)
     progress("echo", "collected 9 items")
     progress("pilot", "tests/test_a.py ....      [ 42%]")
     progress.say("--- echo")
-    assert capsys.readouterr().out.split(testing.CLEAR) == [
+    assert capsys.readouterr().out.split(containers.CLEAR) == [
         "",
         "0 of 2 done; echo 0 %",
         "0 of 2 done; echo 0 %, pilot 42 %",
@@ -82,7 +82,7 @@ def test_progress_on_a_terminal_is_one_line(
 
 
 def test_progress_elsewhere_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = testing.Progress(2)
+    progress = containers.Progress(2)
     progress("echo", "tests/test_a.py ....      [100%]")
     progress.say("--- echo")
     assert capsys.readouterr().out == "--- echo\n"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .. import ownership as leftovers
+from .. import ownership
 from ..machine import podman
-from ..shell import Problem
+from ..shell import UserError
 from ..stack import ports
 from ..stack import stack as compose
 from .conftest import write_tool
@@ -35,7 +35,7 @@ def port(number: int) -> dict[str, object]:
 
 def test_two_services_that_want_one_port(stack: dict[str, dict[str, object]]) -> None:
     stack |= {"echo": port(5000), "pilot": port(5000)}
-    with pytest.raises(Problem, match="echo and pilot both want port 5000 of this machine"):
+    with pytest.raises(UserError, match="echo and pilot both want port 5000 of this machine"):
         ports.free(["echo", "pilot"])
 
 
@@ -47,13 +47,13 @@ def test_a_taken_port_gives_way_to_the_next(
         stack |= {"echo": port(taken)}
         assert int(ports.free(["echo"])["ECHO_PORT"]) > taken
         monkeypatch.setattr(ports, "env", lambda: {"ECHO_PORT": str(taken)})
-        with pytest.raises(Problem, match="is taken, and ECHO_PORT asks for it"):
+        with pytest.raises(UserError, match="is taken, and ECHO_PORT asks for it"):
             ports.free(["echo"])
 
 
 def test_a_fault_in_a_compose_file_is_told_as_one(no_docker: Path) -> None:
     write_tool(no_docker / "docker", "echo 'dependency cycle detected: echo -> journal -> echo' >&2; exit 15")
-    with pytest.raises(Problem, match="compose files have a fault: dependency cycle detected: echo -> journal -> echo"):
+    with pytest.raises(UserError, match="compose files have a fault: dependency cycle detected: echo -> journal -> echo"):
         compose.model()
 
 
@@ -62,29 +62,29 @@ def test_what_was_asked_ahead_counts_unless_a_setting_is_another_by_now(
     no_docker: Path, monkeypatch: pytest.MonkeyPatch, flavor: str, change: str, expected: str
 ) -> None:
     write_tool(no_docker / "docker", """echo "{\\"said\\": \\"$SAID\\"}\"""")
-    monkeypatch.setenv("SLIPWAY_BASE", "")
+    monkeypatch.setenv("STACK_BASE", "")
     monkeypatch.setenv("SAID", "early")
     with compose.foreseen(flavor):
-        monkeypatch.setenv("SLIPWAY_BASE", change)
+        monkeypatch.setenv("STACK_BASE", change)
     monkeypatch.setenv("SAID", "late")
     assert compose.model(compose.flavored(flavor)) == {"said": expected}
 
 
 def test_what_tests_the_stack_bears_this_sessions_name(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(leftovers.OWNER, raising=False)
+    monkeypatch.delenv(ownership.OWNER, raising=False)
     write_tool(no_docker / "docker", "exit 0")
-    with compose.stack_gone_afterwards():
-        assert os.environ.pop(leftovers.OWNER) == str(os.getpid())
+    with compose.production_stack_removed():
+        assert os.environ.pop(ownership.OWNER) == str(os.getpid())
 
 
 def test_what_podman_cannot_do_is_told_beforehand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SLIPWAY_ENGINE", "podman")
+    monkeypatch.setenv("STACK_ENGINE", "podman")
     with (
-        pytest.raises(Problem, match="tests/stack asks what Podman answers otherwise"),
-        compose.stack_gone_afterwards(),
+        pytest.raises(UserError, match="tests/stack asks what Podman answers otherwise"),
+        compose.production_stack_removed(),
     ):
         pass
     monkeypatch.setattr(podman, "SYSTEMD", tmp_path / "none")
     monkeypatch.setattr("sys.platform", "linux")
-    with pytest.raises(Problem, match="Podman needs systemd for health checks"):
+    with pytest.raises(UserError, match="Podman needs systemd for health checks"):
         compose.up(["echo"], {})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..images import uptodate as fresh
+from ..images import uptodate
 from ..project import ROOT
 
 if TYPE_CHECKING:
@@ -33,27 +33,27 @@ class House:
 
     def target(self, name: str) -> dict[str, object]:
         tags = [f"clone/{name}:prod", f"project/{name}:prod"]
-        return {"tags": tags, "target": "prod", "args": {"SERVICE": name, "SLIPWAY_BASE": "base:1"}}
+        return {"tags": tags, "target": "prod", "args": {"SERVICE": name, "STACK_BASE": "base:1"}}
 
     def write(self, name: str, text: str) -> None:
         (self.root / name).parent.mkdir(parents=True, exist_ok=True)
         (self.root / name).write_text(text)
 
     def stale(self, flavor: str = "prod") -> list[str]:
-        inputs = fresh.fingerprints(self.targets, flavor, self.images)
-        return fresh.stale(self.targets, inputs, self.images)
+        inputs = uptodate.fingerprints(self.targets, flavor, self.images)
+        return uptodate.stale(self.targets, inputs, self.images)
 
     def build(self, flavor: str = "prod") -> None:
-        fresh.record(self.targets, fresh.fingerprints(self.targets, flavor, self.images))
+        uptodate.record(self.targets, uptodate.fingerprints(self.targets, flavor, self.images))
 
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     found = House(tmp_path / "house")
-    monkeypatch.setattr(fresh, "ROOT", found.root)
-    monkeypatch.setattr(fresh, "RECORD", found.root / "reports/built.json")
-    monkeypatch.setattr(fresh, "present", lambda: dict(found.images))
-    monkeypatch.setattr(fresh, "libs", lambda service: ["plain"] if service == "pilot" else [])
+    monkeypatch.setattr(uptodate, "ROOT", found.root)
+    monkeypatch.setattr(uptodate, "RECORD", found.root / "reports/built.json")
+    monkeypatch.setattr(uptodate, "present", lambda: dict(found.images))
+    monkeypatch.setattr(uptodate, "libs", lambda service: ["plain"] if service == "pilot" else [])
     return found
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tasks.shell import Problem
+from tasks.shell import UserError
 
 from ..copying import copy_project
 
@@ -46,11 +46,11 @@ class Copy:
         copy_project(root, without=without)
 
     def run(self, *command: str, settings: Mapping[str, str] | None = None) -> str:
-        """Run a command here and return what it prints; raises Problem, with its last words, when it fails."""
+        """Run a command here and return what it prints; raises UserError, with its last words, when it fails."""
         everything = {**ENVIRONMENT, **(settings or {})}
         done = subprocess.run(command, cwd=self.root, env=everything, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise Problem(f"{' '.join(command[:6])} failed in the bench: {(done.stdout + done.stderr).strip()[-300:]}")
+            raise UserError(f"{' '.join(command[:6])} failed in the bench: {(done.stdout + done.stderr).strip()[-300:]}")
         return done.stdout
 
     def nox(self, *words: str) -> None:

@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tasks.images import bake as images
+from tasks.images import bake
 from tasks.ownership import labels
 from tasks.project import ROOT
-from tasks.shell import Problem, output, say
+from tasks.shell import UserError, output, say
 
 from . import row
 
@@ -68,7 +68,7 @@ class Case:
         self.file.write_text(new, encoding="utf-8")
         while not self.ask().startswith(word):
             if time.perf_counter() - began > PATIENCE:
-                raise Problem(f"{self.name} has not shown edit {number} for {PATIENCE:g} s")
+                raise UserError(f"{self.name} has not shown edit {number} for {PATIENCE:g} s")
             time.sleep(0.002)
         self.times.append((time.perf_counter() - began) * 1000)
         # The old process is on its way out now: requests go on coming.
@@ -83,7 +83,7 @@ def measure(folder: Path, edits: int) -> dict[str, Any]:
 
     Whichever is edited gets requests all the while, one connection after the other.
     """
-    (image,) = images.build(["echo"])
+    (image,) = bake.build(["echo"])
     with ExitStack() as stack:
         cases = [stack.enter_context(running(name, image, folder)) for name in CASES]
         for number in range(-2, edits):
@@ -112,7 +112,7 @@ def running(name: str, image: str, folder: Path) -> Iterator[Case]:
         until = time.monotonic() + PATIENCE
         while not case.ask().startswith("METHOD: "):
             if time.monotonic() > until:
-                raise Problem(f"{name} does not answer; it says: {output('docker', 'logs', container)[-500:]}")
+                raise UserError(f"{name} does not answer; it says: {output('docker', 'logs', container)[-500:]}")
             time.sleep(0.1)
         case.requests = case.refused = 0
         yield case

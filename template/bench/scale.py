@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from tasks import services as existing
+from tasks import services
 from tasks.project import env
 from tasks.shell import output, say
 
@@ -29,7 +29,7 @@ class Repository(Copy):
         self.services = [f"s{index}" for index in range(number)]
         (root / "services").mkdir()
         take_out = "from tasks import scaffold; import sys; [scaffold.unlist(name) for name in sys.argv[1:]]"
-        self.run(sys.executable, "-c", take_out, *existing.names())
+        self.run(sys.executable, "-c", take_out, *services.names())
         make = "from tasks import scaffold; import sys; [scaffold.new(name) for name in sys.argv[1:]]"
         self.run(sys.executable, "-c", make, *self.services)
         self.nox("-s", "lock")
@@ -56,9 +56,9 @@ class Repository(Copy):
     def naive(self) -> None:
         """Build all production images as people do without a tool: one `docker build` after the other."""
         for service in self.services:
-            arguments = [f"--build-arg=SERVICE={service}", f"--build-arg=SLIPWAY_BASE={env()['SLIPWAY_BASE']}"]
-            secret = [f"--secret=id=ca,src={env()['SLIPWAY_CA']}"] if env().get("SLIPWAY_CA") else []
-            tag = ["--label=slipway.clone=bench-scale", f"--tag=slipway-bench/{service}"]
+            arguments = [f"--build-arg=SERVICE={service}", f"--build-arg=STACK_BASE={env()['STACK_BASE']}"]
+            secret = [f"--secret=id=ca,src={env()['STACK_CA']}"] if env().get("STACK_CA") else []
+            tag = ["--label=stack.clone=bench-scale", f"--tag=slipway-bench/{service}"]
             self.run(
                 "docker", "build", "-q", "-f", "docker/Dockerfile", "--target=prod", *arguments, *secret, *tag, "."
             )
@@ -78,7 +78,7 @@ def measure(folder: Path, runs: int) -> dict[str, Any]:
             rows += of_one(here, alone, runs)
         finally:
             here.nox("-s", "clean")
-            left = output("docker", "image", "ls", "--quiet", "--filter", "label=slipway.clone=bench-scale").split()
+            left = output("docker", "image", "ls", "--quiet", "--filter", "label=stack.clone=bench-scale").split()
             if left:
                 output("docker", "image", "rm", "--force", *sorted(set(left)))
     return {"bench": "scale", "rows": rows}

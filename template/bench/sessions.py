@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tasks.shell import Problem, say
+from tasks.shell import UserError, say
 from tasks.stack.stack import COMPOSE
 
 from . import ENVIRONMENT, Copy, row
@@ -67,7 +67,7 @@ def until_it_answers(here: Copy, port: int, *command: str) -> float:
         while not answers(port):
             if time.monotonic() - began > PATIENCE:
                 process.terminate()
-                raise Problem(f"`{' '.join(command)}` has not brought echo up for {PATIENCE:g} s")
+                raise UserError(f"`{' '.join(command)}` has not brought echo up for {PATIENCE:g} s")
             time.sleep(0.01)
         return time.monotonic() - began
 

@@ -10,10 +10,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tasks.images import bake as images
+from tasks.images import bake
 from tasks.ownership import remove_own
 from tasks.project import ROOT, clone
-from tasks.shell import Problem, output, say, start
+from tasks.shell import UserError, output, say, start
 from tasks.stack.stack import COMPOSE
 from tasks.testing.watch import rerun
 
@@ -35,7 +35,7 @@ def pytest_load_initial_conftests():
 
 def measure(folder: Path, edits: int) -> dict[str, Any]:
     """Edit the service ``edits`` times for each case, in turns, and return the report; ``folder`` takes the copies."""
-    images.build(["echo"])
+    bake.build(["echo"])
     ours, plain = mounted(folder / "ours"), mounted(folder / "plain")
     with watching(ours) as verdict, up(plain):
         cases: dict[str, Callable[[], object]] = {
@@ -108,7 +108,7 @@ def watching(settings: dict[str, str]) -> Iterator[Callable[[], None]]:
                 if line.startswith("echo: "):
                     break
             if not re.fullmatch(r"echo: \d+ passed in [\d.]+ s\n", line):
-                raise Problem(f"there is no time to measure, for the tests did not pass: {line.strip()}")
+                raise UserError(f"there is no time to measure, for the tests did not pass: {line.strip()}")
 
         try:
             verdict()

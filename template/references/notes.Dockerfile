@@ -1,8 +1,8 @@
 # The recipe of the notes that Slipway grew from, for `nox -s sizes` to measure itself against. Corrected just enough to
 # build: an interpreter that still lives, `=` for `==` (dash has no other), `--only echo` for `--no-dev`, a virtual
 # environment because Debian's Python wants one, and Poetry pointed at whatever index pip uses.
-ARG SLIPWAY_BASE=python:3.13-slim
-FROM ${SLIPWAY_BASE}
+ARG STACK_BASE=python:3.13-slim
+FROM ${STACK_BASE}
 ARG BUILD_ENV=production
 ENV PATH=/env/bin:$PATH
 WORKDIR /dev_env/

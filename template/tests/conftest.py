@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import ownership as leftovers
+from tasks import ownership
 from template.copying import copy_project
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Clone:
         return subprocess.Popen(
             command,
             cwd=self.root,
-            env={name: value for name, value in os.environ.items() if name != leftovers.OWNER} | env,
+            env={name: value for name, value in os.environ.items() if name != ownership.OWNER} | env,
             stdin=subprocess.DEVNULL,
             stdout=pipe,
             stderr=subprocess.STDOUT,
@@ -69,7 +69,7 @@ class Clone:
     @property
     def name(self) -> str:
         """The clone's name on the engine."""
-        line = next(line for line in (self.root / ".env").read_text().splitlines() if line.startswith("SLIPWAY_CLONE="))
+        line = next(line for line in (self.root / ".env").read_text().splitlines() if line.startswith("STACK_CLONE="))
         return line.partition("=")[2]
 
     def left(self, *kinds: str) -> list[str]:
@@ -77,7 +77,7 @@ class Clone:
         found = []
         for kind in kinds or ("container", "network", "volume", "image"):
             every = ["--all"] if kind in {"container", "image"} else []
-            filters = [f"label=slipway.clone={self.name}", f"label=com.docker.compose.project={self.name}"]
+            filters = [f"label=stack.clone={self.name}", f"label=com.docker.compose.project={self.name}"]
             filters += [] if kind == "image" else [f"name=^{self.name}"]
             for wanted in filters:
                 found += self.docker(kind, "ls", *every, "--quiet", "--filter", wanted).split()

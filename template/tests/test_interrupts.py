@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import ownership as leftovers
+from tasks import ownership
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -160,7 +160,7 @@ def test_what_a_killed_session_leaves_the_next_one_removes(
     sleeper = yard.root / "services/echo/tests/test_sleeper.py"
     sleeper.write_text("import time\n\n\ndef test_sleeps() -> None:\n    time.sleep(600)\n")
     with start(yard, scratch, ("-s", "test", "--", "echo", "-k", "sleeps")) as process:
-        while not yard.docker("ps", "--quiet", "--filter", f"label={leftovers.LABEL}={process.pid}").split():
+        while not yard.docker("ps", "--quiet", "--filter", f"label={ownership.LABEL}={process.pid}").split():
             assert process.poll() is None
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)

@@ -195,14 +195,14 @@ def test_two_stacks_share_a_network(clone: Clone) -> None:
     """A separate Compose project reaches echo by its alias on the network that both are on."""
     network = f"{clone.name}-shared"
     try:
-        assert f"on {network}: echo.slipway" in clone.nox("-s", "dev", "--", "--detach", "--network", network)
+        assert f"on {network}: echo.{name()}" in clone.nox("-s", "dev", "--", "--detach", "--network", network)
         image = f"{clone.name}/echo:dev"
         project = {
             "services": {"other": {"image": image, "networks": ["shared"]}},
             "networks": {"shared": {"name": network, "external": True}},
         }
         (clone.root / "other.json").write_text(json.dumps(project))
-        ask = "import urllib.request as u; print(u.urlopen('http://echo.slipway:8000/from/afar').read().decode())"
+        ask = f"import urllib.request as u; print(u.urlopen('http://echo.{name()}:8000/from/afar').read().decode())"
         plain = {"COMPOSE_FILE": "other.json", "COMPOSE_PROJECT_NAME": f"{clone.name}-other"}
         command = ["docker", "compose", "run", "--rm", "other", "python3", "-c", ask]
         done = subprocess.run(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.project import env, pyproject
-from tasks.sizes import weigh as sizes
+from tasks.sizes import weigh
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ def test_all_services_share_the_runtime_layer(hard: Clone) -> None:
     }
     shared = [mine for mine, other in zip(layers["echo"], layers["hard"], strict=False) if mine == other]
     assert shared[0] == layers["echo"][0]
-    weighed = sizes.weigh([f"{hard.name}/{service}:prod" for service in layers])
+    weighed = weigh.weigh([f"{hard.name}/{service}:prod" for service in layers])
     runtime, *own = (layer for layer in weighed[0].layers if layer.raw_bytes > 100_000)
     assert runtime.shared_with == [f"{hard.name}/hard:prod"]
     assert [layer.shared_with for layer in own] == [[]]
@@ -140,11 +140,11 @@ def test_the_official_layout(hard: Clone) -> None:
     if not hard.docker("image", "ls", "--quiet", base).strip():
         pytest.skip(f"there is no {base} on this engine")
     settings = hard.root / ".env"
-    settings.write_text(f"{settings.read_text()}SLIPWAY_BASE={base}\n")
+    settings.write_text(f"{settings.read_text()}STACK_BASE={base}\n")
     hard.nox("-s", "build", "--", "echo", "hard")
     assert run(hard, "hard", "prod", "-c", "import sys; print(sys.base_prefix)") == "/usr/local"
     assert run(hard, "hard", "prod", "-m", "hard.check") == "all of it works"
-    settings.write_text(settings.read_text().replace(f"SLIPWAY_BASE={base}\n", ""))
+    settings.write_text(settings.read_text().replace(f"STACK_BASE={base}\n", ""))
 
 
 def test_a_library_that_the_base_lacks_is_told(hard: Clone) -> None:
@@ -154,7 +154,7 @@ def test_a_library_that_the_base_lacks_is_told(hard: Clone) -> None:
         "python3 /slice service /root/cut /venv 2>&1; echo code $?"
     )
     mount = f"type=bind,source={hard.root}/docker/build/slice,target=/slice,readonly"
-    said = hard.docker("run", "--rm", "--mount", mount, "--entrypoint", "sh", env()["SLIPWAY_BASE"], "-c", spoil)
+    said = hard.docker("run", "--rm", "--mount", mount, "--entrypoint", "sh", env()["STACK_BASE"], "-c", spoil)
     assert said.splitlines()[0].startswith(
         "error: /venv/x.so needs libsqlite3.so.0, which the base image does not have"
     )

@@ -12,7 +12,7 @@ import pytest
 from tasks import services
 from tasks.ownership import labels
 from tasks.project import ROOT
-from tasks.shell import Problem, output
+from tasks.shell import UserError, output
 from tasks.stack import stack as compose
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def port_of(started: str) -> int:
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show with a test that fails what state the stack is in, and what its services have said meanwhile."""
     report = yield
-    with suppress(Problem):  # no engine, no log
+    with suppress(UserError):  # no engine, no log
         if report.failed:
             states = [f"{container.service} {container}" for container in compose.containers(SETTINGS)]
             said = compose.log(SETTINGS, f"--since={call.start}")[-compose.LAST_LINES :]

@@ -161,7 +161,7 @@ def test_no_secret_in_the_environment_or_the_history(image: dict[str, Any]) -> N
 
 def test_no_secret_of_the_build_in_the_layers(files: tarfile.TarFile) -> None:
     """The CA bundle of this machine goes into builds as a secret; no certificate that only it has may be in the image."""
-    ours = Path(env().get("SLIPWAY_CA") or "/nowhere")
+    ours = Path(env().get("STACK_CA") or "/nowhere")
     if not ours.is_file():
         pytest.skip("this machine has no CA bundle")
 
@@ -173,7 +173,7 @@ def test_no_secret_of_the_build_in_the_layers(files: tarfile.TarFile) -> None:
     shipped = certificates(found.read().decode())
     assert shipped
     debians = certificates(
-        output("docker", "run", "--rm", "--entrypoint=cat", env()["SLIPWAY_BASE"], "/etc/ssl/certs/ca-certificates.crt")
+        output("docker", "run", "--rm", "--entrypoint=cat", env()["STACK_BASE"], "/etc/ssl/certs/ca-certificates.crt")
     )
     assert shipped <= debians
     private = certificates(ours.read_text()) - debians
@@ -184,8 +184,8 @@ def test_no_secret_of_the_build_in_the_layers(files: tarfile.TarFile) -> None:
 
 
 def test_the_base_is_named_by_digest_or_is_our_own(service: str) -> None:  # noqa: ARG001
-    base = env()["SLIPWAY_BASE"]
-    recipe = output("docker", "image", "inspect", "--format", '{{index .Config.Labels "slipway.base.recipe"}}', base)
+    base = env()["STACK_BASE"]
+    recipe = output("docker", "image", "inspect", "--format", '{{index .Config.Labels "stack.base.recipe"}}', base)
     assert "@sha256:" in base or re.fullmatch(r"[0-9a-f]{16}", recipe.strip())
 
 

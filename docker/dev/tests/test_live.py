@@ -258,7 +258,7 @@ def test_a_process_that_hangs_is_killed(live: Live) -> None:
 
 
 def test_polling_sees_changes_too(folder: Path) -> None:
-    with running(folder, SLIPWAY_POLL="1") as live:
+    with running(folder, STACK_POLL="1") as live:
         live.answers("one")
         time.sleep(1.1)  # it compares times
         live.write("web/deep/text.py", "TEXT = 'two'\n")
