@@ -21,23 +21,18 @@ from typing import TYPE_CHECKING
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))  # nox does not
-from tasks import cli
+from tasks import cli, ownership, venv
+from tasks.env import write_env, write_secrets
+from tasks.images import bake, bases
 from tasks.lint import lint as run_linters
-from tasks import ownership
-from tasks import services
-from tasks import venv
-from tasks.images import bake
-from tasks.images import bases
 from tasks.machine import engine
-from tasks.project import REPORTS, write_env, write_secrets
+from tasks.project import REPORTS, SERVICES, service_names
 from tasks.scaffold import service
-from tasks.shell import UserError, interruptible, say, run_parallel
-from tasks.sizes import report
-from tasks.sizes import weigh
+from tasks.shell import UserError, interruptible, run_parallel, say
+from tasks.sizes import report, weigh
 from tasks.stack import debug, ports
 from tasks.stack import stack as compose
-from tasks.testing import containers
-from tasks.testing import watch
+from tasks.testing import containers, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +65,7 @@ def session(*, venv: bool = False) -> Callable[[Callable[[nox.Session], None]], 
 def setup(session: nox.Session) -> None:
     """Make this machine ready: container engine, base images, .env. Does nothing where all is well."""
     cli.flags("setup", session.posargs)
-    services.names()
+    service_names()
     ready()
 
 
@@ -132,7 +127,7 @@ def test(session: nox.Session) -> None:
         venv.install(session, "stack" if part == "stack" else "host")
         with compose.production_stack_removed() if part == "stack" else nullcontext():
             if part == "stack":
-                bake.build(services.names(), "prod")
+                bake.build(service_names(), "prod")
             codes[part] = venv.pytest(session, part, args.pytest)
     containers.check(codes, filtered=bool(args.pytest))
 
@@ -164,7 +159,7 @@ def sizes(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Check style, types, Dockerfiles, workflows, schemas and the lock: -- [--fix]"""
     args = cli.flags("lint", session.posargs, "--fix")
-    venv.install(session, "host", "lint", "tests", *services.names())
+    venv.install(session, "host", "lint", "tests", *service_names())
     run_linters(session, fix=args.fix)
 
 
@@ -179,7 +174,7 @@ def new(session: nox.Session) -> None:
     """Make a service: -- NAME [--like SERVICE | --from DIR]"""
     args = cli.new(session.posargs)
     service.check_name(args.name)
-    with service.all_or_nothing(services.SERVICES / args.name):
+    with service.all_or_nothing(SERVICES / args.name):
         if args.source:
             service.adopt(args.name, args.source)
         else:

@@ -6,8 +6,7 @@ import subprocess
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from . import services
-from .project import ROOT, toml
+from .project import ROOT, libs_of, service_names, toml
 from .shell import UserError
 
 if TYPE_CHECKING:
@@ -27,14 +26,16 @@ def since(ref: str) -> tuple[list[str], list[str]]:
     """
     base = git("rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}")
     if base is None:
-        raise UserError(f"git knows no commit {ref!r} here: fetch it (a shallow clone may lack it), or name another one")
+        raise UserError(
+            f"git knows no commit {ref!r} here: fetch it (a shallow clone may lack it), or name another one"
+        )
     base = git("merge-base", base.strip(), "HEAD") or base  # a shallow clone may not know where they parted
     changed = git("diff", "--no-renames", "--name-only", "-z", base.strip()) or ""
     new = git("ls-files", "--others", "--exclude-standard", "-z") or ""
     paths = [path for path in (changed + new).split("\0") if path]
     before = {name: git("show", f"{base.strip()}:{name}") or "" for name in ("pyproject.toml", "poetry.lock")}
     after = {name: (ROOT / name).read_text(encoding="utf-8") for name in before if (ROOT / name).exists()}
-    libs = {name: services.libs(name) for name in services.names()}
+    libs = {name: libs_of(name) for name in service_names()}
     return touched(paths, libs, before, after), paths
 
 

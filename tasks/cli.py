@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import changes
-from .project import ROOT
-from .services import choose
+from .project import ROOT, choose_services
 from .shell import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def services(session: str, posargs: Sequence[str], *names: str, one: bool = Fals
     for name in names:
         options.add_argument(name, action="store_true")
     args = options.parse_args(posargs)
-    args.services = choose(args.services)
+    args.services = choose_services(args.services)
     return args
 
 
@@ -68,8 +67,8 @@ def dev(posargs: Sequence[str]) -> argparse.Namespace:
     if args.attach and not sys.stdin.isatty():
         options.error("--attach needs a terminal")
     if special:
-        choose(special)
-    args.services = choose([*args.services, *special] if args.services else [])
+        choose_services(special)
+    args.services = choose_services([*args.services, *special] if args.services else [])
     return args
 
 
@@ -80,7 +79,7 @@ def build(posargs: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--sbom", action="store_true")
     options.add_argument("--since", metavar="REF")
     args = options.parse_args(posargs)
-    args.services = changed(choose(args.services), args.since)
+    args.services = changed(choose_services(args.services), args.since)
     return args
 
 
@@ -92,7 +91,7 @@ def sizes(posargs: Sequence[str]) -> argparse.Namespace:
     for kind in ("json", "markdown", "svg", "html"):
         options.add_argument(f"--{kind}", type=Path, metavar="FILE")
     args = options.parse_args(posargs)
-    args.services = choose(args.services)
+    args.services = choose_services(args.services)
     args.flavor = args.flavor or ["prod"]
     return args
 
@@ -112,7 +111,7 @@ def plan(posargs: Sequence[str]) -> list[str]:
     options = parser("plan")
     options.add_argument("--since", metavar="REF")
     since = options.parse_args(posargs).since or None
-    return [*changed(choose([]), since), *concerned(since)]
+    return [*changed(choose_services([]), since), *concerned(since)]
 
 
 def rename(posargs: Sequence[str]) -> argparse.Namespace:
@@ -136,7 +135,7 @@ def test(posargs: Sequence[str]) -> argparse.Namespace:
     args.pytest = [word for word in rest[len(words) :] if word != "--"]
     # The template's own tests take half an hour, and nobody but its makers needs them: they want to be asked for.
     usual = ["unit"] if args.local else ["unit", "stack"]
-    chosen = choose(words, also=house()) if words else [*choose([]), *usual]
+    chosen = choose_services(words, also=house()) if words else [*choose_services([]), *usual]
     args.services = changed([name for name in chosen if name not in HOUSE], args.since)
     args.house = [name for name in concerned(args.since) if name in chosen]
     if args.watch:

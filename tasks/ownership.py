@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .changes import git
-from .project import ROOT, clone
+from .project import ROOT, clone_id
 from .shell import CommandFailed, UserError, answer, ask, output, run, say
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ def owner() -> str:
 
 def labels() -> tuple[str, str]:
     """Options of ``docker run`` that say whose a container is, so that it is found if it is left behind."""
-    return f"--label=stack.clone={clone()}", f"--label={LABEL}={owner()}"
+    return f"--label=stack.clone={clone_id()}", f"--label={LABEL}={owner()}"
 
 
 def stack_name(session: str) -> str:
     """The Compose project of the stack that a session tests."""
-    return f"{clone()}-stack-{session}"
+    return f"{clone_id()}-stack-{session}"
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def reap() -> None:
     kinds = {kind: options for kind, options in KINDS.items() if kind != "image"}
     for kind, (every, _) in kinds.items():
         name, mark = ("{{.Names}}", "label=stack.clone=") if kind == "container" else ("{{.Name}}", "name=")
-        wanted = ("--filter", mark + clone(), "--format", f'{name} {{{{.Label "{LABEL}"}}}}')
+        wanted = ("--filter", mark + clone_id(), "--format", f'{name} {{{{.Label "{LABEL}"}}}}')
         listings[kind] = ask("docker", kind, "ls", *every, *wanted)
     for kind, (_, force) in kinds.items():
         if lost := [line.split()[0] for line in answer(listings[kind]).splitlines() if orphaned(line, ours)]:
@@ -99,9 +99,9 @@ def remove_own() -> None:
 def clean() -> None:
     """Remove everything that this clone has on the engine, found by labels and names: containers, networks, volumes, images."""
     ATTACHED.unlink(missing_ok=True)
-    labels = [f"label=stack.clone={clone()}", f"label=com.docker.compose.project={clone()}"]
+    labels = [f"label=stack.clone={clone_id()}", f"label=com.docker.compose.project={clone_id()}"]
     for kind, (every, force) in KINDS.items():
-        filters = labels if kind == "image" else [*labels, f"name=^{clone()}"]
+        filters = labels if kind == "image" else [*labels, f"name=^{clone_id()}"]
         listed = [output("docker", kind, "ls", *every, "--quiet", "--filter", wanted) for wanted in filters]
         if found := {line for lines in listed for line in lines.split()}:
             run("docker", kind, "rm", *force, *sorted(found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,8 @@ import nox.project
 from nox.command import CommandFailed
 
 from .cli import HOUSE
-from .project import REPORTS, ROOT, ca_bundle, constraints, env, pyproject
-from .services import SERVICES, libs
+from .env import ca_bundle, env
+from .project import REPORTS, ROOT, SERVICES, libs_of, pyproject
 from .shell import UserError, output, run, say, show, start, stop
 from .stack.ports import next_free
 
@@ -27,7 +28,7 @@ def install(session: Session, *groups: str) -> None:
 
     Packages of our own come from libs/, never from an index where somebody else may have taken their names.
     """
-    own = sorted({lib for group in groups for lib in libs(group)})
+    own = sorted({lib for group in groups for lib in libs_of(group)})
     wanted = [name for name in nox.project.dependency_groups(pyproject(), *groups) if name not in own]
     wanted += [word for lib in own for word in ("--editable", f"libs/{lib}")]
     locked = (ROOT / "poetry.lock").read_bytes() if (ROOT / "poetry.lock").exists() else b""
@@ -126,3 +127,22 @@ def dev(session: Session, services: Sequence[str]) -> None:
 def python(session: Session) -> str:
     """The interpreter of this session's environment."""
     return str(Path(session.bin) / "python")
+
+
+def constraints() -> str:
+    """Write the versions in poetry.lock to a file that pip and uv take with ``--constraint``, and return its path."""
+    try:
+        packages = tomllib.loads((ROOT / "poetry.lock").read_text(encoding="utf-8"))["package"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"poetry.lock cannot be read ({error}): run `nox -s lock`") from None
+    versions: dict[str, list[str]] = {}
+    for package in packages:
+        if package.get("source", {}).get("type") == "directory":
+            continue  # a package of our own
+        versions.setdefault(package["name"], []).append(package["version"])
+    # A package that is locked at several versions, for several Pythons, is left to the resolver.
+    lines = [f"{package}=={found[0]}\n" for package, found in versions.items() if len(found) == 1]
+    path = ROOT / ".nox" / "constraints.txt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(lines), encoding="utf-8")
+    return str(path)

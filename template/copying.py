@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from tasks.env import env
 from tasks.images import bases
-from tasks.project import ROOT, env
+from tasks.project import ROOT
 from tasks.shell import output
 
 if TYPE_CHECKING:

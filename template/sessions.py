@@ -7,8 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import cli
-from tasks import ownership
+from tasks import cli, ownership
 from tasks.shell import say
 from tasks.sizes import report
 

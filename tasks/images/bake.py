@@ -8,10 +8,10 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from .. import services
+from ..env import env
 from ..images import uptodate
 from ..machine import podman
-from ..project import REPORTS, ROOT, env, name
+from ..project import REPORTS, ROOT, name, service_names
 from ..shell import ENGINE_GONE, UserError, lines, say
 from ..stack import stack as compose
 
@@ -83,7 +83,7 @@ def references() -> list[str]:
     They are that base alone, the first service in the usual way (multi-stage, on the base: the flavor `slim`), and what
     template/references has.
     """
-    slim = target(compose.model(compose.flavored("slim")), services.names()[0])
+    slim = target(compose.model(compose.flavored("slim")), service_names()[0])
     targets = {"slim": slim | {"tags": [f"{name()}/reference:slim"]}}
     for recipe in sorted((ROOT / "template" / "references").glob("*.Dockerfile")):
         own = {"dockerfile": str(recipe), "target": "", "tags": [f"{name()}/reference:{recipe.stem}"]}

@@ -19,9 +19,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import ownership
+from ..env import env, official_base
 from ..machine import debian, engine
-from ..project import ROOT, env, official_base
-from ..shell import UserError, output, say, start, run_parallel
+from ..project import ROOT
+from ..shell import UserError, output, run_parallel, say, start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,8 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..project import REPORTS, ROOT
-from ..services import libs
+from ..project import REPORTS, ROOT, libs_of
 from ..shell import output
 
 if TYPE_CHECKING:
@@ -31,7 +30,9 @@ def fingerprints(targets: Mapping[str, Target], flavor: str, here: Mapping[str, 
         base = target["args"].get("STACK_BASE", "")
         facts = json.dumps([target, here.get(base, base), shared], sort_keys=True)
         # In development images, source is mounted.
-        own = () if flavor == "dev" else (ROOT / "services" / service, *(ROOT / "libs" / lib for lib in libs(service)))
+        own = (
+            () if flavor == "dev" else (ROOT / "services" / service, *(ROOT / "libs" / lib for lib in libs_of(service)))
+        )
         found[service] = hashlib.sha256((facts + digest(own)).encode()).hexdigest()
     return found
 

@@ -113,7 +113,9 @@ def check(state: State) -> None:
 def mend(state: State) -> None:
     """Start the engine that is there, or install what is missing, or raise UserError with the way to do it."""
     if "permission denied" in state.trouble:
-        raise UserError("you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, log in again, and retry")
+        raise UserError(
+            "you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, log in again, and retry"
+        )
     elsewhere = os.environ.get("DOCKER_HOST") or (state.client and context())
     if elsewhere and "engine" not in state.versions:
         raise UserError(

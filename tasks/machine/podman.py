@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..project import env
+from ..env import env
 from ..shell import UserError, lines, output
 
 if TYPE_CHECKING:

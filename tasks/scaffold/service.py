@@ -11,10 +11,9 @@ import tomllib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .. import services
 from ..changes import git
 from ..cli import HOUSE
-from ..project import ROOT, name, pyproject
+from ..project import ROOT, SERVICES, choose_services, env_prefix, name, pyproject, service_names
 from ..shell import UserError, say
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def check_name(wanted: str) -> None:
         f"must have at most {LONGEST_NAME} characters": len(wanted) > LONGEST_NAME,
         "is a word of Python's": keyword.iskeyword(package) or package in sys.stdlib_module_names,
         "is the name of a package that the services use": package in locked,
-        "is taken by a folder in services/": (services.SERVICES / wanted).exists(),
+        "is taken by a folder in services/": (SERVICES / wanted).exists(),
         "has a meaning of its own here": wanted in {*HOUSE, "test", "tests", "dev", "prod", *pyproject()["dependency-groups"]},
     }  # fmt: skip
     for reason, applies in reasons.items():
@@ -66,8 +65,8 @@ def all_or_nothing(folder: Path | None = None) -> Iterator[None]:
 def new(wanted: str, like: str = "") -> None:
     """Make a service: from the skeleton, or like one that exists. The lock is the caller's to refresh."""
     if like:
-        (like,) = services.choose([like])
-        copy(services.SERVICES / like, wanted)
+        (like,) = choose_services([like])
+        copy(SERVICES / like, wanted)
         enlist(wanted, [f'"{requirement}"' for requirement in pyproject()["dependency-groups"][like]])
         text = PYPROJECT.read_text(encoding="utf-8")
         PYPROJECT.write_text(
@@ -88,13 +87,13 @@ def copy(model: Path, wanted: str, only: str = "") -> None:
         text = path.read_text(encoding="utf-8")
         word = package if path.suffix == ".py" else wanted
         text = re.sub(rf"\b({re.escape(old)}|{old.replace('-', '_')})(?![a-zA-Z0-9])", word, text)
-        text = re.sub(rf"\b{services.variable(old)}_", f"{services.variable(wanted)}_", text)
+        text = re.sub(rf"\b{env_prefix(old)}_", f"{env_prefix(wanted)}_", text)
         if path.name == "compose.yaml":
             text = re.sub(r"(_PORT:-)\d+", rf"\g<1>{port}", text)
             if package != wanted:
                 text = text.replace(f"SERVICE: {wanted}\n", f"SERVICE: {wanted}\n        PACKAGE: {package}\n")
         inside = str(path.relative_to(model)).replace(old.replace("-", "_"), package)
-        target = services.SERVICES / wanted / inside
+        target = SERVICES / wanted / inside
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
 
@@ -108,7 +107,7 @@ def adopt(wanted: str, source: Path) -> None:
         raise UserError(f"there is no folder {source}")
     code, application = find_application(source)
     requirements = find_requirements(source)
-    folder = services.SERVICES / wanted
+    folder = SERVICES / wanted
     copy(SKELETON, wanted, only="compose.yaml")
     for item in [
         code,
@@ -184,11 +183,11 @@ def remove(wanted: str) -> Path:
 
     Raises UserError while git does not have all of it, and while another service needs it.
     """
-    folder = services.SERVICES / wanted
+    folder = SERVICES / wanted
     if git("status", "--porcelain", "--", str(folder)) and git("log", "-1", "--", str(folder)):
         raise UserError(f"services/{wanted} has changes that git does not have: commit or stash them first")
-    for other in services.names():
-        text = (services.SERVICES / other / "compose.yaml").read_text(encoding="utf-8")
+    for other in service_names():
+        text = (SERVICES / other / "compose.yaml").read_text(encoding="utf-8")
         if other != wanted and re.search(rf"(?m)^\s*(- )?{re.escape(wanted)}:?\s*$|//{re.escape(wanted)}:", text):
             raise UserError(f"services/{other}/compose.yaml needs {wanted}: change it first")
     unlist(wanted)
@@ -228,7 +227,7 @@ def rename(wanted: str) -> None:
     for path in [
         ROOT / "docker" / "service.yaml",
         SKELETON / "compose.yaml",
-        *services.SERVICES.glob("*/compose.yaml"),
+        *SERVICES.glob("*/compose.yaml"),
     ]:
         edits[path] = (rf":-{old}\}}", f":-{wanted}}}")
     for path, (pattern, replacement) in edits.items():
@@ -244,5 +243,5 @@ def include(service: str) -> str:
 
 def free_port() -> int:
     """The port after the last one that a service has."""
-    texts = [path.read_text(encoding="utf-8") for path in services.SERVICES.glob("*/compose.yaml")]
+    texts = [path.read_text(encoding="utf-8") for path in SERVICES.glob("*/compose.yaml")]
     return max((int(port) for text in texts for port in re.findall(r"_PORT:-(\d+)", text)), default=4999) + 1

@@ -7,7 +7,8 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from ..project import ROOT, env
+from ..env import env
+from ..project import ROOT
 from ..shell import CommandFailed, output, run, say
 from ..stack.ports import next_free
 from ..stack.stack import COMPOSE, DEBUGGER, containers, urls

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from ..project import env
-from ..services import variable
+from ..env import env
+from ..project import env_prefix
 from ..shell import UserError, say
 from ..stack.stack import containers, model
 
@@ -33,7 +33,7 @@ def free(services: Sequence[str]) -> dict[str, str]:
                     f"{wishes[wanted]} and {service} both want port {wanted} of this machine: change it in one's compose.yaml"
                 )
             chosen = wanted
-            setting = f"{variable(service)}_PORT"
+            setting = f"{env_prefix(service)}_PORT"
             while chosen and (chosen in claimed or (chosen not in held and taken(port.get("host_ip", ""), chosen))):
                 if setting in env():
                     raise UserError(

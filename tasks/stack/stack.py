@@ -12,9 +12,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import ownership
+from ..env import env, official_base
 from ..machine import podman
-from ..project import REPORTS, ROOT, clone, env, name, official_base
-from ..services import names
+from ..project import REPORTS, ROOT, clone_id, name, service_names
 from ..shell import CommandFailed, UserError, answer, ask, output, run, say, start, stop
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def with_neighbours(services: Sequence[str]) -> list[str]:
         if service not in found:
             found[service] = None
             waiting += defined[service].get("depends_on", ())
-    return sorted(found.keys() & set(names()))
+    return sorted(found.keys() & set(service_names()))
 
 
 def up(services: Sequence[str], settings: Mapping[str, str]) -> None:
@@ -203,7 +203,7 @@ def leave_networks() -> None:
     used = ask("docker", "ps", "--all", "--format", "{{.Networks}}")
     form = f'{{{{.Name}}}} {{{{.Label "com.docker.compose.project"}}}} {{{{.Label "{SHARED}"}}}}'
     listed = [line.split(" ") for line in output("docker", "network", "ls", "--format", form).splitlines()]
-    ours = {network for network, project, shared in listed if project == clone() or shared}
+    ours = {network for network, project, shared in listed if project == clone_id() or shared}
     for network in ours - {*re.split("[,\\n]", answer(used))}:
         with suppress(CommandFailed):  # another session has begun to use it, or removed it
             output("docker", "network", "rm", network)

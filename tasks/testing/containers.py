@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..ownership import LABEL, owner, remove_own
 from ..project import REPORTS
-from ..shell import UserError, lines, run, say, run_parallel
+from ..shell import UserError, lines, run, run_parallel, say
 from ..stack.stack import COMPOSE, leave_networks
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .. import changes, services
+from .. import changes
 from ..shell import UserError
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
 
 def use(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     monkeypatch.setattr(changes, "ROOT", root)
-    monkeypatch.setattr(services, "names", lambda: [s for s in LIBS if (root / "services" / s).is_dir()])
-    monkeypatch.setattr(services, "libs", LIBS.__getitem__)
+    monkeypatch.setattr(changes, "service_names", lambda: [s for s in LIBS if (root / "services" / s).is_dir()])
+    monkeypatch.setattr(changes, "libs_of", LIBS.__getitem__)
 
 
 @pytest.mark.parametrize(

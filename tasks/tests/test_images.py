@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..images import bake
-from ..images import bases
+from ..images import bake, bases
 from ..shell import UserError
-from ..sizes import report
-from ..sizes import weigh
+from ..sizes import report, weigh
 from ..stack import stack as compose
 from .conftest import write_tool
 
@@ -307,5 +305,5 @@ def test_neighbours_are_found_through_jobs_and_databases(monkeypatch: pytest.Mon
         "echo": {"depends_on": {"journal": {}}},
     }
     monkeypatch.setattr(compose, "model", lambda: {"services": depends})
-    monkeypatch.setattr(compose, "names", lambda: ["echo", "journal", "other"])
+    monkeypatch.setattr(compose, "service_names", lambda: ["echo", "journal", "other"])
     assert compose.with_neighbours(["journal"]) == ["echo", "journal"]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .. import project, services
+from .. import project
 from ..images import bases
-from ..project import ROOT
+from ..project import ROOT, service_names
 from ..shell import UserError
 from .conftest import pretend
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Nox = Callable[..., subprocess.CompletedProcess[str]]
 
 
-GROUPS = "[project]\nname = 'x'\n[dependency-groups]\n" + "".join(f"{name} = []\n" for name in services.names())
+GROUPS = "[project]\nname = 'x'\n[dependency-groups]\n" + "".join(f"{name} = []\n" for name in service_names())
 
 
 def tell(done: subprocess.CompletedProcess[str]) -> str:
@@ -65,7 +65,7 @@ def test_arguments(nox: Nox, clone: Path, no_docker: Path, args: tuple[str, ...]
     images = ["STACK_BASE", *(f"STACK_{recipe.upper()}" for recipe in bases.needed())]
     (clone / ".env").write_text("".join(f"{image}=one:that-is-there\n" for image in images))
     before = everything(clone)
-    assert told.replace("{services}", ", ".join(services.names())) in tell(nox("-s", *args))
+    assert told.replace("{services}", ", ".join(service_names())) in tell(nox("-s", *args))
     assert everything(clone) == before
 
 
@@ -93,7 +93,7 @@ def test_a_project_name_that_cannot_name_images(monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'Not A Name'\n")
     monkeypatch.setattr(project, "ROOT", tmp_path)
     with pytest.raises(UserError, match="name must be lower-case letters"):
-        project.clone()
+        project.clone_id()
 
 
 def test_no_engine_names_the_way_out(nox: Nox, no_docker: Path) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .. import ownership
-from .. import project
+from .. import ownership, project
 from ..shell import UserError
 from .conftest import write_tool
 
@@ -41,7 +40,7 @@ def test_only_what_no_session_owns_any_more_is_removed(
 ) -> None:
     with subprocess.Popen(["true"]) as gone:
         pass
-    us = project.clone()
+    us = project.clone_id()
     listed = f"{us}-stack-{gone.pid}_default \n{us}-stack-{os.getpid()}_default \n{us}-echo-run-1 {gone.pid}\n"
     listed += f"{us}-echo-run-2 {os.getpid()}\n{us}-echo-1 \n{us}_default \n"
     write_tool(

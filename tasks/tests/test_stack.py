@@ -53,7 +53,9 @@ def test_a_taken_port_gives_way_to_the_next(
 
 def test_a_fault_in_a_compose_file_is_told_as_one(no_docker: Path) -> None:
     write_tool(no_docker / "docker", "echo 'dependency cycle detected: echo -> journal -> echo' >&2; exit 15")
-    with pytest.raises(UserError, match="compose files have a fault: dependency cycle detected: echo -> journal -> echo"):
+    with pytest.raises(
+        UserError, match="compose files have a fault: dependency cycle detected: echo -> journal -> echo"
+    ):
         compose.model()
 
 

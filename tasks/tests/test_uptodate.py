@@ -53,7 +53,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     monkeypatch.setattr(uptodate, "ROOT", found.root)
     monkeypatch.setattr(uptodate, "RECORD", found.root / "reports/built.json")
     monkeypatch.setattr(uptodate, "present", lambda: dict(found.images))
-    monkeypatch.setattr(uptodate, "libs", lambda service: ["plain"] if service == "pilot" else [])
+    monkeypatch.setattr(uptodate, "libs_of", lambda service: ["plain"] if service == "pilot" else [])
     return found
 
 

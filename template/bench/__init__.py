@@ -50,7 +50,9 @@ class Copy:
         everything = {**ENVIRONMENT, **(settings or {})}
         done = subprocess.run(command, cwd=self.root, env=everything, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise UserError(f"{' '.join(command[:6])} failed in the bench: {(done.stdout + done.stderr).strip()[-300:]}")
+            raise UserError(
+                f"{' '.join(command[:6])} failed in the bench: {(done.stdout + done.stderr).strip()[-300:]}"
+            )
         return done.stdout
 
     def nox(self, *words: str) -> None:

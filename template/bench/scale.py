@@ -6,8 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from tasks import services
-from tasks.project import env
+from tasks.env import env
+from tasks.project import service_names
 from tasks.shell import output, say
 
 from . import Copy, row
@@ -29,7 +29,7 @@ class Repository(Copy):
         self.services = [f"s{index}" for index in range(number)]
         (root / "services").mkdir()
         take_out = "from tasks import scaffold; import sys; [scaffold.unlist(name) for name in sys.argv[1:]]"
-        self.run(sys.executable, "-c", take_out, *services.names())
+        self.run(sys.executable, "-c", take_out, *service_names())
         make = "from tasks import scaffold; import sys; [scaffold.new(name) for name in sys.argv[1:]]"
         self.run(sys.executable, "-c", make, *self.services)
         self.nox("-s", "lock")

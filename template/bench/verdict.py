@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.images import bake
 from tasks.ownership import remove_own
-from tasks.project import ROOT, clone
+from tasks.project import ROOT, clone_id
 from tasks.shell import UserError, output, say, start
 from tasks.stack.stack import COMPOSE
 from tasks.testing.watch import rerun
@@ -79,7 +79,7 @@ def mounted(source: Path) -> dict[str, str]:
     return {
         "COMPOSE_FILE": f"docker/compose.yaml:{override}",
         "COMPOSE_ENV_FILES": ".env",
-        "COMPOSE_PROJECT_NAME": f"{clone()}-bench",
+        "COMPOSE_PROJECT_NAME": f"{clone_id()}-bench",
         "ECHO_PORT": "0",
     }
 

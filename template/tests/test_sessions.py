@@ -11,6 +11,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from tasks.project import name
+
 from .conftest import Clone, answer, compose_containers, url_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.project import env, pyproject
+from tasks.env import env
+from tasks.project import pyproject
 from tasks.sizes import weigh
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tasks import services
 from tasks.ownership import labels
-from tasks.project import ROOT
+from tasks.project import ROOT, env_prefix, service_names
 from tasks.shell import UserError, output
 from tasks.stack import stack as compose
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_docker.plugin import Services
 
 # Every service on a free port of its own, beside whatever else runs on this machine.
-SETTINGS = compose.stack() | {f"{services.variable(name)}_PORT": "0" for name in services.names()}
+SETTINGS = compose.stack() | {f"{env_prefix(name)}_PORT": "0" for name in service_names()}
 
 
 @pytest.fixture(scope="session")

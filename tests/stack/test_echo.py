@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tasks.project import clone
+from tasks.project import clone_id
 from tasks.shell import output
 
 from .conftest import alone, port_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_docker.plugin import Services
 
-IMAGE = f"{clone()}/echo:prod"
+IMAGE = f"{clone_id()}/echo:prod"
 LIMIT = 1024 * 1024
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import services
-from tasks.project import ROOT, clone, env
+from tasks.env import env
+from tasks.project import ROOT, clone_id, service_names
 from tasks.shell import output
 
 from .conftest import alone
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     from pytest_docker.plugin import Services
 
-pytestmark = pytest.mark.parametrize("service", services.names(), scope="session")
+pytestmark = pytest.mark.parametrize("service", service_names(), scope="session")
 MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="session")
 def image(service: str) -> dict[str, Any]:
     """What `docker image inspect` says."""
-    return dict(json.loads(output("docker", "image", "inspect", f"{clone()}/{service}:prod"))[0])
+    return dict(json.loads(output("docker", "image", "inspect", f"{clone_id()}/{service}:prod"))[0])
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,127 @@
+"""The machine facts in .env: one reader and one writer, which agree with Compose. Also the secrets and the CA bundle."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .project import ROOT, SERVICES, clone_id, name
+from .shell import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENV = ROOT / ".env"
+
+_HEAD = "# Written by `nox -s setup`. Put your own settings below the line; they win."
+_LINE = "# ------------------------------------------------------------------- yours:"
+# A line of .env as Compose reads it: a quote ends at the next one that has no backslash in front, and elsewhere a comment
+# begins at a space and #. See https://docs.docker.com/compose/how-tos/environment-variables/variable-interpolation/
+_SETTING = re.compile(
+    r"""(?mx) ^[ \t]* (?:export[ \t]+)? (?P<key>\w+) [ \t]*=[ \t]*
+    (?: '(?P<single>(?:\\.|[^'\\])*)' | "(?P<double>(?:\\.|[^"\\])*)" | (?P<plain>[^'"\n].*?)?(?=[ \t]+\#|[ \t]*$) )"""
+)
+_CA_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+    "/etc/ssl/cert.pem",  # macOS
+)
+
+
+def official_base() -> str:
+    """The official base image, as docker/Dockerfile names it."""
+    found = re.search(r"^ARG STACK_BASE=(\S+)", (ROOT / "docker/Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    if not found:
+        raise UserError("docker/Dockerfile has no line `ARG STACK_BASE=...`, which names the base image")
+    return found[1]
+
+
+def ca_bundle() -> str:
+    """The file with the certificate authorities that this machine trusts, private ones included; "" for none."""
+    candidates = [os.environ.get("SSL_CERT_FILE"), os.environ.get("REQUESTS_CA_BUNDLE"), *_CA_BUNDLES]
+    candidates.append(ssl.get_default_verify_paths().cafile)
+    return next((str(Path(found).resolve()) for found in candidates if found and Path(found).is_file()), "")
+
+
+def env() -> dict[str, str]:
+    """The settings that Compose will see: those of .env, overridden by the environment."""
+    return parse(read()) | dict(os.environ)
+
+
+def read() -> str:
+    """The text of .env; "" without one."""
+    return ENV.read_text(encoding="utf-8") if ENV.exists() else ""
+
+
+def users_part(text: str) -> str:
+    """What the user wrote of .env: all below our line, or everything where `setup` has not written yet."""
+    return text.partition(f"{_LINE}\n")[2] if _LINE in text else text
+
+
+def parse(text: str) -> dict[str, str]:
+    """The settings in a text like .env."""
+    return {found["key"]: _unquote(found) for found in _SETTING.finditer(text)}
+
+
+def chosen_by_user() -> dict[str, str]:
+    """The settings that the user has made: in the environment, and in his part of .env."""
+    return parse(users_part(read())) | dict(os.environ)
+
+
+def write_env(found: Mapping[str, str]) -> None:
+    """Write the machine facts to .env, for nox and plain Docker Compose alike; the user's own part stays as it is.
+
+    ``found`` is what others have found: user id, base images, ports.
+    """
+    facts = {
+        "COMPOSE_FILE": "docker/compose.yaml",
+        "COMPOSE_PROJECT_NAME": clone_id(),
+        "STACK_CLONE": clone_id(),
+        "STACK_PROJECT": name(),
+        **found,
+        "STACK_CA": ca_bundle(),
+    }
+    old = read()
+    quoted = "".join(f"{key}={_quote(value)}\n" for key, value in facts.items())
+    new = f"{_HEAD}\n{quoted}{_LINE}\n{users_part(old)}"
+    if new != old:
+        draft = ENV.with_suffix(".draft")
+        draft.write_text(new, encoding="utf-8")
+        draft.replace(ENV)
+
+
+def write_secrets() -> None:
+    """Make a password for each file in .secrets/ that a service's compose file names; existing ones stay.
+
+    The folder is for its owner alone. The files in it are not, because containers that get them mounted run as users
+    of their own, whose ids differ between images.
+    """
+    texts = [path.read_text(encoding="utf-8") for path in sorted(SERVICES.glob("*/compose.yaml"))]
+    for secret in sorted({found for text in texts for found in re.findall(r"/\.secrets/([\w.-]+)", text)}):
+        path = ROOT / ".secrets" / secret
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.exists():
+            path.write_text(secrets.token_urlsafe(32), encoding="utf-8")
+            path.chmod(0o644)
+
+
+def _quote(value: str) -> str:
+    """A value as .env has it. Backslashes need double quotes: before a single quote they could not be told from escapes."""
+    if re.fullmatch(r"[\w./:@-]*", value, re.ASCII):
+        return value
+    if "\\" in value:
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$") + '"'
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def _unquote(found: re.Match[str]) -> str:
+    if (single := found["single"]) is not None:
+        return single.replace("\\'", "'")
+    if (double := found["double"]) is not None:
+        return re.sub(r'\\(["\\])', r"\1", double).replace("$$", "$")
+    return found["plain"] or ""
