@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["nox>=2025.2.9"]
 # ///
-"""The front door: every session of the yard. `nox -l` lists them; what stands behind is in tasks/."""
+"""All nox sessions; the implementation is in tasks/. `nox -l` lists them, `nox -s SESSION -- --help` explains one."""
 
 from __future__ import annotations
 
@@ -11,54 +11,32 @@ from pathlib import Path
 if sys.version_info < (3, 11):  # noqa: UP036 (this line is for those who have an older one)
     sys.exit("Python 3.11 or newer is needed on the host, and this is {}.{}".format(*sys.version_info))
 
-import functools
-import json
-import os
 import shutil
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))  # nox does not
 from tasks import cli, ownership, venv
-from tasks.env import write_env, write_secrets
-from tasks.images import bake, bases
+from tasks.images import bake
 from tasks.lint import lint as run_linters
-from tasks.machine import engine
-from tasks.project import REPORTS, SERVICES, service_names
-from tasks.scaffold import service
-from tasks.shell import UserError, interruptible, run_parallel, say
-from tasks.sizes import report, weigh
-from tasks.stack import debug, ports
-from tasks.stack import stack as compose
-from tasks.testing import containers, watch
+from tasks.project import REPORTS, SERVICES, choose_services, service_names
+from tasks.scaffold import service as scaffold
+from tasks.session import ready, session
+from tasks.sizes import budgets, earlier, report, weigh
+from tasks.stack import debug, lifecycle
+from tasks.stack.model import development
+from tasks.terminal import say
+from tasks.testing import containers, host, watch
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+# Optional parts: to delete one, delete its files and its line here.
+import tasks.machine.debian  # setup installs the engine, and builds base images from docker/bases without a registry
+import tasks.machine.podman  # Podman in Docker's place
+import tasks.stack.network  # dev -- --network
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.default_venv_backend = "uv|virtualenv" if shutil.which("uv") else "virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["test", "lint"]
-
-
-def session(*, venv: bool = False) -> Callable[[Callable[[nox.Session], None]], object]:
-    """A nox session that tells a user's mistake in one line; with ``venv`` it has a virtual environment of its own."""
-
-    def register(function: Callable[[nox.Session], None]) -> object:
-        @functools.wraps(function)
-        def body(session: nox.Session) -> None:
-            interruptible()
-            ownership.owner()
-            try:
-                function(session)
-            except UserError as problem:
-                session.error(str(problem))
-
-        return nox.session(venv_backend=None if venv else "none")(body)
-
-    return register
 
 
 @session()
@@ -66,93 +44,64 @@ def setup(session: nox.Session) -> None:
     """Make this machine ready: container engine, base images, .env. Does nothing where all is well."""
     cli.flags("setup", session.posargs)
     service_names()
-    ready()
+    ready(choose_ports=True)
 
 
-def ready(*flavors: str) -> None:
-    """What `setup` does; the sessions that need it begin with it, as soon as they have understood their arguments.
-
-    They say which ``flavors`` they are going to ask Compose about.
-    """
-    with compose.foreseen(*flavors):
-        facts = engine.ensure()
-        for _, found in run_parallel({"bases": bases.ensure, "stale": ownership.reap}):
-            facts |= found or {}
-        write_env(facts)
-        write_secrets()
-    compose.reap()
-
-
-@session(venv=True)
+@session()
 def dev(session: nox.Session) -> None:
-    """Run the stack from source, reloading on change: -- [SERVICE...] [--detach] [--network NAME] [--local] [--debug SERVICE] [--attach SERVICE]"""
+    """Run the stack from source, reloading on change: -- [SERVICE...] [--detach] [--debug SERVICE] [--attach SERVICE]"""
     args = cli.dev(session.posargs)
-    if args.local:
-        venv.install(session, *args.services)
-        venv.dev(session, args.services)
-        return
-    ready("dev")
-    wanted = compose.with_neighbours(args.services)
-    bake.build(wanted)
-    settings = ports.free(wanted) | debug.settings(args.debug, args.attach)
-    with compose.running(args.services, settings, keep=args.detach):
-        compose.join(args.network)
+    ready(choose_ports=True)
+    stack = development(attached=not args.detach)
+    bake.build(stack.with_neighbours(args.services))
+    stack = debug.with_debugger(stack, args.debug, args.attach)
+    with lifecycle.running(stack, args.services, args, keep=args.detach):
         if args.attach:
-            debug.attach(args.attach)
+            debug.attach_terminal(stack, args.attach)
         elif args.detach:
-            compose.wait()
-            compose.urls()
+            lifecycle.wait(stack)
+            lifecycle.urls(stack)
         else:
-            compose.follow()
+            lifecycle.follow(stack)
 
 
 @session(venv=True)
 def test(session: nox.Session) -> None:
-    """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--local | --watch] [pytest's arguments]"""
-    args = cli.test(session.posargs)
+    """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--watch] [pytest's arguments]"""
+    args = cli.test(session.posargs, host.suites(), host.suites(by_default=True))
+    if args.services or "stack" in args.suites:
+        ready()
     codes: dict[str, int] = {}
-    in_containers = args.services and not args.local
-    if in_containers or "stack" in args.house:
-        ready("dev" if in_containers else "prod")
-    if args.watch and args.services:
+    if args.services:
         bake.build(args.services)
-        watch.watch(args.services, args.pytest)
-    if args.services and args.local:
-        venv.install(session, "tests", *args.services)
-        codes |= venv.test(session, args.services, args.pytest)
-    elif args.services:
-        bake.build(args.services)
+        if args.watch:
+            watch.watch(args.services, args.pytest)
         codes |= containers.in_containers(args.services, args.pytest)
-    for part in args.house:
-        venv.install(session, "stack" if part == "stack" else "host")
-        with compose.production_stack_removed() if part == "stack" else nullcontext():
-            if part == "stack":
-                bake.build(service_names(), "prod")
-            codes[part] = venv.pytest(session, part, args.pytest)
+    for suite in host.affected(args.since):
+        if suite in args.suites:
+            codes[suite] = host.test(session, suite, args.pytest)
     containers.check(codes, filtered=bool(args.pytest))
 
 
 @session(venv=True)
 def build(session: nox.Session) -> None:
-    """Build production images, and prove them: -- [SERVICE...] [--since REF] [--flavor F] [--sbom]"""
+    """Build production images and verify them: -- [SERVICE...] [--since REF] [--flavor F] [--sbom]"""
     args = cli.build(session.posargs)
-    ready(args.flavor)
-    names = bake.build(args.services, args.flavor) if args.services else []
+    ready()
+    images = bake.build(args.services, args.flavor)
     if args.sbom:
-        venv.sbom(session, names)
+        venv.sbom(session, images)
 
 
-@session(venv=True)
+@session()
 def sizes(session: nox.Session) -> None:
-    """Say what images weigh: -- [SERVICE...] [--flavor F]... [--against REF] [--json|--markdown|--svg|--html FILE]"""
+    """Show what images weigh: -- [SERVICE...] [--flavor F]... [--against REF] [--layers] [--json|--markdown FILE]"""
     args = cli.sizes(session.posargs)
-    ready(*args.flavor)
-    earlier = report.weigh_at(args.against, args.services, args.flavor) if args.against else []
-    names = [name for flavor in args.flavor for name in bake.build(args.services, flavor)]
-    weighed, references = weigh.weigh_all(names, bake.references())
-    report.show(weighed, references, earlier, args)
-    venv.picture(session, svg=args.svg, html=args.html)
-    report.check_budgets(weighed, earlier)
+    ready()
+    before = earlier.weigh_at(args.against, args.services, args.flavor) if args.against else []
+    images = weigh.weigh([name for flavor in args.flavor for name in bake.build(args.services, flavor)])
+    report.show(images, before, args)
+    budgets.check(images, before)
 
 
 @session(venv=True)
@@ -165,7 +114,7 @@ def lint(session: nox.Session) -> None:
 
 @session(venv=True)
 def lock(session: nox.Session) -> None:
-    """Bring poetry.lock up to date with pyproject.toml, or run another command of Poetry's: -- [add --group echo httpx]"""
+    """Update poetry.lock to pyproject.toml, or run another command of Poetry's: -- [add --lock --group SERVICE PACKAGE]"""
     venv.poetry(session, *(session.posargs or ["lock"]))
 
 
@@ -173,12 +122,9 @@ def lock(session: nox.Session) -> None:
 def new(session: nox.Session) -> None:
     """Make a service: -- NAME [--like SERVICE | --from DIR]"""
     args = cli.new(session.posargs)
-    service.check_name(args.name)
-    with service.all_or_nothing(SERVICES / args.name):
-        if args.source:
-            service.adopt(args.name, args.source)
-        else:
-            service.new(args.name, args.like)
+    scaffold.check_name(args.name)
+    with scaffold.all_or_nothing(SERVICES / args.name):
+        scaffold.new(args.name, args.like)
         venv.poetry(session, "lock")
     say(f"services/{args.name} is there: nox -s test -- {args.name}")
 
@@ -186,10 +132,9 @@ def new(session: nox.Session) -> None:
 @session(venv=True)
 def remove(session: nox.Session) -> None:
     """Remove a service to the last line: -- NAME"""
-    args = cli.services("remove", session.posargs, one=True)
-    (service,) = args.services
-    with service.all_or_nothing():
-        kept = service.remove(service)
+    (service,) = cli.services("remove", session.posargs, one=True).services
+    with scaffold.all_or_nothing():
+        kept = scaffold.remove(service)
         venv.poetry(session, "lock")
     shutil.rmtree(kept)
     say(f"services/{service} is gone")
@@ -198,30 +143,30 @@ def remove(session: nox.Session) -> None:
 @session()
 def rename(session: nox.Session) -> None:
     """Make a fresh clone your own project: -- NAME"""
-    service.rename(cli.rename(session.posargs).name)
+    scaffold.rename(cli.name("rename", session.posargs))
 
 
 @session()
 def shell(session: nox.Session) -> None:
-    """Open a shell in a service's container, or beside its production container: -- SERVICE [--prod]"""
-    args = cli.services("shell", session.posargs, "--prod", one=True)
+    """Run a shell or a command in a service's container, or a shell beside its production container: -- SERVICE [--prod] [COMMAND...]"""
+    args = cli.shell(session.posargs)
     (service,) = args.services
-    if code := compose.side_shell(service) if args.prod else compose.shell(service):
-        session.error(f"the shell ended with {code}")
+    code = lifecycle.production_shell(service) if args.prod else lifecycle.shell(service, args.command or ["sh"])
+    if code:
+        session.error(f"it ended with {code}")
 
 
 @session()
 def logs(session: nox.Session) -> None:
     """Follow the stack's log: -- [SERVICE...]"""
-    args = cli.services("logs", session.posargs)
-    compose.follow(*args.services)
+    lifecycle.follow(development(), *cli.logs(session.posargs).services)
 
 
 @session()
 def down(session: nox.Session) -> None:
     """Stop the development stack; its data stays."""
     cli.flags("down", session.posargs)
-    compose.down()
+    lifecycle.down(development())
 
 
 @session()
@@ -234,22 +179,10 @@ def clean(session: nox.Session) -> None:
 
 @session()
 def plan(session: nox.Session) -> None:
-    """Tell GitHub Actions what there is to test, for its matrix: -- [--since REF]"""
-    line = f"parts={json.dumps(cli.plan(session.posargs))}"
-    say(line)
-    if target := os.environ.get("GITHUB_OUTPUT"):
-        with Path(target).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-
-@session()
-def gate(session: nox.Session) -> None:
-    """Fail unless every job of a workflow went well: -- RESULT..."""
-    if bad := sorted(set(session.posargs) - {"success", "skipped"}):
-        session.error(f"not every job went well: {', '.join(bad)}")
+    """Print what there is to test, as GitHub Actions reads it for a matrix: -- [--since REF]"""
+    since = cli.plan(session.posargs)
+    host.write_plan([*cli.affected(choose_services([]), since), *host.affected(since)])
 
 
 if (Path(__file__).parent / "template").is_dir():
-    from template.sessions import register
-
-    register(session, ready)
+    pass

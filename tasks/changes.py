@@ -1,4 +1,4 @@
-"""Which services does a change touch? Asked of git and of the lock; all else is looked at only where these say so."""
+"""Which services a change affects, told from git's paths and from what poetry.lock has for each service."""
 
 from __future__ import annotations
 
@@ -12,41 +12,49 @@ from .shell import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# Whoever changes one of these changes every service.
-FOR_ALL = ("docker/", "tasks/", "noxfile.py", ".dockerignore", ".env.example")
+# A change to one of these affects every service.
+AFFECTS_ALL = ("docker/", "tasks/", "noxfile.py", ".dockerignore", ".env.example")
 # The settings in pyproject.toml that a service's tests and images depend on, besides its own dependencies.
 SETTINGS = (("tool", "pytest"), ("tool", "coverage"))
 
 
-def since(ref: str) -> tuple[list[str], list[str]]:
-    """The services that differ from ``ref`` here, what is not committed included, and the paths that do.
+def base_of(ref: str) -> str:
+    """The commit to compare with: where this branch has left ``ref``, as on a pull request, or ``ref`` itself.
 
-    Of a branch, only this side's changes since the two parted count, as on a pull request. Raises UserError without git,
-    and for a ``ref`` that git does not know.
+    Raises UserError without git, and for a ``ref`` that git does not know.
     """
-    base = git("rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}")
-    if base is None:
+    found = git("rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}")
+    if found is None:
         raise UserError(
             f"git knows no commit {ref!r} here: fetch it (a shallow clone may lack it), or name another one"
         )
-    base = git("merge-base", base.strip(), "HEAD") or base  # a shallow clone may not know where they parted
-    changed = git("diff", "--no-renames", "--name-only", "-z", base.strip()) or ""
+    return (git("merge-base", found.strip(), "HEAD") or found).strip()  # a shallow clone may not know where they parted
+
+
+def paths_since(ref: str) -> list[str]:
+    """The paths that differ from ``ref`` here, uncommitted changes included; raises UserError as `base_of` does."""
+    changed = git("diff", "--no-renames", "--name-only", "-z", base_of(ref)) or ""
     new = git("ls-files", "--others", "--exclude-standard", "-z") or ""
-    paths = [path for path in (changed + new).split("\0") if path]
-    before = {name: git("show", f"{base.strip()}:{name}") or "" for name in ("pyproject.toml", "poetry.lock")}
+    return [path for path in (changed + new).split("\0") if path]
+
+
+def services_since(ref: str) -> list[str]:
+    """The services that a change since ``ref`` affects; raises UserError as `base_of` does."""
+    base = base_of(ref)
+    before = {name: git("show", f"{base}:{name}") or "" for name in ("pyproject.toml", "poetry.lock")}
     after = {name: (ROOT / name).read_text(encoding="utf-8") for name in before if (ROOT / name).exists()}
     libs = {name: libs_of(name) for name in service_names()}
-    return touched(paths, libs, before, after), paths
+    return affected(paths_since(ref), libs, before, after)
 
 
-def touched(
+def affected(
     paths: Iterable[str], libs: Mapping[str, Iterable[str]], before: Mapping[str, str], after: Mapping[str, str]
 ) -> list[str]:
-    """The services that changed ``paths`` touch; ``libs`` has all services, with the libs that each one uses.
+    """The services that changed ``paths`` affect; ``libs`` has all services, with the libs that each one uses.
 
     ``before`` and ``after`` are the texts of pyproject.toml and poetry.lock.
     """
-    if any(path.startswith(FOR_ALL) for path in paths) or settings(before) != settings(after):
+    if any(path.startswith(AFFECTS_ALL) for path in paths) or settings(before) != settings(after):
         return sorted(libs)
     places = {tuple(path.split("/")[:2]) for path in paths}
     return [

@@ -1,4 +1,4 @@
-"""The command lines of the sessions: what may stand behind ``--``."""
+"""The sessions' command lines: what may follow ``--``."""
 
 from __future__ import annotations
 
@@ -10,27 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import changes
-from .project import ROOT, choose_services
+from .project import choose_services
 from .shell import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-FLAVORS = ("prod", "tiny", "slim", "alpine")
-# The tests that belong to no service: of tasks/, of the production stack, and, where it still is there, of the template.
-HOUSE = {"unit": "tasks/tests docker/dev/tests", "stack": "tests/stack", "template": "template/tests"}
-
-
-def house() -> list[str]:
-    """The parts of HOUSE that this clone has."""
-    return [part for part, folder in HOUSE.items() if (ROOT / folder.split()[0]).is_dir()]
+FLAVORS = ("prod", "slim", "alpine")
+# By session, what optional parts add to its parser.
+OPTIONS: dict[str, list[Callable[[argparse.ArgumentParser], None]]] = {"dev": [], "new": []}
 
 
 def parser(session: str, *, services: int | str | None = None) -> argparse.ArgumentParser:
-    """A parser whose errors name the session; ``services`` says how many names of services it takes, as ``nargs`` does."""
+    """A parser whose errors name the session; ``services``: how many names of services it takes, as ``nargs``."""
     options = argparse.ArgumentParser(prog=f"nox -s {session} --", allow_abbrev=False)
     if services:
         options.add_argument("services", nargs=services, metavar="SERVICE")
+    for add in OPTIONS.get(session, ()):
+        add(options)
     return options
 
 
@@ -42,58 +39,78 @@ def flags(session: str, posargs: Sequence[str], *names: str) -> argparse.Namespa
     return options.parse_args(posargs)
 
 
-def services(session: str, posargs: Sequence[str], *names: str, one: bool = False) -> argparse.Namespace:
-    """Options of a session that takes flags and services: ``services`` is all of them where none is named, or just ``one``."""
-    options = parser(session, services=1 if one else "*")
-    for name in names:
-        options.add_argument(name, action="store_true")
-    args = options.parse_args(posargs)
+def services(session: str, posargs: Sequence[str], *, one: bool = False) -> argparse.Namespace:
+    """Options of a session that takes services: ``services`` is all of them where none is named, or just ``one``."""
+    args = parser(session, services=1 if one else "*").parse_args(posargs)
     args.services = choose_services(args.services)
     return args
 
 
 def dev(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``dev``: ``services``, ``detach``, ``local``, ``network``, and the service to ``debug`` or ``attach`` to."""
+    """Options of ``dev``: ``services``, ``detach``, and the service to ``debug`` or ``attach`` to."""
     options = parser("dev", services="*")
-    options.add_argument("--detach", action="store_true")
-    options.add_argument("--local", action="store_true")
-    options.add_argument("--network", metavar="NAME", default="")
-    options.add_argument("--debug", metavar="SERVICE", default="")
-    options.add_argument("--attach", metavar="SERVICE", default="")
+    options.add_argument("--detach", action="store_true", help="return when every service is healthy")
+    options.add_argument("--debug", metavar="SERVICE", default="", help="open a port for an editor's debugger")
+    options.add_argument(
+        "--attach", metavar="SERVICE", default="", help="give the terminal to a service, for breakpoint()"
+    )
     args = options.parse_args(posargs)
-    special = [name for name in (args.debug, args.attach) if name]
-    if special and args.local:
-        options.error("--debug and --attach need containers, and --local has none")
     if args.attach and not sys.stdin.isatty():
         options.error("--attach needs a terminal")
-    if special:
-        choose_services(special)
+    special = choose_services(list(filter(None, (args.debug, args.attach)))) if args.debug or args.attach else []
     args.services = choose_services([*args.services, *special] if args.services else [])
     return args
 
 
 def build(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``build``: ``services`` (of those, the ones that ``--since`` leaves), ``flavor``, ``sbom``."""
+    """Options of ``build``: ``services`` (those that ``--since`` leaves), ``flavor``, ``sbom``."""
     options = parser("build", services="*")
     options.add_argument("--flavor", choices=FLAVORS, default="prod")
-    options.add_argument("--sbom", action="store_true")
-    options.add_argument("--since", metavar="REF")
+    options.add_argument("--sbom", action="store_true", help="write a software bill of materials to reports/")
+    options.add_argument("--since", metavar="REF", help="only services that a change since REF affects")
     args = options.parse_args(posargs)
-    args.services = changed(choose_services(args.services), args.since)
+    args.services = affected(choose_services(args.services), args.since)
     return args
 
 
 def sizes(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``sizes``: ``services``, ``flavor`` (a list), ``against``, and the files to write the report to."""
+    """Options of ``sizes``: ``services``, ``flavor`` (a list), ``against``, ``layers``, and the files to write to."""
     options = parser("sizes", services="*")
     options.add_argument("--flavor", choices=FLAVORS, action="append")
-    options.add_argument("--against", metavar="REF")
-    for kind in ("json", "markdown", "svg", "html"):
+    options.add_argument("--against", metavar="REF", help="show what changed since REF")
+    options.add_argument("--layers", action="store_true", help="list the layers, too")
+    for kind in ("json", "markdown"):
         options.add_argument(f"--{kind}", type=Path, metavar="FILE")
     args = options.parse_args(posargs)
     args.services = choose_services(args.services)
     args.flavor = args.flavor or ["prod"]
     return args
+
+
+def logs(posargs: Sequence[str]) -> argparse.Namespace:
+    """Options of ``logs``: ``services``; none means everything, databases too."""
+    args = parser("logs", services="*").parse_args(posargs)
+    args.services = choose_services(args.services) if args.services else []
+    return args
+
+
+def shell(posargs: Sequence[str]) -> argparse.Namespace:
+    """Options of ``shell``: one of ``services``, ``prod``, and a ``command`` (a shell without one)."""
+    options = parser("shell", services=1)
+    options.add_argument("--prod", action="store_true", help="beside the production container, which has no shell")
+    options.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND...")
+    args = options.parse_args(posargs)
+    args.services = choose_services(args.services)
+    if "--prod" in args.command[:1]:
+        args.prod = bool(args.command.pop(0))
+    return args
+
+
+def name(session: str, posargs: Sequence[str]) -> str:
+    """The one argument of a session that takes a name."""
+    options = parser(session)
+    options.add_argument("name", metavar="NAME")
+    return str(options.parse_args(posargs).name)
 
 
 def new(posargs: Sequence[str]) -> argparse.Namespace:
@@ -106,59 +123,38 @@ def new(posargs: Sequence[str]) -> argparse.Namespace:
     return options.parse_args(posargs)
 
 
-def plan(posargs: Sequence[str]) -> list[str]:
-    """Options of ``plan``: what there is to test, services and parts of the house, ``--since`` a git ref."""
+def plan(posargs: Sequence[str]) -> str | None:
+    """Options of ``plan``: a git ref, None for everything."""
     options = parser("plan")
     options.add_argument("--since", metavar="REF")
-    since = options.parse_args(posargs).since or None
-    return [*changed(choose_services([]), since), *concerned(since)]
+    return options.parse_args(posargs).since or None
 
 
-def rename(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``rename``: ``name``."""
-    options = parser("rename")
-    options.add_argument("name", metavar="NAME")
-    return options.parse_args(posargs)
-
-
-def test(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``test``: ``services`` and ``house`` (what to run), ``local``, ``watch``, and ``pytest`` (all the rest).
+def test(posargs: Sequence[str], suites: Sequence[str], by_default: Sequence[str]) -> argparse.Namespace:
+    """Options of ``test``: ``services`` and ``suites`` to run, ``since``, ``watch``, and ``pytest`` (all the rest).
 
     The words in front, up to the first that starts with a dash or looks like a path, are names; the rest is pytest's.
+    ``suites`` are the test suites that may be named beside services; ``by_default`` are those that run when none is.
     """
     options = parser("test")
-    options.add_argument("--local", action="store_true")
-    options.add_argument("--since", metavar="REF")
-    options.add_argument("--watch", action="store_true")
+    options.add_argument("--since", metavar="REF", help="only what a change since REF affects")
+    options.add_argument("--watch", action="store_true", help="run services' tests again on every save")
     args, rest = options.parse_known_args(posargs)
-    words = list(itertools.takewhile(lambda word: not re.search(r"^-|[./:]", word), rest))
+    words = list(itertools.takewhile(lambda word: re.fullmatch(r"[\w-]+", word) and word[0] != "-", rest))
     args.pytest = [word for word in rest[len(words) :] if word != "--"]
-    # The template's own tests take half an hour, and nobody but its makers needs them: they want to be asked for.
-    usual = ["unit"] if args.local else ["unit", "stack"]
-    chosen = choose_services(words, also=house()) if words else [*choose_services([]), *usual]
-    args.services = changed([name for name in chosen if name not in HOUSE], args.since)
-    args.house = [name for name in concerned(args.since) if name in chosen]
+    chosen = choose_services(words, also=suites) if words else [*choose_services([]), *by_default]
+    args.services = affected([word for word in chosen if word not in suites], args.since)
+    args.suites = [word for word in chosen if word in suites]
     if args.watch:
-        args.house = []
-        if others := [*set(words).intersection(HOUSE), *(["--local"] if args.local else [])]:
-            raise UserError(f"--watch reruns services' tests in their containers, and goes not with {others[0]}")
+        if named := sorted(set(words).intersection(suites)):
+            raise UserError(f"--watch reruns services' tests, and cannot be combined with {named[0]}")
+        args.suites = []
     return args
 
 
-def changed(names: list[str], since: str | None) -> list[str]:
-    """Of these services, those that differ from a git ref; all of them without one."""
-    touched = changes.since(since)[0] if since else names
-    return [name for name in names if name in touched]
-
-
-def concerned(since: str | None) -> list[str]:
-    """The parts of the house's tests that a change since a git ref can make fail; all of them without one."""
+def affected(names: list[str], since: str | None) -> list[str]:
+    """Of these services, those that a change since a git ref affects; all of them without one."""
     if not since:
-        return house()
-    services, paths = changes.since(since)
-    concerns = {
-        "unit": any(not path.startswith("services/") for path in paths),
-        "stack": bool(services) or any(path.startswith("tests/stack/") for path in paths),
-        "template": any(path.startswith((*changes.FOR_ALL, "template/", "services/echo/")) for path in paths),
-    }
-    return [part for part in house() if concerns[part]]
+        return names
+    touched = changes.services_since(since)
+    return [name for name in names if name in touched]

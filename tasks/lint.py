@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 
 def lint(session: Session, *, fix: bool) -> None:
-    """Run every linter; with ``fix`` let ruff mend what it can."""
+    """Run every linter; with ``fix`` let ruff correct what it can."""
+    services = service_names()
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")
     session.run("ruff", "format", *([] if fix else ["--check"]), ".")
     in_images = [str(path) for path in Path("docker").rglob("*.py") if path.parent.name not in {"slice", "tests"}]
-    session.run("mypy", "noxfile.py", "tasks", "tests", "template", *in_images)
-    session.run("mypy", "docker/build/slice")
-    session.run("mypy", "docker/dev/tests")  # by itself: tests/ in the root is a package of the same name
-    for service in service_names():
-        if not list((SERVICES / service).glob("*/py.typed")):
-            continue  # adopted, and not typed
-        with session.chdir(SERVICES / service):
-            session.run("mypy", "--config-file=../../pyproject.toml", "--cache-dir=../../.mypy_cache", ".")
-    for lib in sorted({lib for service in service_names() for lib in libs_of(service)}):
-        with session.chdir(ROOT / "libs" / lib):
+    folders = [folder for folder in ("tests", "template") if any(Path(folder).rglob("*.py"))]
+    session.run("mypy", "noxfile.py", "tasks", *folders, *in_images)
+    for folder in ("docker/build/slice", *map(str, sorted(Path("docker").rglob("tests")))):
+        session.run("mypy", folder)  # by itself: several packages are called tests
+    typed = [SERVICES / service for service in services if list((SERVICES / service).glob("*/py.typed"))]
+    typed += [ROOT / "libs" / lib for lib in sorted({lib for service in services for lib in libs_of(service)})]
+    for package in typed:
+        with session.chdir(package):
             session.run("mypy", "--config-file=../../pyproject.toml", "--cache-dir=../../.mypy_cache", ".")
     session.run("hadolint", "docker/Dockerfile")
-    session.run("shellcheck", ".ci/run", "docker/build/online", *map(str, Path("docker/bases").rglob("*.sh")))
+    scripts = [path for path in Path("docker").rglob("*.sh") if path.is_file()]
+    session.run("shellcheck", ".ci/run", "docker/build/online", *map(str, scripts))
     session.run("zizmor", "--offline", "--no-progress", ".github")
-    session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", ".github/workflows/ci.yml")
+    workflows = map(str, sorted(Path(".github/workflows").glob("*.yml")))
+    session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)
     session.run("check-jsonschema", "--builtin-schema=vendor.dependabot", ".github/dependabot.yml")
-    compose_files = ["docker/compose.yaml", "docker/compose.prod.yaml", "docker/service.yaml"]
-    compose_files += [f"services/{service}/compose.yaml" for service in service_names()]
+    compose_files = [str(path) for path in (*Path("docker").glob("*.yaml"), *SERVICES.glob("*/compose.yaml"))]
     session.run("check-jsonschema", "--builtin-schema=vendor.compose-spec", *compose_files)
     venv.poetry(session, "check", "--lock")

@@ -1,6 +1,7 @@
-"""What of the engine's and of the temporary folders is this clone's, and whose of its sessions.
+"""What on the engine and in the temporary folders belongs to this clone, and to which of its sessions.
 
-A session that is killed (kill -9, a power cut) leaves things: the next one finds them by the process id that they bear.
+Labels and names alone tell it, and they tell host and clone, so two machines or containers that share an engine do not
+touch each other's. What a killed session (SIGKILL, a power cut) leaves behind, the next session of the clone removes.
 """
 
 from __future__ import annotations
@@ -14,106 +15,136 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .changes import git
-from .project import ROOT, clone_id
-from .shell import CommandFailed, UserError, answer, ask, output, run, say
+from .project import clone_id, name
+from .shell import CommandFailed, UserError, answer, ask, output, run
+from .terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Whose the things are that a session makes for itself: the id of its process.
-OWNER = "STACK_SESSION"
+# The variable with the session's id; docker/service.yaml puts it into the label of the stack's containers.
+SESSION = "STACK_SESSION"
 LABEL = "stack.session"
-# Where a session writes that id while it has the development stack up for no longer than it lasts itself.
-ATTACHED = ROOT / ".nox" / "attached"
-# The kinds of things on the engine: options for listing all of them, and for removing them whatever they do.
+# For each kind of object on the engine: options to list all of it, and to remove it whatever it does.
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "container": (("--all",), ("--force", "--volumes")),
     "network": ((), ()),
-    "volume": ((), ()),
-    "image": (("--all",), ("--force",)),
+    "volume": ((), ("--force",)),
 }
+TEMPORARY = "monorepo-"
 
 
-def owner() -> str:
-    """The id of the process of this session; what the session starts inherits it."""
-    return os.environ.setdefault(OWNER, str(os.getpid()))
+def host() -> str:
+    """What tells apart the process ids of two machines or containers: boot id and pid namespace, "0-0" without /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+        return f"{boot}-{Path('/proc/self/ns/pid').readlink().name.strip('pid:[]')}"
+    except OSError:
+        return "0-0"
+
+
+def session_id() -> str:
+    """The id of this session, ``<host>-<process id>``; the commands that it starts inherit it."""
+    return os.environ.setdefault(SESSION, f"{host()}-{os.getpid()}")
+
+
+def is_stale(session: str) -> bool:
+    """Whether a session of this host has ended. Of other hosts' sessions nobody here can tell: False."""
+    where, _, pid = session.rpartition("-")
+    if where != host() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # another user's
+    return False
 
 
 def labels() -> tuple[str, str]:
-    """Options of ``docker run`` that say whose a container is, so that it is found if it is left behind."""
-    return f"--label=stack.clone={clone_id()}", f"--label={LABEL}={owner()}"
+    """Options of ``docker run`` that say whose a container is."""
+    return f"--label=stack.clone={clone_id()}", f"--label={LABEL}={session_id()}"
 
 
-def stack_name(session: str) -> str:
-    """The Compose project of the stack that a session tests."""
+def test_project(session: str) -> str:
+    """The Compose project of the production stack that a session tests."""
     return f"{clone_id()}-stack-{session}"
 
 
 @contextmanager
-def folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """A temporary folder in which programs may run (mmdebstrap fails where /tmp is mounted noexec).
 
     Raises UserError where there is no place for one.
     """
-    if not places():
+    places = temporary_places()
+    if not places:
         raise UserError("no folder for temporary files allows programs (noexec): set TMPDIR to one that does")
-    with tempfile.TemporaryDirectory(prefix=f"stack-{owner()}-", dir=places()[0]) as made:
+    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{session_id()}-", dir=places[0]) as made:
         yield Path(made)
 
 
-def places() -> list[str]:
+def temporary_places() -> list[str]:
     """The folders for temporary files that allow programs and devices."""
     candidates = dict.fromkeys((tempfile.gettempdir(), "/var/tmp", os.path.expanduser("~")))  # noqa: PTH111, S108 (private folders go in; there may be no home)
     nothing = os.ST_NOEXEC | os.ST_NODEV
     return [c for c in candidates if os.access(c, os.W_OK) and not os.statvfs(c).f_flag & nothing]
 
 
-def reap() -> None:
-    """Remove what sessions of this clone have left that are no more; of temporary folders, what any of this user's have."""
-    ours = rf"{re.escape(stack_name(''))}(\d+)[-_]|\S+ (\d+)$"
+def remove_stale() -> None:
+    """Remove what ended sessions of this clone have left; of temporary folders, those of any clone of this user."""
     listings = {}
-    kinds = {kind: options for kind, options in KINDS.items() if kind != "image"}
-    for kind, (every, _) in kinds.items():
-        name, mark = ("{{.Names}}", "label=stack.clone=") if kind == "container" else ("{{.Name}}", "name=")
-        wanted = ("--filter", mark + clone_id(), "--format", f'{name} {{{{.Label "{LABEL}"}}}}')
-        listings[kind] = ask("docker", kind, "ls", *every, *wanted)
-    for kind, (_, force) in kinds.items():
-        if lost := [line.split()[0] for line in answer(listings[kind]).splitlines() if orphaned(line, ours)]:
-            say(f"setup: removing what a killed session has left: {', '.join(lost)}")
-            with suppress(CommandFailed):  # another session may be at it, too
-                output("docker", kind, "rm", *force, *lost)
-    for path in [path for place in places() for path in Path(place).glob("stack-*-*")]:
+    for kind, (every, _) in KINDS.items():
+        title, wanted = ("{{.Names}}", "label=stack.clone=") if kind == "container" else ("{{.Name}}", "name=")
+        form = f'{title} {{{{.Label "{LABEL}"}}}}'
+        listings[kind] = ask("docker", kind, "ls", *every, "--filter", wanted + clone_id(), "--format", form)
+    of_tests = rf"{re.escape(test_project(''))}([0-9a-f]+-\d+-\d+)(?:-\w+)?[-_]"
+    for kind, (_, force) in KINDS.items():
+        left = []
+        for line in answer(listings[kind]).splitlines():
+            found, _, session = line.partition(" ")
+            tested = re.match(of_tests, found)
+            if is_stale(session or (tested[1] if tested else "")):
+                left.append(found)
+        if left:
+            say(f"setup: removing what a killed session has left: {', '.join(left)}")
+            with suppress(CommandFailed):  # another session may be removing it, too
+                output("docker", kind, "rm", *force, *left)
+    for path in [path for place in temporary_places() for path in Path(place).glob(f"{TEMPORARY}*")]:
         with suppress(FileNotFoundError, UserError):  # another session was faster; this is no git clone
-            if orphaned(path.name, r"stack-(\d+)-") and path.stat().st_uid == os.getuid():
+            if is_stale(path.name.removeprefix(TEMPORARY).rpartition("-")[0]) and path.stat().st_uid == os.getuid():
                 shutil.rmtree(path, ignore_errors=True)
                 git("worktree", "prune")
 
 
 def remove_own() -> None:
-    """Remove the containers that bear this session's id: what a command has left that was interrupted in the middle."""
+    """Remove the containers that this session's interrupted commands have left."""
     filters = [label.replace("--label", "--filter=label") for label in labels()]
     if own := output("docker", "ps", "--all", "--quiet", *filters).split():
         output("docker", "rm", *KINDS["container"][1], *own)
 
 
 def clean() -> None:
-    """Remove everything that this clone has on the engine, found by labels and names: containers, networks, volumes, images."""
-    ATTACHED.unlink(missing_ok=True)
-    labels = [f"label=stack.clone={clone_id()}", f"label=com.docker.compose.project={clone_id()}"]
+    """Remove everything that this clone has on the engine: containers, networks, volumes, images."""
+    labels = (f"label=stack.clone={clone_id()}", f"label=com.docker.compose.project={clone_id()}")
     for kind, (every, force) in KINDS.items():
-        filters = labels if kind == "image" else [*labels, f"name=^{clone_id()}"]
+        filters = (*labels, f"name=^{clone_id()}")
         listed = [output("docker", kind, "ls", *every, "--quiet", "--filter", wanted) for wanted in filters]
         if found := {line for lines in listed for line in lines.split()}:
             run("docker", kind, "rm", *force, *sorted(found))
+    if images := own_images():
+        run("docker", "image", "rm", "--force", *images)
 
 
-def orphaned(name: str, pattern: str) -> bool:
-    """Whether a name matches the pattern, and there is no process of the id that is in one of its groups."""
-    if found := re.match(pattern, name):
-        try:
-            os.kill(int("".join(filter(None, found.groups()))), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass  # somebody else's
-    return False
+def own_images() -> list[str]:
+    """The names of this clone's images. A name ``<project>/...`` is shared by clones: it counts if the image is the same."""
+
+    def named(pattern: str) -> list[list[str]]:
+        form = "{{.ID}} {{.Repository}}:{{.Tag}}"
+        listed = output("docker", "image", "ls", f"--filter=reference={pattern}/*", "--format", form)
+        return [line.split() for line in listed.splitlines()]
+
+    own = named(clone_id())
+    ids = {image for image, _ in own}
+    return sorted(title for image, title in [*own, *named(name())] if image in ids)

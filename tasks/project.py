@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import tomllib
 from functools import cache
@@ -47,8 +48,19 @@ def name() -> str:
 
 
 def clone_id() -> str:
-    """The Compose project's name, different for each clone: ``<project>-<8 hex digits of the clone's path>``."""
-    return f"{name()}-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]}"
+    """The Compose project's name, different for each clone: ``<project>-<8 hex digits>`` of the machine and the path."""
+    return f"{name()}-{hashlib.sha256(os.fsencode(f'{machine_id()}{ROOT}')).hexdigest()[:8]}"
+
+
+@cache
+def machine_id() -> str:
+    """What tells apart machines, and containers, that share an engine: machine-id(5), in a container its host name."""
+    contained = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+    try:
+        found = "" if contained else Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except OSError:
+        found = ""
+    return found or platform.node()
 
 
 def service_names() -> list[str]:

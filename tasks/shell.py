@@ -1,4 +1,4 @@
-"""Running commands: each is printed as it is run, so that people can copy it, and ends well or as one clear line."""
+"""Running commands: shown as they run, ended by Ctrl-C and SIGTERM, and a failure told in one line."""
 
 from __future__ import annotations
 
@@ -8,23 +8,41 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import deque
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import WeakSet
 
+from .terminal import Status, masked, say
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 Result = TypeVar("Result")
-# The commands that are running, for whoever has to end them all.
+# The commands that are running, so that an interrupt can end them all.
 RUNNING: WeakSet[subprocess.Popen[str]] = WeakSet()
-# How long an interrupted command may take to put its things away, in seconds, before it is killed.
-PATIENCE = 30
+# How long an interrupted command may take to clean up before it is killed.
+STOP_TIMEOUT_S = 30
 ENGINE_GONE = "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"
 
 
-class UserError(Exception):  # noqa: N818 (what the user is told is no error of the program)
-    """Something that the user can mend: its text says in one line what is wrong and what to do."""
+class UserError(Exception):
+    """A user's mistake, or a machine's fault that the user can mend: one line that says what is wrong and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(masked(message))
+
+
+class CommandFailed(UserError):
+    """A command that ended with an error; ``text`` is all that it printed, ``last`` its last line."""
+
+    def __init__(self, command: Sequence[str], text: str) -> None:
+        self.text = text.strip()
+        self.last = self.text.splitlines()[-1] if self.text else "it printed nothing"
+        gone = "Cannot connect to the Docker daemon" in self.text
+        super().__init__(ENGINE_GONE if gone else f"`{shlex.join(command[:4])} ...` failed: {self.last}")
 
 
 def interruptible() -> None:
@@ -36,24 +54,6 @@ def interruptible() -> None:
 
 def _interrupt(number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt(signal.strsignal(number))
-
-
-def say(line: str) -> None:
-    """Print a line at once, so that it stands in order with what commands print."""
-    print(line, flush=True)
-
-
-def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False, stdin: int | None = None) -> int:
-    """Run a command on this terminal and return its exit code; ``env`` adds to the environment."""
-    if not quiet:
-        show(command, env)
-    sys.stderr.flush()
-    with start(*command, env=env, stdin=stdin) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            stop(process)
-            raise
 
 
 def show(command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
@@ -72,44 +72,38 @@ def start(*command: str, env: Mapping[str, str] | None = None, **options: Any) -
     return process
 
 
-def run_parallel(jobs: Mapping[str, Callable[[], Result]]) -> Iterator[tuple[str, Result]]:
-    """Do jobs side by side, as many at once as there are processors; yield each one's name and result when it is done.
-
-    When one of them raises, or the session is interrupted, all commands that still run are ended, and nothing new begins.
-    """
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        names = {pool.submit(job): name for name, job in jobs.items()}
-        try:
-            for done in as_completed(names):
-                yield names[done], done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            while not all(job.done() for job in names):  # one may be just about to start a command
-                for process in list(RUNNING):
-                    stop(process)
-                time.sleep(0.05)
-            raise
-
-
 def stop(process: subprocess.Popen[str]) -> None:
-    """End a command: as after Ctrl-C first, so that it can clean up, and for good after PATIENCE."""
+    """End a command: by SIGINT, so that it can clean up, and by SIGKILL after STOP_TIMEOUT_S."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(PATIENCE)
+            process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
+def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False, stdin: int | None = None) -> int:
+    """Run a command on this terminal and return its exit code; ``env`` adds to the environment."""
+    if not quiet:
+        show(command)
+    sys.stderr.flush()
+    with start(*command, env=env, stdin=stdin) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            stop(process)
+            raise
+
+
 def ask(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Run a command silently beside whatever comes next, until its `answer` is needed."""
+    """Start a command whose output is wanted later, by `answer`."""
     pipe = subprocess.PIPE
     return start(*command, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
 
 
 def answer(process: subprocess.Popen[str]) -> str:
-    """The standard output of a command that was asked, when it has ended; raises CommandFailed when it fails."""
+    """Wait for a command that `ask` has started and return its standard output; raises CommandFailed when it fails."""
     with process:
         try:
             out, err = process.communicate()
@@ -126,20 +120,23 @@ def output(*command: str, env: Mapping[str, str] | None = None) -> str:
     return answer(ask(*command, env=env))
 
 
-class CommandFailed(UserError):
-    """A command that ended with an error; ``text`` is all that it said, ``last`` its last line."""
+def step(title: str, *command: str, log: Path, env: Mapping[str, str] | None = None) -> None:
+    """Run a command that takes a while: one line with its title and time; command and output go to the file ``log``.
 
-    def __init__(self, command: Sequence[str], text: str) -> None:
-        self.text = text.strip()
-        self.last = self.text.splitlines()[-1] if self.text else "it said nothing"
-        reason = f"`{shlex.join(command[:4])} ...` failed: {self.last}"
-        if "Cannot connect to the Docker daemon" in self.text:
-            reason = ENGINE_GONE
-        super().__init__(reason)
+    Raises CommandFailed when it fails.
+    """
+    said: list[str] = []
+    with Status(title) as status:
+        code = lines(*command, on_line=said.append, env=env)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(masked("\n".join([f"$ {shlex.join(command)}", *said, ""])), encoding="utf-8")
+    if code:
+        raise CommandFailed(command, "\n".join(said))
+    say(f"{title}: {status.seconds:.1f} s")
 
 
 def lines(*command: str, on_line: Callable[[str], None], env: Mapping[str, str] | None = None, stdin: str = "") -> int:
-    """Run a command, hand over each line that it prints as it comes, and return its exit code."""
+    """Run a command, call ``on_line`` with each line that it prints, and return its exit code."""
     pipe = subprocess.PIPE
     with start(*command, env=env, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, errors="replace") as process:
         assert process.stdin is not None  # noqa: S101 (for the type checker: both are pipes)
@@ -153,3 +150,45 @@ def lines(*command: str, on_line: Callable[[str], None], env: Mapping[str, str] 
         except KeyboardInterrupt:
             stop(process)
             raise
+
+
+def run_parallel(
+    jobs: Mapping[str, Callable[[], Result]], on_done: Callable[[str, Result], object] = lambda *_: None
+) -> dict[str, Result]:
+    """Run jobs in parallel, one per processor at a time, call ``on_done`` for each that ends, and return their results.
+
+    When a job raises, or the session is interrupted, all running commands are ended and no further job begins.
+    """
+    waiting = deque(jobs.items())
+    ended: SimpleQueue[tuple[str, Any, BaseException | None]] = SimpleQueue()
+
+    def work() -> None:
+        while waiting:
+            try:
+                name, job = waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                ended.put((name, job(), None))
+            except BaseException as error:
+                ended.put((name, None, error))
+
+    threads = [Thread(target=work, daemon=True) for _ in range(min(len(jobs), os.cpu_count() or 1))]
+    results: dict[str, Result] = {}
+    try:
+        for thread in threads:
+            thread.start()
+        while len(results) < len(jobs):
+            name, result, error = ended.get()
+            if error:
+                raise error
+            results[name] = result
+            on_done(name, result)
+    except BaseException:
+        waiting.clear()
+        while any(thread.is_alive() for thread in threads):  # a job may be just about to start a command
+            for process in list(RUNNING):
+                stop(process)
+            time.sleep(0.05)
+        raise
+    return results

@@ -1,9 +1,8 @@
-"""Work in virtual environments on this machine: the house's own tests, and services without containers."""
+"""Virtual environments on this machine: dependency groups at the versions in poetry.lock, Poetry itself, and Syft."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING
 import nox.project
 from nox.command import CommandFailed
 
-from .cli import HOUSE
 from .env import ca_bundle, env
-from .project import REPORTS, ROOT, SERVICES, libs_of, pyproject
-from .shell import UserError, output, run, say, show, start, stop
-from .stack.ports import next_free
+from .project import REPORTS, ROOT, libs_of, pyproject
+from .shell import UserError, output, run, show
+from .terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def install(session: Session, *groups: str) -> None:
-    """Install dependency groups of pyproject.toml, at the versions in poetry.lock, unless that is what is there.
+    """Install dependency groups of pyproject.toml, at the versions in poetry.lock, unless they are installed.
 
     Packages of our own come from libs/, never from an index where somebody else may have taken their names.
     """
@@ -49,86 +47,6 @@ def pip(session: Session, *arguments: str) -> None:
         raise UserError("packages could not be installed; the installer's own words stand above") from None
 
 
-def pytest(session: Session, part: str, pytest_args: Sequence[str]) -> int:
-    """Run one part of the house's own tests, or those paths that the arguments name, and return pytest's exit code."""
-    paths = [] if any(Path(word.partition("::")[0]).exists() for word in pytest_args) else HOUSE[part].split()
-    report = f"--junitxml={REPORTS}/junit-{part}.xml"
-    return run(python(session), "-B", "-m", "pytest", *paths, report, *pytest_args)
-
-
-def sbom(session: Session, images: Sequence[str]) -> None:
-    """Write a software bill of materials for each image to reports/, in CycloneDX."""
-    install(session, "report")
-    for image in images:
-        target = REPORTS / f"sbom-{image.rpartition('/')[2].replace(':', '-')}.cdx.json"
-        offline = {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
-        session.run("syft", "scan", "--quiet", f"docker:{image}", f"--output=cyclonedx-json={target}", env=offline)
-        say(f"wrote {target.relative_to(ROOT)}")
-
-
-def picture(session: Session, **files: Path | None) -> None:
-    """Draw reports/sizes.json to the files that are asked for, by their kind: svg, html."""
-    for kind, file in files.items():
-        if file:
-            install(session, "report")
-            session.run("python", "-m", "tasks.sizes.picture", kind, str(file))
-
-
-def poetry(session: Session, *arguments: str) -> None:
-    """Run Poetry, which nobody has to install, against the package index that pip uses; raises UserError when it fails."""
-    # pip, because uv makes environments without it, and it knows its default index.
-    pip(session, "--quiet", "pip", "--requirement", "docker/build/tools.txt")
-    ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
-    index = env().get("PIP_INDEX_URL") or output(python(session), "-c", ask).strip()
-    settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "5"}
-    if bundle := env().get("STACK_CA") or ca_bundle():
-        settings["REQUESTS_CA_BUNDLE"] = bundle  # Poetry does not look at the system's certificates
-    show(("poetry", *arguments))  # without the settings: an index's URL may contain a password
-    if run(str(Path(session.bin) / "poetry"), *arguments, env=settings, quiet=True):
-        raise UserError(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; its own words stand above")
-
-
-def test(session: Session, services: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
-    """Run the services' tests in this session's environment and return pytest's exit code for each."""
-    codes = {}
-    for service in services:
-        with session.chdir(SERVICES / service):
-            report = f"--junitxml={REPORTS}/junit-{service}.xml"
-            codes[service] = run(python(session), "-B", "-m", "pytest", report, *pytest_args)
-    return codes
-
-
-def dev(session: Session, services: Sequence[str]) -> None:
-    """Run the services from source, with reload and the debugger, until Ctrl-C or until one of them ends."""
-    running = []
-    port = 5000
-    try:
-        for service in services:
-            port = next_free(port)
-            command = (
-                python(session),
-                "-m",
-                "flask",
-                "--app",
-                service.replace("-", "_"),
-                "run",
-                "--debug",
-                f"--port={port}",
-            )
-            running.append(start(*command, cwd=str(SERVICES / service), env={"PYTHONDONTWRITEBYTECODE": "1"}))
-            say(f"{service}  http://127.0.0.1:{port}")
-            port += 1
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-    finally:
-        for process in running:
-            stop(process)
-
-
-def python(session: Session) -> str:
-    """The interpreter of this session's environment."""
-    return str(Path(session.bin) / "python")
-
-
 def constraints() -> str:
     """Write the versions in poetry.lock to a file that pip and uv take with ``--constraint``, and return its path."""
     try:
@@ -146,3 +64,32 @@ def constraints() -> str:
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(lines), encoding="utf-8")
     return str(path)
+
+
+def sbom(session: Session, images: Sequence[str]) -> None:
+    """Write a software bill of materials for each image to reports/, in CycloneDX."""
+    install(session, "report")
+    for image in images:
+        target = REPORTS / f"sbom-{image.rpartition('/')[2].replace(':', '-')}.cdx.json"
+        offline = {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
+        session.run("syft", "scan", "--quiet", f"docker:{image}", f"--output=cyclonedx-json={target}", env=offline)
+        say(f"wrote {target.relative_to(ROOT)}")
+
+
+def poetry(session: Session, *arguments: str) -> None:
+    """Run Poetry, which nobody has to install, against the package index that pip uses; raises UserError when it fails."""
+    # pip, because uv makes environments without it, and it knows its default index.
+    pip(session, "--quiet", "pip", "--requirement", "docker/build/tools.txt")
+    ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    index = env().get("PIP_INDEX_URL") or output(python(session), "-c", ask).strip()
+    settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "5"}
+    if bundle := env().get("STACK_CA") or ca_bundle():
+        settings["REQUESTS_CA_BUNDLE"] = bundle  # Poetry does not look at the system's certificates
+    show(("poetry", *arguments))
+    if run(str(Path(session.bin) / "poetry"), *arguments, env=settings, quiet=True):
+        raise UserError(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; its own words stand above")
+
+
+def python(session: Session) -> str:
+    """The interpreter of this session's environment."""
+    return str(Path(session.bin) / "python")

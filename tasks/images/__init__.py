@@ -1,1 +1,1 @@
-"""Building images: base images, bake, and which images are up to date. Imports machine and stack."""
+"""Building images: targets, bake, which images are up to date, base images. Imports stack, machine and tasks' own modules."""

@@ -1,34 +1,37 @@
-"""Which images need no build: those into which nothing goes but what went into them when they were last built."""
+"""Which images need no build: those whose inputs have not changed since they were built."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
+from ..machine import engine
 from ..project import REPORTS, ROOT, libs_of
-from ..shell import output
+from ..shell import CommandFailed, output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    Target = Mapping[str, Any]
+    from .bake import Target
 
 # By an image's name: its id, and the fingerprint of what it was built from. Only builds that went well are in it.
 RECORD = REPORTS / "built.json"
 
 
-def fingerprints(targets: Mapping[str, Target], flavor: str, here: Mapping[str, str]) -> dict[str, str]:
-    """A hash, for each service's bake target, of all that goes into the build: definition, base image, files.
+def fingerprints(targets: Mapping[str, Target], flavor: str, images: Mapping[str, str]) -> dict[str, str]:
+    """A hash, for each service's target, of all that goes into the build: definition, base image, files.
 
-    ``here`` are the engine's images.
+    ``images`` are the engine's.
     """
     shared = digest(folder for folder in context() if folder.name not in {"services", "libs"})
     found = {}
     for service, target in targets.items():
-        base = target["args"].get("STACK_BASE", "")
-        facts = json.dumps([target, here.get(base, base), shared], sort_keys=True)
+        base = target.args.get("STACK_BASE", "")
+        facts = json.dumps([asdict(target), images.get(base, base), shared], sort_keys=True)
         # In development images, source is mounted.
         own = (
             () if flavor == "dev" else (ROOT / "services" / service, *(ROOT / "libs" / lib for lib in libs_of(service)))
@@ -37,24 +40,30 @@ def fingerprints(targets: Mapping[str, Target], flavor: str, here: Mapping[str, 
     return found
 
 
-def stale(targets: Mapping[str, Target], inputs: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """The services whose image is not ``here``, under all its names, as built from these inputs."""
+def stale(targets: Mapping[str, Target], inputs: Mapping[str, str], images: Mapping[str, str]) -> list[str]:
+    """The services whose image is not among the engine's ``images``, under all its names, as built from these inputs."""
     known = read()
     return [
         service
         for service, target in targets.items()
-        if any(known.get(target["tags"][0]) != [here.get(tag), inputs[service]] for tag in target["tags"])
+        if any(known.get(target.image) != [images.get(tag), inputs[service]] for tag in target.tags)
     ]
 
 
-def record(targets: Mapping[str, Target], inputs: Mapping[str, str]) -> None:
-    """Take note that these images were built, and proven, from these inputs."""
-    here = present()
-    names = {service: target["tags"][0] for service, target in targets.items()}
-    known = read() | {name: [here[name], inputs[service]] for service, name in names.items() if name in here}
+def record(targets: Mapping[str, Target], inputs: Mapping[str, str], before: Mapping[str, str]) -> None:
+    """Record that these images were built, and verified, from these inputs; remove the ones that they replace.
+
+    ``before`` are the engine's images before the build.
+    """
+    now = present()
+    names = {service: target.image for service, target in targets.items()}
+    known = read() | {name: [now[name], inputs[service]] for service, name in names.items() if name in now}
     draft = RECORD.with_suffix(".draft")
     draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
     draft.replace(RECORD)
+    for old in {before[tag] for target in targets.values() for tag in target.tags if tag in before} - set(now.values()):
+        with suppress(CommandFailed):  # a container still uses it
+            output("docker", "image", "rm", old)
 
 
 def read() -> dict[str, list[str]]:
@@ -69,8 +78,7 @@ def present() -> dict[str, str]:
     """The engine's images: name -> id."""
     listed = output("docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
     found = dict(line.split() for line in listed.splitlines())
-    # Podman puts this in front of what was built here.
-    return found | {name.removeprefix("localhost/"): identity for name, identity in found.items()}
+    return found | {engine.current().plain_name(name): image for name, image in found.items()}
 
 
 def context() -> Iterator[Path]:

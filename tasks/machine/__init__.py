@@ -1,1 +1,1 @@
-"""May images be built here: the container engine, and making the machine ready. Imports shell and project."""
+"""Can images be built here: the container engine, and what `setup` does to the machine. Imports only tasks' own modules."""

@@ -1,22 +1,92 @@
-"""Debian and Ubuntu: which release this is, where its packages come from, installing them."""
+"""Debian and Ubuntu: the engine's packages, and base images from Debian's packages where no image registry answers.
+
+A recipe is docker/bases/NAME.toml: the Debian release, the packages, further options for mmdebstrap if any, and the
+image's configuration. The files in docker/bases/NAME, all of them programs, are added to the image.
+Optional: delete with docker/bases and its line in noxfile.py. As root: ``python3 -B -m tasks.machine.debian``.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
+import shutil
+import sys
+import tarfile
+import tomllib
 from functools import cache
 from pathlib import Path
 
-from ..shell import CommandFailed, UserError, output, say
+from ..ownership import temporary_folder
+from ..project import REPORTS, ROOT
+from ..shell import CommandFailed, UserError, output, step
+from . import setup
 
-# Debian 12 has no Compose v2 and no buildx: these few, and nothing else, come from Debian 13.
-FROM_TRIXIE = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "containerd")
+BASES = ROOT / "docker" / "bases"
+PACKAGES = {
+    "debian": ("docker.io", "docker-cli", "docker-compose", "docker-buildx"),
+    "ubuntu": ("docker.io", "docker-compose-v2", "docker-buildx"),
+}
+# Debian 12 has no Compose v2 and no buildx: these packages, and no others, come from Debian 13.
+FROM_TRIXIE = (*PACKAGES["debian"], "containerd")
+MMDEBSTRAP = ("mmdebstrap", "debian-archive-keyring")
+# Like the official slim images: no manuals in a container.
+SLIM = tuple(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "info", "locale", "man"))
 _NAME = "docker-from-trixie"
 _HEAD = "# Docker's packages on Debian 12 come from Debian 13. To undo: remove this file and its namesake, then apt-get update.\n"
 
 
-def distribution() -> dict[str, str]:
-    """What os-release says about this machine; {} where it is no Linux."""
+class Debian:
+    """Debian or Ubuntu, as setup.Distribution describes it."""
+
+    command = "sudo python3 -B -m tasks.machine.debian"
+
+    def engine_packages(self) -> tuple[str, ...]:
+        """The packages of the engine, compose and buildx; none on another system."""
+        return PACKAGES.get(os_release().get("ID", ""), ())
+
+    def base_packages(self) -> tuple[str, ...]:
+        """The packages that build base images, where they are not installed."""
+        return () if shutil.which("mmdebstrap", path=setup.SBIN) else MMDEBSTRAP
+
+    def install(self, *packages: str) -> None:
+        """Install packages, on Debian 12 the engine's from Debian 13; raises UserError when apt cannot."""
+        if os_release().get("VERSION_CODENAME") == "bookworm" and set(FROM_TRIXIE) & set(packages):
+            add_trixie()
+        update()
+        apt("install", "--no-install-recommends", *packages)
+
+    def recipe_id(self, recipe: str) -> str:
+        """A hash of a recipe and its files: 16 hex digits."""
+        found = hashlib.sha256((BASES / f"{recipe}.toml").read_bytes())
+        for path in files(recipe):
+            found.update(f"\0{path.relative_to(BASES)}\0".encode() + path.read_bytes())
+        return found.hexdigest()[:16]
+
+    def substitute(self, recipe: str, official: str) -> str:
+        """The name of the image that a recipe makes in the place of an official one."""
+        return f"localhost/base/{recipe}:{official.rpartition(':')[2]}-{read(recipe)['suite']}"
+
+    def build_base(self, recipe: str, image: str) -> None:
+        """Build a base image with mmdebstrap; raises UserError when that fails."""
+        plan = read(recipe)
+        suite = str(plan["suite"])
+        with temporary_folder() as folder:
+            tar = f"{folder}/base.tar"
+            include = f"--include={','.join(plan['packages'])}"
+            sources = [f"deb {uri} {found} main" for uri, found in mirrors(suite)]
+            options = ("--verbose", "--variant=minbase", *SLIM, include, *plan.get("options", ()))
+            log = REPORTS / "logs" / f"base-{recipe}.log"
+            title = f"setup: base image {image} from Debian's packages"
+            step(title, "mmdebstrap", *options, suite, tar, *sources, log=log, env={"TMPDIR": str(folder)})
+            add_files(recipe, tar)
+            label = f"LABEL {setup.RECIPE_LABEL}={self.recipe_id(recipe)}"
+            changes = [word for line in (*plan["config"], label) for word in ("--change", line)]
+            output("docker", "import", *changes, tar, image)
+
+
+def os_release() -> dict[str, str]:
+    """What os-release says about this machine; {} where it is not Linux."""
     try:
         return platform.freedesktop_os_release()
     except OSError:
@@ -26,48 +96,35 @@ def distribution() -> dict[str, str]:
 def apt(*arguments: str) -> None:
     """Run apt-get without questions; raises UserError with its own words when it fails."""
     command = ("apt-get", "-qq", "-y", "-o", "DPkg::Lock::Timeout=120", *arguments)
-    say("$ " + " ".join(command))
+    packages = [word for word in arguments[1:] if not word.startswith("-")]
+    title = f"setup: apt-get {' '.join([arguments[0], *packages])}"
     try:
-        output(*command, env={"DEBIAN_FRONTEND": "noninteractive"})
+        step(title, *command, log=REPORTS / "logs/apt.log", env={"DEBIAN_FRONTEND": "noninteractive"})
     except CommandFailed as failed:
         errors = [line for line in failed.text.splitlines() if line.startswith("E: ")]
         raise UserError(f"apt-get {arguments[0]} failed: {(errors or [str(failed)])[0]}") from None
 
 
-def install(*packages: str) -> None:
-    """Install packages, on Debian 12 the engine's from Debian 13; raises UserError when apt cannot."""
-    if distribution().get("VERSION_CODENAME") == "bookworm" and set(FROM_TRIXIE) & set(packages):
-        add_trixie()
-    update()
-    apt("install", "--no-install-recommends", *packages)
-
-
 @cache
 def update() -> None:
-    """Fetch apt's package lists, once in the life of this process."""
+    """Fetch apt's package lists, once a session."""
     apt("update")
 
 
 def mirrors(release: str) -> list[tuple[str, str]]:
     """Where this machine would get packages of another Debian release: (URI, suite), from its own sources.
 
-    Empty where this machine is no Debian.
+    Empty where this machine does not run Debian: mmdebstrap then knows where to look.
     """
-    here = distribution()
+    here = os_release()
     if here.get("ID") != "debian":
         return []
-    targets = output(
-        "apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"
-    )
+    form = "$(REPO_URI) $(RELEASE)"
+    targets = output("apt-get", "indextargets", "--no-release-info", "--format", form, "Created-By: Packages")
     own = here.get("VERSION_CODENAME", "")
-    found = [line.split(" ") for line in targets.splitlines()]
-    return sorted(
-        {
-            (uri, suite.replace(own, release))
-            for uri, suite in found
-            if re.fullmatch(rf"{own}(-updates|-security)?", suite)
-        }
-    )
+    pairs = [line.split(" ") for line in targets.splitlines()]
+    wanted = rf"{own}(-updates|-security)?"
+    return sorted({(uri, suite.replace(own, release)) for uri, suite in pairs if re.fullmatch(wanted, suite)})
 
 
 def add_trixie() -> None:
@@ -77,8 +134,44 @@ def add_trixie() -> None:
         f"Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\nSigned-By: {keyring}\n"
         for uri, suite in mirrors("trixie")
     ]
-    # Rank 1 only ever fills a gap that Debian 12 leaves: nothing installed is replaced, nothing that it has is preferred.
+    # Priority 1 replaces nothing that is installed and wins over nothing that Debian 12 has.
     pins = (("*", 1), (" ".join(FROM_TRIXIE), 990))
-    rules = [f"Package: {what}\nPin: release n=trixie*\nPin-Priority: {rank}\n" for what, rank in pins]
+    rules = [f"Package: {what}\nPin: release n=trixie*\nPin-Priority: {priority}\n" for what, priority in pins]
     Path(f"/etc/apt/sources.list.d/{_NAME}.sources").write_text(_HEAD + "\n".join(stanzas), encoding="utf-8")
     Path(f"/etc/apt/preferences.d/{_NAME}").write_text(_HEAD + "\n".join(rules), encoding="utf-8")
+
+
+def read(recipe: str) -> dict[str, list[str]]:
+    """Read a recipe's lists; raises UserError when it does not parse."""
+    try:
+        return tomllib.loads((BASES / f"{recipe}.toml").read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"docker/bases/{recipe}.toml cannot be read: {error}") from None
+
+
+def files(recipe: str) -> list[Path]:
+    """The files that a recipe adds to the packages."""
+    return sorted(path for path in (BASES / recipe).rglob("*") if path.is_file())
+
+
+def add_files(recipe: str, tar: str) -> None:
+    """Add a recipe's files to a root file system, owned by root and executable by everybody."""
+
+    def owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        member.uname = member.gname = "root"
+        member.mode = 0o755
+        return member
+
+    with tarfile.open(tar, "a") as root:
+        for path in files(recipe):
+            root.add(path, f"./{path.relative_to(BASES / recipe)}", filter=owned_by_root)
+
+
+setup.DISTRIBUTIONS.append(Debian())
+
+if __name__ == "__main__":
+    try:
+        setup.ensure()
+    except UserError as error:
+        sys.exit(f"error: {error}")

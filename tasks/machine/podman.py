@@ -1,53 +1,75 @@
-"""Podman in the engine's place. Its service understands Docker's client, but for builds, which need Podman's own."""
+"""Podman in Docker's place, by Docker's client. Builds need Podman's own client. Optional: delete with its line in noxfile.py."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..env import env
 from ..shell import UserError, lines, output
+from .engine import ENGINES, Docker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-SYSTEMD = Path("/run/systemd/system")  # is there where systemd runs
+SYSTEMD = Path("/run/systemd/system")  # exists where systemd runs
 
 
-def chosen() -> bool:
-    """Whether `setup` has found Podman's service where Docker's client looks for the engine."""
-    return env().get("STACK_ENGINE") == "podman"
+class Podman(Docker):
+    """Podman's service, which answers Docker's client."""
+
+    name = "podman"
+    title = "Podman"
+    minimum: Mapping[str, tuple[int, int]] = {"engine": (5, 0), "compose": (2, 24)}
+    builder = "podman build"
+
+    def answers(self, components: list[str]) -> bool:
+        """Whether an engine with these components (of ``docker version``) is this one."""
+        return any("Podman" in component for component in components)
+
+    def build(self, targets: Mapping[str, Mapping[str, Any]], on_line: Callable[[str], None]) -> int:
+        """Build targets one after the other, up to the first that fails; return the last exit code."""
+        url = output("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
+        for target in targets.values():
+            if code := lines(*self.command(url, target), on_line=on_line):
+                return code
+        return 0
+
+    def command(self, url: str, target: Mapping[str, Any]) -> list[str]:
+        """The command that builds one target on the Podman at ``url``."""
+        options = {
+            "target": [target["target"]] if target["target"] else [],
+            "build-arg": [f"{name}={value}" for name, value in target["args"].items()],
+            "label": [f"{name}={value}" for name, value in target["labels"].items()],
+            "tag": target["tags"],
+            "secret": target["secret"],
+        }
+        return [
+            # Its own image format has no health checks, and its layer cache mixes services up.
+            *("podman", f"--url={url}", "build", "--format=docker", "--layers=false"),
+            f"--file={Path(target['context']) / target['dockerfile']}",
+            *(f"--{option}={value}" for option, values in options.items() for value in values),
+            target["context"],
+        ]
+
+    def verify_base(self, target: Mapping[str, Any], flavor: str) -> str:
+        """The image itself: without a layer cache, there is no stage to start from."""
+        del flavor
+        return str(target["tags"][0])
+
+    def plain_name(self, image: str) -> str:
+        """An image's name without the registry that Podman puts in front."""
+        return re.sub(r"^(localhost|docker\.io/library)/", "", image)
+
+    def check_health_checks(self) -> None:
+        """Raise UserError where containers would be waited for in vain: systemd runs Podman's health checks."""
+        if sys.platform == "linux" and not SYSTEMD.is_dir():
+            raise UserError("Podman needs systemd for health checks, and this machine runs none: take Docker for `dev`")
+
+    def check_stack_tests(self) -> None:
+        """Raise UserError: a fifth of these tests ask for what Podman tells or does differently."""
+        raise UserError("tests of the production stack need Docker: name services (nox -s test -- SERVICE) instead")
 
 
-def build(targets: Mapping[str, Mapping[str, Any]], on_line: Callable[[str], None]) -> int:
-    """Build bake's targets, one after the other, up to the first that fails; return the last one's exit code."""
-    url = output("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
-    for target in targets.values():
-        if code := lines(*command(url, target), on_line=on_line):
-            return code
-    return 0
-
-
-def command(url: str, target: Mapping[str, Any]) -> list[str]:
-    """What builds one of bake's targets on the Podman at ``url``."""
-    options = {
-        "target": [target["target"]] if target["target"] else [],
-        "build-arg": [f"{name}={value}" for name, value in target["args"].items()],
-        "label": [f"{name}={value}" for name, value in target["labels"].items()],
-        "tag": target["tags"],
-        "secret": target["secret"],
-    }
-    return [
-        # Its own format for images has no health checks, and its cache of layers takes one service's for another's.
-        *("podman", f"--url={url}", "build", "--format=docker", "--layers=false"),
-        f"--file={Path(target['context']) / target['dockerfile']}",
-        *(f"--{option}={value}" for option, values in options.items() for value in values),
-        target["context"],
-    ]
-
-
-def need_health_checks() -> None:
-    """Raise UserError where containers would be waited for in vain: Podman leaves their health checks to systemd."""
-    if chosen() and sys.platform == "linux" and not SYSTEMD.is_dir():
-        raise UserError("Podman needs systemd for health checks, and this machine runs none: take Docker for `dev`")
+ENGINES["podman"] = Podman()

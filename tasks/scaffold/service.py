@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..changes import git
-from ..cli import HOUSE
 from ..project import ROOT, SERVICES, choose_services, env_prefix, name, pyproject, service_names
-from ..shell import UserError, say
+from ..shell import UserError
+from ..terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def check_name(wanted: str) -> None:
         "is a word of Python's": keyword.iskeyword(package) or package in sys.stdlib_module_names,
         "is the name of a package that the services use": package in locked,
         "is taken by a folder in services/": (SERVICES / wanted).exists(),
-        "has a meaning of its own here": wanted in {*HOUSE, "test", "tests", "dev", "prod", *pyproject()["dependency-groups"]},
+        "has a meaning of its own here": wanted in {"unit", "stack", "template", "test", "tests", "dev", "prod", *pyproject()["dependency-groups"]},
     }  # fmt: skip
     for reason, applies in reasons.items():
         if applies:

@@ -1,1 +1,1 @@
-"""What images weigh, and the report of it. Imports ownership, project and shell."""
+"""What images weigh: weighing, the report, budgets. Imports images and tasks' own modules."""

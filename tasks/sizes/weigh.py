@@ -11,7 +11,9 @@ import zlib
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any
 
-from ..shell import UserError, output, say
+from ..machine import engine
+from ..shell import UserError, output
+from ..terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,15 +85,9 @@ class Image:
         }
 
 
-def weigh_all(names: Sequence[str], references: Sequence[str]) -> tuple[list[Image], list[Image]]:
-    """Weigh images and what they are compared with, in one pass."""
-    say(f"weighing {len(names) + len(references)} images ...")
-    weighed = weigh([*names, *references])
-    return weighed[: len(names)], weighed[len(names) :]
-
-
 def weigh(names: Sequence[str]) -> list[Image]:
     """Weigh images that are on the engine, one pass over all their layers; raises UserError for one that is not."""
+    say(f"weighing {len(names)} images ...")
     layers: dict[str, Layer] = {}
     manifest: list[dict[str, Any]] = []
     for name in names:
@@ -102,14 +98,13 @@ def weigh(names: Sequence[str]) -> list[Image]:
         tarfile.open(fileobj=process.stdout, mode="r|") as saved,
     ):
         for member in saved:
-            content = saved.extractfile(member) if member.isfile() else None  # Podman adds links
+            content = saved.extractfile(member) if member.isfile() else None  # some engines add links
             if content and member.name == "manifest.json":
                 manifest = json.load(content)
             elif content and re.search(r"^blobs/|\.tar$", member.name) and (layer := weigh_layer(content)):
                 layers[member.name] = layer
     paths = {tag: entry["Layers"] for entry in manifest for tag in entry["RepoTags"] or ()}
-    # Podman puts this in front of what was built here.
-    paths |= {tag.removeprefix("localhost/"): path for tag, path in paths.items()}
+    paths |= {engine.current().plain_name(tag): path for tag, path in paths.items()}
     return [
         Image(
             image=name,

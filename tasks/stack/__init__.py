@@ -1,1 +1,1 @@
-"""The Compose project: model, up and down, ports, the debugger. Imports machine, ownership and project."""
+"""The running stack: Compose's model, up, wait, logs, down, ports, debugging. Imports machine and tasks' own modules."""

@@ -3,58 +3,65 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..env import env
-from ..project import env_prefix
-from ..shell import UserError, say
-from ..stack.stack import containers, model
+from ..env import chosen_by_user, env
+from ..shell import UserError
+from ..terminal import say
+from .model import port_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from .model import Stack
 
 
-def free(services: Sequence[str]) -> dict[str, str]:
-    """Settings (``ECHO_PORT=5001``) for the services whose usual port on this machine is taken.
+def choose(stack: Stack) -> dict[str, str]:
+    """Settings (``ECHO_PORT=5001``) for the services whose usual port on this machine is taken, for .env.
 
-    Raises UserError when the taken port was set by the user, or two services want the same. A port that the stack itself
-    holds already is no conflict.
+    Raises UserError when a taken port was set by the user, or two services want the same one. A port that the stack
+    itself uses is free for it.
     """
-    defined = model()["services"]
-    held = {c.port for c in containers()}
+    # Empty: the usual ports, not those that were chosen last time.
+    stack = replace(stack, settings={**stack.settings, **dict.fromkeys(chosen_before(), "")})
+    held = {container.port for container in stack.containers()}
     settings: dict[str, str] = {}
     wishes: dict[int, str] = {}
     claimed: set[int] = set()
-    for service in services:
-        for port in defined[service].get("ports", ()):
+    for variable, service in port_variables(stack.model).items():
+        for port in stack.model["services"][service]["ports"]:
             wanted = int(port.get("published", 0))
             if wanted and wishes.setdefault(wanted, service) != service:
                 raise UserError(
                     f"{wishes[wanted]} and {service} both want port {wanted} of this machine: change it in one's compose.yaml"
                 )
-            chosen = wanted
-            setting = f"{env_prefix(service)}_PORT"
-            while chosen and (chosen in claimed or (chosen not in held and taken(port.get("host_ip", ""), chosen))):
-                if setting in env():
+            found = wanted
+            while found and (found in claimed or (found not in held and is_taken(port.get("host_ip", ""), found))):
+                if variable in chosen_by_user():
                     raise UserError(
-                        f"port {wanted} is taken, and {setting} asks for it: set another one, or stop what holds it"
+                        f"port {wanted} is taken, and {variable} asks for it: set another one, or stop what uses it"
                     )
-                chosen += 1
-            claimed.add(chosen)
-            if chosen != wanted:
-                say(f"port {wanted} is taken: {service} gets {chosen}")
-                settings[setting] = str(chosen)
+                found += 1
+            claimed.add(found)
+            if found != wanted:
+                say(f"setup: port {wanted} is taken: {service} gets {found}")
+                settings[variable] = str(found)
     return settings
 
 
+def chosen_before() -> dict[str, str]:
+    """The ports that are in .env because `setup` has chosen them."""
+    users = chosen_by_user()
+    return {name: value for name, value in env().items() if name.endswith("_PORT") and name not in users}
+
+
 def next_free(port: int) -> int:
-    """The first port of loopback, from this one on, where nothing listens."""
-    while taken("127.0.0.1", port):
+    """The first port of 127.0.0.1, from this one on, where nothing listens."""
+    while is_taken("127.0.0.1", port):
         port += 1
     return port
 
 
-def taken(host: str, port: int) -> bool:
+def is_taken(host: str, port: int) -> bool:
     """Whether something on this machine listens there already."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

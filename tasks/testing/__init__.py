@@ -1,1 +1,1 @@
-"""Running the tests of services in their containers. Imports stack and ownership."""
+"""Running tests: services' in their containers, the tooling's and the stack's on the host. Imports stack, images, machine."""

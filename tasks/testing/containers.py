@@ -1,74 +1,81 @@
-"""Running the services' tests, each in its own container against the mounted source, side by side."""
+"""Running the services' tests, each in its own container against the mounted source, in parallel."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from ..ownership import LABEL, owner, remove_own
+from ..ownership import SESSION, remove_own, session_id
 from ..project import REPORTS
-from ..shell import UserError, lines, run, run_parallel, say
-from ..stack.stack import COMPOSE, leave_networks
+from ..shell import UserError, lines, run, run_parallel
+from ..stack.lifecycle import remove_unused_networks
+from ..stack.model import COMPOSE
+from ..terminal import Status, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 NO_TESTS_RAN = 5  # pytest's exit code for it
-TESTING = {"STACK_TESTING": "true"}  # what docker/service.yaml asks
-CLEAR = "\r\x1b[K"  # what empties the terminal's last line
-DONE = 100  # per cent
+PERCENT_DONE = 100
+
+
+def environment() -> dict[str, str]:
+    """The environment of the commands that run tests; docker/service.yaml reads these variables."""
+    return {"STACK_TESTING": "true", SESSION: session_id()}
 
 
 def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
     """Run the services' tests and return pytest's exit code for each.
 
-    One service has the terminal for itself. Of several, the output of each comes in one piece, when it has ended.
+    A single service has the terminal for itself. Of several, the output of each comes in one piece, when it has ended.
     """
     REPORTS.mkdir(exist_ok=True)
     try:
         if len(services) == 1:
-            return {services[0]: run(*command(services[0], pytest_args), env=TESTING)}
-        codes = {}
-        progress = Progress(len(services))
-        jobs = {service: partial(apart, service, pytest_args, partial(progress, service)) for service in services}
-        for service, (code, text) in run_parallel(jobs):
-            codes[service] = code
-            progress.say(f"--- {service} ({len(codes)} of {len(services)})\n{text}")
-        return codes
+            return {services[0]: run(*command(services[0], pytest_args), env=environment())}
+        with Status() as status:
+            progress = Progress(len(services), status)
+            jobs = {name: partial(in_container, name, pytest_args, partial(progress, name)) for name in services}
+            ended = run_parallel(jobs, lambda name, result: say(f"--- {name}\n{result[1]}"))
+        return {service: code for service, (code, _) in ended.items()}
     except BaseException:
         remove_own()
         raise
     finally:
-        # The tests ran in the stack's own network, which is nobody's any more unless the stack is up.
-        leave_networks()
+        # The tests ran in the stack's own network, which no container uses any more unless the stack is up.
+        remove_unused_networks()
 
 
-def check(codes: dict[str, int], *, filtered: bool) -> None:
-    """Raise UserError, naming them, for the parts whose pytest did not end well.
+def check(codes: Mapping[str, int], *, filtered: bool) -> None:
+    """Raise UserError, naming them, for the services and suites whose pytest failed.
 
-    Where the user's own arguments filter the tests, a part of which none remains is fine as long as another has some.
+    Where the user's arguments filter the tests, one of which none remains is fine as long as another has some. A service
+    without tests is fine, too, and gets a warning.
     """
     if not codes:
-        say("nothing is concerned: no test was run")
-    fine = {0, NO_TESTS_RAN} if filtered and 0 in codes.values() else {0}
-    if failed := [part for part, code in codes.items() if code not in fine]:
-        empty = all(codes[part] == NO_TESTS_RAN for part in failed)
-        raise UserError(f"{'no test ran' if empty else 'tests failed'}: {', '.join(failed)}")
+        say("nothing is affected by the change; no tests were run")
+    empty = [part for part, code in codes.items() if code == NO_TESTS_RAN]
+    failed = [part for part, code in codes.items() if code not in {0, NO_TESTS_RAN}]
+    if failed:
+        raise UserError(f"tests failed: {', '.join(failed)}")
+    if empty and filtered and len(empty) == len(codes):
+        raise UserError(f"no test matches: {', '.join(empty)}")
+    if empty and not filtered:
+        say(f"warning: no tests in {', '.join(f'services/{part}/tests' for part in empty)}: nothing was tested there")
 
 
-def container() -> list[str]:
-    """The beginning of the plain Docker command that runs something in a service's container, until its name."""
-    return [*COMPOSE, "run", "--rm", "--no-deps", f"--label={LABEL}={owner()}"]
+def run_in_container() -> list[str]:
+    """The beginning of the Docker command that runs something in a service's container, up to the service's name."""
+    return [*COMPOSE, "run", "--rm", "--no-deps"]
 
 
 def command(service: str, pytest_args: Sequence[str]) -> list[str]:
-    """The plain Docker command that runs a service's tests."""
+    """The Docker command that runs a service's tests."""
     return [
-        *(*container(), "--volume", f"{REPORTS}:/app/reports", service),
+        *(*run_in_container(), "--volume", f"{REPORTS}:/app/reports", service),
         *("pytest", f"--junitxml=/app/reports/junit-{service}.xml"),
         *("--cov", "--cov-config=/app/pyproject.toml", f"--cov-report=xml:/app/reports/coverage-{service}.xml"),
         *(["--color=yes"] if sys.stdout.isatty() else []),
@@ -76,7 +83,7 @@ def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     ]
 
 
-def apart(service: str, pytest_args: Sequence[str], on_line: Callable[[str], None]) -> tuple[int, str]:
+def in_container(service: str, pytest_args: Sequence[str], on_line: Callable[[str], None]) -> tuple[int, str]:
     """Run a service's tests off the terminal: their exit code and their output."""
     text: list[str] = []
 
@@ -84,14 +91,15 @@ def apart(service: str, pytest_args: Sequence[str], on_line: Callable[[str], Non
         text.append(line)
         on_line(line)
 
-    return lines(*command(service, pytest_args), on_line=take, env=TESTING), "\n".join(text)
+    return lines(*command(service, pytest_args), on_line=take, env=environment()), "\n".join(text)
 
 
 class Progress:
-    """How far the tests of each service are, on the last line of the terminal; nothing where there is none."""
+    """How far the tests of each service are, on the terminal's last line."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, status: Status) -> None:
         self.number = number
+        self.status = status
         self.percent: dict[str, int] = {}
         self.lock = Lock()
 
@@ -100,18 +108,6 @@ class Progress:
         found = re.search(r"\[ *(\d+)%\]", line)
         with self.lock:
             self.percent[service] = int(found[1]) if found else self.percent.get(service, 0)
-            self.draw()
-
-    def say(self, text: str) -> None:
-        """Print what is to stay."""
-        with self.lock:
-            say(f"{CLEAR}{text}" if sys.stdout.isatty() else text)
-            self.draw()
-
-    def draw(self) -> None:
-        """Draw the line."""
-        if sys.stdout.isatty():
-            done = sum(percent == DONE for percent in self.percent.values())
-            under_way = [f"{service} {percent} %" for service, percent in self.percent.items() if percent != DONE]
-            line = f"{done} of {self.number} done; {', '.join(under_way)}"
-            print(CLEAR + line[: shutil.get_terminal_size().columns - 1] if under_way else CLEAR, end="", flush=True)
+            done = sum(percent == PERCENT_DONE for percent in self.percent.values())
+            running = [f"{name} {percent} %" for name, percent in self.percent.items() if percent != PERCENT_DONE]
+            self.status.text = f"{done} of {self.number} done; {', '.join(running)}"

@@ -9,9 +9,10 @@ from threading import Thread
 from typing import TYPE_CHECKING, NoReturn
 
 from ..ownership import remove_own
-from ..shell import UserError, say, show, start
-from ..stack.stack import leave_networks
-from ..testing.containers import TESTING, container
+from ..shell import UserError, show, start
+from ..stack.lifecycle import remove_unused_networks
+from ..terminal import say
+from .containers import environment, run_in_container
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,16 +23,16 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
 
     Raises UserError when one of them ends by itself.
     """
-    said: SimpleQueue[tuple[str, str]] = SimpleQueue()  # services and their lines; "" for the end, which no line is
+    printed: SimpleQueue[tuple[str, str]] = SimpleQueue()  # services and their lines; "" is the end of a process
     running = []
     width = max(map(len, services))
     try:
         for service in services:
-            show(command := rerun(service, pytest_args), TESTING)
-            # In a session of its own, so that Ctrl-C reaches nobody but us, who then put things away in order.
+            show(command := rerun(service, pytest_args))
+            # In a session of its own: Ctrl-C reaches only this process, which then cleans up in order.
             process = start(
                 *command,
-                env=TESTING,
+                env=environment(),
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -39,29 +40,29 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
                 errors="replace",
             )
             running.append(process)
-            Thread(target=hear, args=(service, process, said.put)).start()
-        while line := (heard := said.get())[1]:
-            say((f"{heard[0]:{width}} | " if len(services) > 1 else "") + line.rstrip("\n"))
-        raise UserError(f"{heard[0]}'s tests are not watched any more: their container has ended")
+            Thread(target=forward, args=(service, process, printed.put), daemon=True).start()
+        while (item := printed.get())[1]:
+            say((f"{item[0]:{width}} | " if len(services) > 1 else "") + item[1].rstrip("\n"))
+        raise UserError(f"{item[0]}'s tests are not watched any more: their container has ended")
     finally:
         for process in running:
             process.terminate()
             process.wait()
         remove_own()
-        leave_networks()
+        remove_unused_networks()
 
 
-def hear(service: str, process: subprocess.Popen[str], tell: Callable[[tuple[str, str]], object]) -> None:
-    """Tell what a process prints, and when it ends."""
+def forward(service: str, process: subprocess.Popen[str], put: Callable[[tuple[str, str]], object]) -> None:
+    """Pass on what a process prints, and its end."""
     assert process.stdout is not None  # noqa: S101 (for the type checker: it is a pipe)
     for line in process.stdout:
-        tell((service, line))
-    tell((service, ""))
+        put((service, line))
+    put((service, ""))
 
 
 def rerun(service: str, pytest_args: Sequence[str]) -> list[str]:
     """The plain Docker command that runs a service's tests on every change."""
     return [
-        *(*container(), "--no-TTY", service),
+        *(*run_in_container(), "--no-TTY", service),
         *("python3", "/app/rerun.py", *(["--color=yes"] if sys.stdout.isatty() else []), *pytest_args),
     ]

@@ -17,16 +17,20 @@ import pytest
 from tasks.env import env
 from tasks.project import ROOT, clone_id, service_names
 from tasks.shell import output
-
-from .conftest import alone
+from tasks.testing.stack_plugin import alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_docker.plugin import Services
+    from tasks.stack.model import Stack
 
-pytestmark = pytest.mark.parametrize("service", service_names(), scope="session")
 MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="session", params=service_names())
+def service(request: pytest.FixtureRequest) -> str:
+    """Each service in turn."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +40,9 @@ def image(service: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def container(stack: Services, service: str) -> dict[str, Any]:
+def container(stack: Stack, service: str) -> dict[str, Any]:
     """What `docker inspect` says of the running container."""
-    started = stack._docker_compose.execute(f"ps --quiet {service}").decode().strip()
-    return dict(json.loads(output("docker", "inspect", started))[0])
+    return dict(json.loads(output("docker", "inspect", stack.container(service).id))[0])
 
 
 @pytest.fixture(scope="session")
@@ -183,13 +186,13 @@ def test_no_secret_of_the_build_in_the_layers(files: tarfile.TarFile) -> None:
     assert [name for name in files.getnames() if name.startswith("run/secrets")] == []
 
 
-def test_the_base_is_named_by_digest_or_is_our_own(service: str) -> None:  # noqa: ARG001
+def test_the_base_is_named_by_digest_or_is_our_own() -> None:
     base = env()["STACK_BASE"]
     recipe = output("docker", "image", "inspect", "--format", '{{index .Config.Labels "stack.base.recipe"}}', base)
     assert "@sha256:" in base or re.fullmatch(r"[0-9a-f]{16}", recipe.strip())
 
 
-def test_dependencies_are_checked_against_hashes(service: str) -> None:  # noqa: ARG001
+def test_dependencies_are_checked_against_hashes() -> None:
     installs = re.findall(r"uv pip install.*--requirements (\S+)", (ROOT / "docker/Dockerfile").read_text())
     checked = re.findall(
         r"uv pip install.*--require-hashes.*--requirements (\S+)", (ROOT / "docker/Dockerfile").read_text()

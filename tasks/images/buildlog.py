@@ -1,0 +1,81 @@
+"""What a build prints, step by step, and why it failed, in one line."""
+
+from __future__ import annotations
+
+import re
+
+from ..shell import ENGINE_GONE
+from ..terminal import Status, cut, say
+
+SHOWN_FROM_S = 0.1
+# What BuildKit says in many lines, and what it means in one.
+HINTS = (
+    (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`"),
+    (r"no space left on device", "no disk space is left for the build: `docker system df` shows what takes it"),
+    (r"error reading from server: EOF|Cannot connect to the Docker daemon", ENGINE_GONE),
+    (r"mkdir (\S+)/\.docker: ", "Docker's client cannot write its configuration: set HOME, or DOCKER_CONFIG, to a folder that you may write to"),
+    (r"hash mismatch", "a package does not have the hash that poetry.lock states: do not trust it, or run `nox -s lock`"),
+    (r"NotValidYet|invalid peer certificate: Expired|not yet valid|certificate has expired", "a certificate is not valid now: check this machine's clock"),
+    (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED", "a certificate is not trusted: set STACK_CA in .env to the file with your CAs"),
+    (r"dns error|Temporary failure in name resolution|Name or service not known|Could not resolve|Connection refused", "the package index cannot be reached: check the network, or set PIP_INDEX_URL to a mirror"),
+    (r"operation timed out|Read timed out|connect timeout", "the package index does not answer: check the network, or set PIP_INDEX_URL to a mirror"),
+    (r"not a trusted or secure host", "PIP_INDEX_URL must begin with https://"),
+    (r"No host supplied|check_hostname requires server_hostname", "PIP_INDEX_URL must name its host; pip takes no bare address there"),
+    (r"has no wheels with a matching|no wheel matches", "a dependency has no wheel for this platform: choose another version of it"),
+)  # fmt: skip
+
+
+class Progress:
+    """Takes a build's plain output line by line, keeps it, and shows each step that ran, once, with its time."""
+
+    def __init__(self, status: Status) -> None:
+        self.status = status
+        self.log: list[str] = []
+        self.steps: dict[str, str] = {}
+        self.shown: set[str] = set()
+
+    def __call__(self, line: str) -> None:
+        """Take a line."""
+        self.log.append(line)
+        if found := re.match(r"(\[\S+\]) STEP \S+ (RUN .*)", line):
+            say(f"  {shorten(' '.join(found.groups()))}")  # Podman's; it has no cache and tells no times
+        if not (found := re.match(r"#(\d+) (.*)", line)):
+            return
+        number, text = found.groups()
+        if re.match(r"\[[^]]+ \d+/\d+\] ", text):
+            self.steps[number] = self.status.text = shorten(text)
+        elif text == "CACHED":
+            self.steps.pop(number, None)
+        elif (done := re.match(r"DONE (\d+\.\d+)s", text)) and (step := self.steps.pop(number, "")):
+            if float(done[1]) >= SHOWN_FROM_S and step not in self.shown:
+                self.shown.add(step)
+                say(f"{float(done[1]):7.1f} s  {step}")
+            self.status.text = next(reversed(self.steps.values()), self.status.text)
+
+
+def shorten(step: str) -> str:
+    """A step without its mounts, in one line of the terminal."""
+    return cut(re.sub(r"--(mount|from|chown|chmod)=\S+\s*", "", step))
+
+
+def reason(log: str) -> str:
+    """Why a build failed, in one line, from its whole log."""
+    if package := re.search(r"Failed to build `([^`]+)`", log):
+        return f"{package[1]} has no wheel for this platform, and there is no compiler to build it with: choose another version of it"
+    for pattern, meaning in HINTS:
+        if re.search(pattern, log, re.IGNORECASE):
+            return meaning
+    step = re.search(r"^------\n > (\[.+?\]) .*?\n(.*?)^------$", log, re.MULTILINE | re.DOTALL)
+    if step and step[2]:
+        return f"the build failed in {step[1]}: {telling_line(re.sub(r'^[0-9.]+ ', '', step[2], flags=re.MULTILINE))}"
+    if podmans := re.search(r'^Error: building at STEP "RUN .*exit status', log, re.MULTILINE):
+        return f"the build failed: {telling_line(log[: podmans.start()])}"
+    errors = re.findall(r"^(?:ERROR|Error|error): (.*)", log, re.MULTILINE)
+    last = (errors or log.splitlines() or ["BuildKit printed nothing"])[-1]
+    return f"the build failed: {last.rpartition('did not complete successfully: ')[2]}"
+
+
+def telling_line(text: str) -> str:
+    """The line that tells why a program failed: pytest sums up after its errors; most programs end with theirs."""
+    telling = re.findall(r"^(?:FAILED|ERROR:?|error:|E  ) .*", text, re.MULTILINE)
+    return str((telling or text.strip().splitlines() or ["it printed nothing"])[-1]).strip()

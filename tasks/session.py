@@ -1,0 +1,51 @@
+"""What every session has in common: mistakes told in one line, interrupts that clean up, and a machine that is ready."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import nox
+
+from . import ownership
+from .env import parse, read, write_env, write_secrets
+from .images import bases
+from .machine import setup
+from .shell import UserError, interruptible
+from .stack import ports
+from .stack.model import development
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def session(*, venv: bool = False) -> Callable[[Callable[[nox.Session], None]], object]:
+    """A nox session that tells a user's mistake in one line; with ``venv`` it has a virtual environment of its own."""
+
+    def register(function: Callable[[nox.Session], None]) -> object:
+        @functools.wraps(function)
+        def body(session: nox.Session) -> None:
+            interruptible()
+            ownership.session_id()
+            try:
+                function(session)
+            except UserError as error:
+                session.error(str(error))
+
+        return nox.session(venv_backend=None if venv else "none")(body)
+
+    return register
+
+
+def ready(*, choose_ports: bool = False) -> None:
+    """Make the machine ready, and write what was found to .env; sessions that build or run images begin with it.
+
+    With ``choose_ports``, services get other ports where theirs are taken.
+    """
+    facts = setup.ensure() | bases.ensure()
+    ownership.remove_stale()
+    known = {name: value for name, value in parse(read()).items() if name in ports.chosen_before()}
+    write_env(facts | known)
+    write_secrets()
+    if choose_ports and (chosen := ports.choose(development())) != known:
+        write_env(facts | chosen)

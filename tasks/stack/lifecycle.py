@@ -1,0 +1,182 @@
+"""A stack's life: up, waiting until it is healthy, logs, a shell, and a `down` that always cleans up."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from .. import ownership
+from ..env import env
+from ..machine import engine
+from ..project import REPORTS, ROOT, clone_id
+from ..shell import CommandFailed, UserError, answer, ask, output, run, start, step, stop
+from ..terminal import say
+from .model import COMPOSE, PRODUCTION_FILE, Stack, development, production
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+READY_TIMEOUT_S = 120
+POLL_S = 0.2
+# How many lines of its log are shown of a service that has failed.
+LAST_LINES = 30
+# What optional parts do when a stack has come up, with the session's arguments, and gone down.
+ON_UP: list[Callable[[Stack, argparse.Namespace], None]] = []
+ON_DOWN: list[Callable[[], None]] = []
+
+
+def up(stack: Stack, services: Sequence[str] = ()) -> None:
+    """Create and start a stack in the background; raises UserError when Docker cannot."""
+    engine.current().check_health_checks()
+    command = (
+        *COMPOSE,
+        "--progress=plain",
+        "up",
+        "--detach",
+        "--no-build",
+        "--remove-orphans",
+        "--quiet-pull",
+        *services,
+    )
+    title = f"starting {', '.join(services) or 'the stack'}"
+    try:
+        step(title, *command, log=REPORTS / f"logs/up-{stack.flavor}.log", env=stack.env)
+    except CommandFailed as failed:
+        wait(stack, timeout_s=0)  # names the service that is in the way
+        raise UserError(f"the stack did not start: {failed.last}") from None
+
+
+def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
+    """Wait until every container is ready.
+
+    Raises UserError, after the last lines of the service that is in the way, when one has failed or takes too long.
+    """
+    until = time.monotonic() + timeout_s
+    while True:
+        found = stack.containers()
+        late = [container for container in found if not container.ready]
+        if not late:
+            return
+        if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
+            say("\n".join(log(stack, lost[0].service)[-LAST_LINES:]))
+            raise UserError(
+                f"{lost[0].service} {lost[0]}; its last lines stand above, everything is in {keep_log(stack)}"
+            )
+        time.sleep(POLL_S)
+
+
+def log(stack: Stack, *options: str) -> list[str]:
+    """The lines of a stack's log; ``options`` are those of ``docker compose logs``, services among them."""
+    return stack.compose("logs", "--no-color", *options).splitlines()
+
+
+def keep_log(stack: Stack) -> Path:
+    """Write a stack's whole log to reports/, and return the path, relative to the clone's root."""
+    path = REPORTS / "logs" / f"stack-{'development' if stack.flavor == 'dev' else 'production'}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*log(stack, "--timestamps"), ""]), encoding="utf-8")
+    return path.relative_to(ROOT)
+
+
+def urls(stack: Stack) -> None:
+    """Print each service's URL on this machine."""
+    for container in stack.containers():
+        if container.port:
+            say(f"{container.service}  http://127.0.0.1:{container.port}")
+
+
+def follow(stack: Stack, *services: str) -> None:
+    """Show the log on this terminal until the stack ends; print the URLs as soon as all services are ready."""
+    colour = () if sys.stdout.isatty() else ("--no-color",)
+    with start(*COMPOSE, "logs", "--follow", *colour, *services, env=stack.env, stdin=subprocess.DEVNULL) as logs:
+        try:
+            wait(stack)
+            urls(stack)
+            logs.wait()
+        finally:
+            stop(logs)
+
+
+@contextmanager
+def running(stack: Stack, services: Sequence[str], args: argparse.Namespace, *, keep: bool) -> Iterator[None]:
+    """Run a stack for as long as the block runs; with ``keep`` it stays up, unless the block fails.
+
+    ``args`` are the session's, for optional parts.
+    """
+    stay = False
+    try:
+        up(stack, services)
+        for join in ON_UP:
+            join(stack, args)
+        yield
+        stay = keep
+    finally:
+        if not stay:
+            down(stack)
+
+
+def down(stack: Stack, *, volumes: bool = False) -> None:
+    """Stop a stack and remove its containers and networks, with ``volumes`` its data too; raises UserError if that fails."""
+    command = (*COMPOSE, "--progress=plain", "down", "--remove-orphans", *(["--volumes"] if volumes else []))
+    step("stopping the stack", *command, log=REPORTS / f"logs/down-{stack.flavor}.log", env=stack.env)
+    remove_unused_networks()
+    for remove in ON_DOWN:
+        remove()
+
+
+def remove_unused_networks() -> None:
+    """Remove this clone's networks that no container uses, such as those of tests that ran without a stack."""
+    used = ask("docker", "ps", "--all", "--format", "{{.Networks}}")
+    filters = f"--filter=label=com.docker.compose.project={clone_id()}"
+    ours = output("docker", "network", "ls", filters, "--format", "{{.Name}}").split()
+    for network in set(ours) - {*re.split("[,\\n]", answer(used))}:
+        with suppress(CommandFailed):  # another session has begun to use it, or removed it
+            output("docker", "network", "rm", network)
+
+
+@contextmanager
+def removed_afterwards() -> Iterator[None]:
+    """Whatever the block does, the production stacks that it tests are removed after it."""
+    engine.current().check_stack_tests()
+    session = ownership.session_id()  # pytest inherits it
+    try:
+        yield
+    finally:
+        ownership.remove_own()
+        for kind in ("network", "volume"):
+            wanted = f"--filter=name=^{ownership.test_project(session)}"
+            if left := output("docker", kind, "ls", "--quiet", wanted).split():
+                output("docker", kind, "rm", *left)
+
+
+def shell(service: str, command: Sequence[str] = ("sh",)) -> int:
+    """Run a command, a shell if none is given, in a service's running container or else a new one; return its exit code."""
+    stack = development()
+    terminal = [] if sys.stdin.isatty() else ["--no-TTY"]
+    if any(c.service == service and c.state == "running" for c in stack.containers()):
+        return run(*COMPOSE, "exec", *terminal, service, *command, env=stack.env)
+    return run(*COMPOSE, "run", "--rm", "--no-deps", *terminal, service, *command, env=stack.env)
+
+
+def production_shell(service: str) -> int:
+    """Open a shell beside a service's production container, which has none, and return its exit code.
+
+    It runs in a container of its own, from the base image, that shares the other's processes and network; it starts in
+    the other's files.
+    """
+    try:
+        beside = production().container(service).id
+    except UserError:
+        raise UserError(
+            f"no container of {service} is running: COMPOSE_FILE={PRODUCTION_FILE} docker compose up -d"
+        ) from None
+    terminal = ["--tty"] if sys.stdin.isatty() else []
+    shared = [f"--pid=container:{beside}", f"--network=container:{beside}", "--cap-add=SYS_PTRACE"]
+    command = (env()["STACK_BASE"], "sh", "-c", "cd /proc/1/root/app && exec sh")
+    return run("docker", "run", "--rm", "--interactive", *terminal, *ownership.labels(), *shared, *command)

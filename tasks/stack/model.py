@@ -1,0 +1,159 @@
+"""Compose projects and what they contain: a Stack is one project, a Container one of its containers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+from ..env import env, official_base
+from ..ownership import SESSION, session_id, test_project
+from ..project import clone_id, env_prefix, service_names
+from ..shell import CommandFailed, UserError, output
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+COMPOSE = ("docker", "compose")
+DEVELOPMENT_FILE = "docker/compose.yaml"
+PRODUCTION_FILE = "docker/compose.prod.yaml"
+DEBUG_PORT = 5678  # the debugger's port in containers, as docker/dev has it
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container: its id, service, state, health ("" without a healthcheck), exit code, and port of this machine."""
+
+    id: str
+    service: str
+    state: str
+    health: str = ""
+    exit_code: int = 0
+    port: int = 0
+
+    def __str__(self) -> str:
+        return f"exited with {self.exit_code}" if self.state == "exited" else f"is {self.health or self.state}"
+
+    @property
+    def ready(self) -> bool:
+        """Whether dependent services may start: it is healthy, or a job that has ended with exit code 0."""
+        running = self.state == "running" and self.health in {"", "healthy"}
+        return running or (self.state == "exited" and not self.exit_code)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it will not become ready any more."""
+        return self.health == "unhealthy" or (self.state in {"exited", "dead"} and self.exit_code != 0)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One Compose project: its name, its Compose files, the flavor of its images, and further settings (ports)."""
+
+    project: str
+    files: tuple[str, ...]
+    flavor: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def env(self) -> dict[str, str]:
+        """The environment that makes `docker compose` see this stack."""
+        found = {
+            "COMPOSE_PROJECT_NAME": self.project,
+            "COMPOSE_FILE": os.pathsep.join(self.files),
+            "COMPOSE_ENV_FILES": ".env",
+        }
+        if self.flavor != "dev":
+            found["STACK_FLAVOR"] = self.flavor
+        if self.flavor == "alpine":
+            # The stage `slim`, on the official base's Alpine sister.
+            found |= {"STACK_TARGET": "slim", "STACK_BASE": official_base().replace("-slim", "-alpine")}
+        return found | dict(self.settings)
+
+    def compose(self, *arguments: str) -> str:
+        """Run `docker compose` on this stack and return its output; raises CommandFailed when it fails."""
+        return output(*COMPOSE, *arguments, env=self.env)
+
+    @cached_property
+    def model(self) -> dict[str, Any]:
+        """The stack as Compose understands it (``docker compose config``); raises UserError when a file has a fault."""
+        return _config(tuple(self.env.items()))
+
+    def containers(self) -> list[Container]:
+        """The containers, ended ones too: `docker ps` tells in a tenth of the time of `docker compose ps`."""
+        labels = (f"com.docker.compose.project={self.project}", "com.docker.compose.oneoff=False")
+        parts = ("{{.ID}}", '{{.Label "com.docker.compose.service"}}', "{{.State}}", "{{.Status}}", "{{.Ports}}")
+        filters = [f"--filter=label={label}" for label in labels]
+        listed = output("docker", "ps", "--all", *filters, "--format", "\t".join(parts))
+        return sorted((_container(line) for line in listed.splitlines()), key=lambda found: found.service)
+
+    def container(self, service: str) -> Container:
+        """The container of a service; raises UserError when it has none that runs."""
+        for found in self.containers():
+            if found.service == service and found.state == "running":
+                return found
+        raise UserError(f"no container of {service} is running: start it with `nox -s dev`, or `docker compose up`")
+
+    def with_neighbours(self, services: Sequence[str]) -> list[str]:
+        """Services and those that they depend on, directly or not: what Compose starts for them, and this clone builds."""
+        found: dict[str, None] = {}
+        waiting = list(services)
+        while waiting:
+            service = waiting.pop()
+            if service not in found:
+                found[service] = None
+                waiting += self.model["services"][service].get("depends_on", ())
+        return sorted(found.keys() & set(service_names()))
+
+
+@cache
+def _config(env: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    try:
+        # With many services, Go's garbage collection is a quarter of the time.
+        return dict(json.loads(output(*COMPOSE, "config", "--format", "json", env={"GOGC": "1000", **dict(env)})))
+    except CommandFailed as failed:
+        if "For more help" in failed.last or "unknown flag" in failed.text:
+            raise UserError(f"`docker compose` does not work for this user: {failed.text.splitlines()[0]}") from None
+        raise UserError(f"the stack's compose files have a fault: {failed.last}") from None
+
+
+def _container(line: str) -> Container:
+    identity, service, state, status, ports = line.split("\t")
+    health = re.search(r"\((?:health: )?(starting|healthy|unhealthy)\)", status)
+    code = re.search(r"Exited \((\d+)\)", status)
+    port = re.search(rf":(\d+)->(?!{DEBUG_PORT}/)", ports)
+    numbers = [int(found[1]) if found else 0 for found in (code, port)]
+    return Container(identity, service, state, health[1] if health else "", *numbers)
+
+
+def development(*, attached: bool = False) -> Stack:
+    """The stack that `dev` runs from source; ``attached``: only for as long as this session lasts."""
+    session = session_id() if attached else ""
+    files = env().get("COMPOSE_FILE", DEVELOPMENT_FILE).split(os.pathsep)
+    return Stack(env().get("COMPOSE_PROJECT_NAME") or clone_id(), tuple(files), "dev", {SESSION: session})
+
+
+def production(flavor: str = "prod") -> Stack:
+    """The stack of production images that `docker compose` runs with COMPOSE_FILE=docker/compose.prod.yaml."""
+    return Stack(env().get("COMPOSE_PROJECT_NAME") or clone_id(), (PRODUCTION_FILE,), flavor, {SESSION: ""})
+
+
+def of_flavor(flavor: str) -> Stack:
+    """The stack that uses a flavor of the images."""
+    return development() if flavor == "dev" else production(flavor)
+
+
+def under_test(part: str = "") -> Stack:
+    """The production stack of this session's tests, on free ports; ``part`` tells apart several of a session."""
+    project = "-".join(filter(None, (test_project(session_id()), part)))
+    ports = dict.fromkeys(port_variables(production().model), "0")
+    return Stack(project, (PRODUCTION_FILE,), "prod", {SESSION: session_id(), **ports})
+
+
+def port_variables(model: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that set services' ports on this machine (``ECHO_PORT``), by the names of the services with a port."""
+    with_port = [service for service, spec in model["services"].items() if any(spec.get("ports") or ())]
+    return {f"{env_prefix(service)}_PORT": service for service in sorted(with_port)}

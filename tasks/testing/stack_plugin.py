@@ -1,0 +1,105 @@
+"""Pytest plugin for tests of the production stack: tests/stack and services/*/stack.
+
+``stack`` is the production stack of all services. The files run in parallel (pytest-xdist), each in one of two processes that
+have a stack each; a test that stops a service must leave the stack as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from pytest_docker.plugin import get_docker_services
+
+from ..ownership import labels
+from ..project import ROOT
+from ..shell import UserError, output
+from ..stack import lifecycle
+from ..stack.model import COMPOSE, Stack, under_test
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+TIMEOUT_S = 40
+STACK = under_test(os.environ.get("PYTEST_XDIST_WORKER", ""))
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The running stack, every service on a free port."""
+    os.environ.update(STACK.env)  # for what pytest-docker runs
+    files = [str(ROOT / file) for file in STACK.files]
+    up, down = ["--progress=quiet up --detach --no-build"], ["--progress=quiet down --volumes --timeout=3"]
+    with get_docker_services(" ".join(COMPOSE), files, STACK.project, up, down):
+        lifecycle.wait(STACK)
+        yield STACK
+        lifecycle.keep_log(STACK)
+
+
+@pytest.fixture
+def url_of(stack: Stack) -> Callable[[str], str]:
+    """A function: the URL of a service on this machine, which changes when its container is restarted."""
+    return lambda service: f"http://127.0.0.1:{stack.container(service).port}"
+
+
+@pytest.fixture(scope="session")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Iterator[Stack]]:
+    """A function: with a Compose file's text as changes, a context manager for a stack of the test's own."""
+
+    @contextmanager
+    def make(changes: str) -> Iterator[Stack]:
+        override = tmp_path_factory.mktemp("stack") / "override.yaml"
+        override.write_text(changes, encoding="utf-8")
+        part = "-".join(filter(None, (os.environ.get("PYTEST_XDIST_WORKER"), "own")))
+        own = replace(under_test(part), files=(*STACK.files, str(override)))
+        try:
+            own.compose("--progress=quiet", "up", "--detach", "--no-build")
+            lifecycle.wait(own)
+            yield own
+        finally:
+            own.compose("--progress=quiet", "down", "--volumes", "--timeout=1")
+
+    return make  # type: ignore[return-value]  # contextmanager's type has no short name
+
+
+@contextmanager
+def alone(image: str) -> Iterator[str]:
+    """A container of an image by itself, just started, that a test may stop; yields its id."""
+    started = output("docker", "run", "--detach", *labels(), "--publish=127.0.0.1::8000", image).strip()
+    try:
+        yield started
+    finally:
+        output("docker", "rm", "--force", started)
+
+
+def port_of(started: str) -> int:
+    """The port of this machine on which such a container answers."""
+    return int(output("docker", "port", started, "8000").rpartition(":")[2])
+
+
+def wait_until(met: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
+    """Wait for a condition; one that raises httpx.TransportError or UserError is not met yet."""
+    until = time.monotonic() + timeout_s
+    while True:
+        with suppress(httpx.TransportError, UserError):
+            if met():
+                return
+        assert time.monotonic() < until, f"not met within {timeout_s} s"  # noqa: S101
+        time.sleep(0.1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what state the stack is in, and what its services have logged meanwhile."""
+    report = yield
+    with suppress(UserError):  # no engine, no log
+        if report.failed:
+            states = [f"{container.service} {container}" for container in STACK.containers()]
+            logged = lifecycle.log(STACK, f"--since={call.start}")[-lifecycle.LAST_LINES :]
+            title = "the stack (its whole log: reports/logs/stack-production.log)"
+            report.sections.append((title, "\n".join([*states, *logged])))
+    return report
