@@ -32,6 +32,7 @@ from tasks.testing import containers, host, watch
 import tasks.machine.debian  # setup installs the engine, and builds base images from docker/bases without a registry
 import tasks.machine.podman  # Podman in Docker's place
 import tasks.stack.network  # dev -- --network
+import template.sessions  # template only
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv" if shutil.which("uv") else "virtualenv"
@@ -182,7 +183,3 @@ def plan(session: nox.Session) -> None:
     """Print what there is to test, as GitHub Actions reads it for a matrix: -- [--since REF]"""
     since = cli.plan(session.posargs)
     host.write_plan([*cli.affected(choose_services([]), since), *host.affected(since)])
-
-
-if (Path(__file__).parent / "template").is_dir():
-    pass

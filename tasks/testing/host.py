@@ -42,7 +42,6 @@ SUITES = {
         (*changes.AFFECTS_ALL, "services/", "libs/", "tests/stack/"),
         options=(*PLUGIN, "--numprocesses=2", "--dist=loadfile"),
     ),
-    "template": Suite(("template/tests",), "host", (*changes.AFFECTS_ALL, "template/"), by_default=False),
 }
 
 

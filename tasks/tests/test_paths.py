@@ -21,6 +21,11 @@ def test_every_named_path_exists() -> None:
         if "/tests/" in f"/{name}" or name.startswith("services/") or name == "poetry.lock" or not path.is_file():
             continue  # tests make paths up; in a service's folder, tests/ is its own
         for found in PATH.findall(path.read_text(encoding="utf-8", errors="replace")):
-            if "NAME" not in found and found not in EXPECTED and not (ROOT / found).exists() and not (path.parent / found).exists():
+            if (
+                "NAME" not in found
+                and found not in EXPECTED
+                and not (ROOT / found).exists()
+                and not (path.parent / found).exists()
+            ):
                 missing.append(f"{name}: {found}")
     assert missing == []
