@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import TYPE_CHECKING
 
 import nox
@@ -17,6 +18,9 @@ from .stack.model import development
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# nox says in each session that there is no uv, which is fine.
+logging.getLogger("nox").addFilter(lambda record: "uv binary not found" not in record.getMessage())
 
 
 def session(*, venv: bool = False) -> Callable[[Callable[[nox.Session], None]], object]:
