@@ -22,7 +22,7 @@ from tasks.lint import lint as run_linters
 from tasks.project import REPORTS, SERVICES, choose_services, service_names
 from tasks.scaffold import service as scaffold
 from tasks.session import ready, session
-from tasks.sizes import budgets, earlier, report, weigh
+from tasks.sizes import report, weigh
 from tasks.stack import debug, lifecycle
 from tasks.stack.model import development
 from tasks.terminal import say
@@ -99,10 +99,10 @@ def sizes(session: nox.Session) -> None:
     """Show what images weigh: -- [SERVICE...] [--flavor F]... [--against REF] [--layers] [--json|--markdown FILE]"""
     args = cli.sizes(session.posargs)
     ready()
-    before = earlier.weigh_at(args.against, args.services, args.flavor) if args.against else []
+    before = report.weigh_at(args.against, args.services, args.flavor) if args.against else []
     images = weigh.weigh([name for flavor in args.flavor for name in bake.build(args.services, flavor)])
     report.show(images, before, args)
-    budgets.check(images, before)
+    report.check_budgets(images, before)
 
 
 @session(venv=True)

@@ -37,7 +37,7 @@ _HEAD = "# Docker's packages on Debian 12 come from Debian 13. To undo: remove t
 
 
 class Debian:
-    """Debian or Ubuntu, as setup.Distribution describes it."""
+    """What `setup` and images/bases.py ask of a system that can install an engine and build base images."""
 
     command = "sudo python3 -B -m tasks.machine.debian"
 

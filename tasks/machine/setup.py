@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from ..shell import UserError, output, run
 from ..terminal import say
@@ -26,37 +26,13 @@ RECIPE_LABEL = "stack.base.recipe"
 GROUP = "sudo usermod -aG docker $USER"
 
 
-class Distribution(Protocol):
-    """An operating system whose packages setup can install."""
-
-    command: str  # does as root what `setup` may not do as an ordinary user
-
-    def engine_packages(self) -> tuple[str, ...]:
-        """The packages of the engine, compose and buildx; none where this machine is another system."""
-
-    def base_packages(self) -> tuple[str, ...]:
-        """The packages, not installed yet, that build base images without an image registry."""
-
-    def install(self, *packages: str) -> None:
-        """Install packages; raises UserError when that fails."""
-
-    def recipe_id(self, recipe: str) -> str:
-        """A hash of what a base image is made of."""
-
-    def substitute(self, recipe: str, official: str) -> str:
-        """The name of the image that a recipe makes in an official image's place."""
-
-    def build_base(self, recipe: str, image: str) -> None:
-        """Build a base image; raises UserError when that fails."""
-
-
-# The systems that are known: debian.py registers Debian and Ubuntu.
-DISTRIBUTIONS: list[Distribution] = []
+# The systems whose packages setup can install: debian.py registers its class Debian.
+DISTRIBUTIONS: list[Any] = []
 _GRANTED: set[str] = set()
 
 
-def distribution() -> Distribution | None:
-    """The distribution that this machine runs; None where it is not known."""
+def distribution() -> Any:
+    """The system that this machine runs, as debian.Debian describes it; None where it is not known."""
     return next((known for known in DISTRIBUTIONS if known.engine_packages()), None)
 
 

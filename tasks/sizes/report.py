@@ -1,21 +1,25 @@
-"""The report on weighed images: tables, JSON, and the changes since an earlier commit."""
+"""The report on weighed images: tables, JSON, the changes since an earlier commit, and budgets."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from typing import TYPE_CHECKING
 
-from ..project import REPORTS
-from ..shell import output
+from ..changes import git
+from ..env import parse
+from ..ownership import temporary_folder
+from ..project import REPORTS, pyproject
+from ..shell import UserError, output, run
 from ..terminal import say, table
-from .budgets import limits_of, mb
+from .weigh import Image, weigh
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
 
-    from .weigh import Image
-
+MEGABYTE = 1_000_000
 Row = list[str]
 
 
@@ -84,7 +88,7 @@ def changes(images: Iterable[Image], earlier: Iterable[Image]) -> list[Row]:
 
 def delta(number: float) -> str:
     """A difference in bytes as megabytes, with its sign."""
-    return f"{number / 1e6:+.2f}"
+    return f"{number / MEGABYTE:+.2f}"
 
 
 def as_markdown(rows: list[Row]) -> str:
@@ -97,3 +101,68 @@ def as_json(images: Sequence[Image]) -> str:
     """The report as JSON; scripts rely on its names."""
     driver = output("docker", "info", "--format", "{{.Driver}}").strip()
     return json.dumps({"images": [image.as_json() for image in images], "storage_driver": driver}, indent=2) + "\n"
+
+
+def limits_of(image: Image) -> list[tuple[int, int]]:
+    """An image's limits and its sizes in bytes: [(raw limit, raw), (gzip limit, gzip)]; [] without a budget.
+
+    Raises UserError for a budget that is not ``{raw_mb = NUMBER, gzip_mb = NUMBER}``.
+    """
+    title = f"{image.service}:{image.flavor}"
+    budget = pyproject().get("tool", {}).get("stack", {}).get("budgets", {}).get(title)
+    if budget is None:
+        return []
+    numbers = budget.values() if isinstance(budget, dict) else ()
+    if set(budget) != {"raw_mb", "gzip_mb"} or not all(type(number) in {int, float} for number in numbers):
+        raise UserError(f"pyproject.toml: the budget of {title} must be like {{raw_mb = 32.5, gzip_mb = 12}}")
+    return [
+        (int(budget["raw_mb"] * MEGABYTE), image.raw_bytes),
+        (int(budget["gzip_mb"] * MEGABYTE), image.gzip_bytes),
+    ]
+
+
+def check_budgets(images: Iterable[Image], earlier: Iterable[Image]) -> None:
+    """Raise UserError for images over their budgets, naming what has grown since the earlier commit, or what is largest."""
+    before = {(image.service, image.flavor): image.groups for image in earlier}
+    over = []
+    for image in images:
+        for kind, (limit, has) in zip(("raw", "gzip"), limits_of(image), strict=False):
+            if has > limit:
+                old = before.get((image.service, image.flavor), {})
+                growth = sorted(((size - old.get(name, 0), name) for name, size in image.groups.items()), reverse=True)
+                largest = ", ".join(f"{name} {size / MEGABYTE:+.2f}" for size, name in growth[:3])
+                over.append(f"{image.image} is {mb(has)} MB {kind}, over its {mb(limit)} MB ({largest})")
+    if over:
+        raise UserError("; ".join(over))
+
+
+def mb(number: float) -> str:
+    """Bytes as megabytes (10^6), two decimals."""
+    return f"{number / MEGABYTE:.2f}"
+
+
+def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[Image]:
+    """Build a commit in a worktree, on the same engine, weigh its images, and remove it all again.
+
+    Raises UserError for a ``ref`` that git does not know, and when that commit does not build.
+    """
+    if git("rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}") is None:
+        raise UserError(f"git knows no commit {ref!r} here: fetch it, or name another one")
+    with temporary_folder() as folder:
+        tree = folder / "tree"
+        nox = (sys.executable, "-m", "nox", "-f", str(tree / "noxfile.py"))
+        try:
+            output("git", "worktree", "add", "--detach", str(tree), ref)
+            found = [service for service in services if (tree / "services" / service).is_dir()]
+            names = []
+            for flavor in flavors:
+                if run(*nox, "-s", "build", "--", *found, "--flavor", flavor):
+                    raise UserError(f"{ref} does not build; its own words stand above")
+                clone = parse((tree / ".env").read_text(encoding="utf-8"))["COMPOSE_PROJECT_NAME"]
+                names += [f"{clone}/{service}:{flavor}" for service in found]
+            return weigh(names)
+        finally:
+            if (tree / ".env").exists():
+                run(*nox, "-s", "clean", quiet=True)
+            shutil.rmtree(tree, ignore_errors=True)
+            git("worktree", "prune")

@@ -33,7 +33,7 @@ class Suite:
     options: tuple[str, ...] = ()
 
 
-PLUGIN = ("--import-mode=importlib", "-p", "tasks.testing.stack_plugin")
+PLUGIN = ("--import-mode=importlib", "-p", "tests.stack.plugin")
 SUITES = {
     "unit": Suite(("tasks/tests", "docker/**/tests"), "host", ("tasks/", "docker/", "noxfile.py", ".github/", ".ci/")),
     "stack": Suite(

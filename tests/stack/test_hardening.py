@@ -17,7 +17,7 @@ import pytest
 from tasks.env import env
 from tasks.project import ROOT, clone_id, service_names
 from tasks.shell import output
-from tasks.testing.stack_plugin import alone
+from tests.stack.plugin import alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ import pytest
 
 from tasks.project import ROOT
 from tasks.shell import CommandFailed, output
-from tasks.testing.stack_plugin import wait_until
+from tests.stack.plugin import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

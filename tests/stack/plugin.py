@@ -16,11 +16,11 @@ import httpx
 import pytest
 from pytest_docker.plugin import get_docker_services
 
-from ..ownership import labels
-from ..project import ROOT
-from ..shell import UserError, output
-from ..stack import lifecycle
-from ..stack.model import COMPOSE, Stack, under_test
+from tasks.ownership import labels
+from tasks.project import ROOT
+from tasks.shell import UserError, output
+from tasks.stack import lifecycle
+from tasks.stack.model import COMPOSE, Stack, under_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -88,7 +88,7 @@ def wait_until(met: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> None:
         with suppress(httpx.TransportError, UserError):
             if met():
                 return
-        assert time.monotonic() < until, f"not met within {timeout_s} s"  # noqa: S101
+        assert time.monotonic() < until, f"not met within {timeout_s} s"
         time.sleep(0.1)
 
 
