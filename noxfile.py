@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # nox does not
 from tasks import cli, ownership, venv
 from tasks.images import bake
 from tasks.lint import lint as run_linters
-from tasks.project import REPORTS, SERVICES, choose_services, service_names
-from tasks.scaffold import service as scaffold
+from tasks.project import REPORTS, choose_services, service_names
+from tasks.scaffold import rename as scaffold_rename
+from tasks.scaffold import service
 from tasks.session import ready, session
 from tasks.sizes import report, weigh
 from tasks.stack import debug, lifecycle
@@ -31,6 +32,7 @@ from tasks.testing import containers, host, watch
 # Optional parts: to delete one, delete its files and its line here.
 import tasks.machine.debian  # setup installs the engine, and builds base images from docker/bases without a registry
 import tasks.machine.podman  # Podman in Docker's place
+import tasks.scaffold.adopt  # new -- --from
 import tasks.stack.network  # dev -- --network
 import template.sessions  # template only
 
@@ -121,30 +123,27 @@ def lock(session: nox.Session) -> None:
 
 @session(venv=True)
 def new(session: nox.Session) -> None:
-    """Make a service: -- NAME [--like SERVICE | --from DIR]"""
+    """Make a service: -- NAME [--like SERVICE | --from DIR [--app MODULE:NAME]]"""
     args = cli.new(session.posargs)
-    scaffold.check_name(args.name)
-    with scaffold.all_or_nothing(SERVICES / args.name):
-        scaffold.new(args.name, args.like)
-        venv.poetry(session, "lock")
+    service.check_name(args.name)
+    with service.all_or_nothing(args.name):
+        service.new(session, args)
     say(f"services/{args.name} is there: nox -s test -- {args.name}")
 
 
 @session(venv=True)
 def remove(session: nox.Session) -> None:
     """Remove a service to the last line: -- NAME"""
-    (service,) = cli.services("remove", session.posargs, one=True).services
-    with scaffold.all_or_nothing():
-        kept = scaffold.remove(service)
-        venv.poetry(session, "lock")
-    shutil.rmtree(kept)
-    say(f"services/{service} is gone")
+    (name,) = cli.services("remove", session.posargs, one=True).services
+    with service.all_or_nothing(name):
+        service.remove(session, name)
+    say(f"services/{name} is gone")
 
 
 @session()
 def rename(session: nox.Session) -> None:
     """Make a fresh clone your own project: -- NAME"""
-    scaffold.rename(cli.name("rename", session.posargs))
+    scaffold_rename.rename(cli.name("rename", session.posargs))
 
 
 @session()

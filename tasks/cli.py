@@ -114,12 +114,10 @@ def name(session: str, posargs: Sequence[str]) -> str:
 
 
 def new(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``new``: ``name``, and ``like`` or ``source``."""
+    """Options of ``new``: ``name``, ``like``."""
     options = parser("new")
     options.add_argument("name", metavar="NAME")
-    way = options.add_mutually_exclusive_group()
-    way.add_argument("--like", metavar="SERVICE", default="")
-    way.add_argument("--from", dest="source", type=Path, metavar="DIR")
+    options.add_argument("--like", metavar="SERVICE", default="", help="a copy of this service")
     return options.parse_args(posargs)
 
 

@@ -1,1 +1,1 @@
-"""Services made, adopted and removed; a clone renamed. Imports project, services and changes."""
+"""Services made, copied, adopted and removed; a clone renamed and updated. Imports project, env, changes, venv and testing."""

@@ -1,0 +1,88 @@
+"""Makes a fresh clone of the template somebody's own project."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ..changes import git
+from ..project import ROOT, name
+from ..shell import UserError
+from ..terminal import say
+from .service import LONGEST_NAME, is_label
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# What marks a line, by its end, that refers to template/ and goes with it.
+TEMPLATE_ONLY = ("# template only", "<!-- template only -->")
+# The template's commit that the tooling is at; below it, where the template is to be had.
+VERSION = ROOT / "tasks" / "VERSION"
+
+
+def rename(wanted: str) -> None:
+    """Give the clone a name, remove what only the template's makers need, and record the template's commit."""
+    if not is_label(wanted) or len(wanted) > LONGEST_NAME:
+        raise UserError(
+            f"a project cannot be called {wanted!r}: it must be lower-case letters and digits, words joined by single dashes, "
+            f"at most {LONGEST_NAME} characters"
+        )
+    if git("status", "--porcelain"):
+        raise UserError(
+            "there are changes that git does not have, and `rename` edits files: commit or discard them first"
+        )
+    old = name()
+    try:
+        make_own(ROOT, wanted)
+        if name() != wanted:
+            raise UserError(f'pyproject.toml has no line `name = "{old}"`: write the name like that')
+        record_version()
+    except BaseException:
+        git("checkout", "--quiet", "--", ".")
+        raise
+    say(f"{old} is {wanted} now; look at `git diff`, and commit it")
+
+
+def make_own(root: Path, wanted: str) -> None:
+    """Edit a checkout of the template, of any age, to be the project ``wanted``."""
+    old = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    edits = {
+        "pyproject.toml": {
+            rf'^name = "{old}"$': f'name = "{wanted}"',
+            "^description = .*$": f'description = "{wanted}"',
+        },
+        "README.md": {r"\A# .*$": f"# {wanted}"},
+        ".env.example": {rf"^(\w+)={old}$": rf"\g<1>={wanted}"},
+    }
+    for path, patterns in edits.items():
+        if (root / path).exists():
+            text = (root / path).read_text(encoding="utf-8")
+            for pattern, replacement in patterns.items():
+                text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+            (root / path).write_text(text, encoding="utf-8")
+    shutil.rmtree(root / "template", ignore_errors=True)
+    found = git("-C", str(root), "grep", "-z", "--files-with-matches", "template only") or ""
+    for path in found.split("\0"):
+        if (root / path).is_file():
+            lines = (root / path).read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if not line.endswith(TEMPLATE_ONLY)]
+            (root / path).write_text("\n".join(kept).rstrip("\n") + "\n", encoding="utf-8")
+
+
+def record_version() -> None:
+    """Write tasks/VERSION: the template's commit, and the URL that the clone was made from, without credentials."""
+    # A downloaded archive has the commit there already; see .gitattributes.
+    commit = VERSION.read_text(encoding="utf-8").partition("\n")[0]
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        commit = (git("rev-parse", "HEAD") or "").strip()
+    url = without_credentials((git("remote", "get-url", "origin") or "").strip())
+    VERSION.write_text("".join(f"{line}\n" for line in (commit, url) if line), encoding="utf-8")
+
+
+def without_credentials(url: str) -> str:
+    """A URL without a user and a password; in a URL for SSH the user is no secret, and needed."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.scheme.startswith("http") else url

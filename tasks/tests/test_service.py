@@ -1,0 +1,323 @@
+"""`nox -s new` and `remove`: in a small project of the tests' own, and for real in the slow tests."""
+
+from __future__ import annotations
+
+import tomllib
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .. import venv
+from ..scaffold import groups, like, service
+from ..shell import UserError
+from .scaffolding import LOCK, NO_SESSION, PYPROJECT, commit, git, in_git, real, small_project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return small_project(tmp_path / "ours", monkeypatch)
+
+
+def make(name: str, model: str = "") -> None:
+    service.check_name(name)
+    with service.all_or_nothing(name):
+        service.new(NO_SESSION, Namespace(name=name, like=model))
+
+
+def take_away(name: str) -> None:
+    with service.all_or_nothing(name):
+        service.remove(NO_SESSION, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("../x", "lower-case letters"),
+        ("Pilot", "lower-case letters"),
+        ("two--dashes", "lower-case letters"),
+        ("", "lower-case letters"),
+        ("a" * 41, "at most 40 characters"),
+        ("class", "class is a keyword of Python"),
+        ("json", "would hide Python's own module json"),
+        ("test", "a meaning of its own"),
+        ("stack", "a meaning of its own"),
+        ("tests", "a meaning of its own"),
+        ("pilot", "services/ has a folder of this name"),
+        ("pilot-database", "services/pilot/compose.yaml has one, too"),
+        ("pytest", "would hide the package pytest that it uses"),
+    ],
+)
+def test_names_that_a_service_cannot_have(ours: Path, name: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        make(name)
+    assert git(ours, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("name", ["click", "redis", "a-b-c", "x2", "a" * 40])
+def test_names_that_a_service_can_have(ours: Path, name: str) -> None:
+    """A package that another service uses, here click, is no obstacle."""
+    make(name)
+    assert (ours / "services" / name / name.replace("-", "_") / "__init__.py").exists()
+
+
+def test_a_service_must_not_hide_what_it_uses_itself(ours: Path) -> None:
+    (ours / "poetry.lock").write_text(LOCK.replace("second", "click"))
+    commit(ours)
+    with pytest.raises(UserError, match="its own click would hide the package click that it uses"):
+        make("click")
+    assert git(ours, "status", "--porcelain") == ""
+
+
+def test_a_new_service_has_all_its_parts(ours: Path) -> None:
+    make("parcel-post")
+    folder = ours / "services/parcel-post"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        *("compose.yaml", "parcel_post/__init__.py", "parcel_post/py.typed"),
+        *("tests/__init__.py", "tests/test_parcel_post.py", "stack/test_parcel_post.py"),
+    }
+    compose = (folder / "compose.yaml").read_text()
+    assert "        SERVICE: parcel-post\n        PACKAGE: parcel_post\n" in compose
+    assert "${PARCEL_POST_HOST:-127.0.0.1}:${PARCEL_POST_PORT:-5000}:8000" in compose
+    assert 'url_of("parcel-post")' in (folder / "stack/test_parcel_post.py").read_text()
+    for path in folder.rglob("*.py"):
+        compile(path.read_text(), path, "exec")
+    assert "  - ../services/parcel-post/compose.yaml\n" in (ours / "docker/compose.yaml").read_text()
+    made = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["parcel-post"]
+    assert made == [service.FRAMEWORK, service.SERVERS["wsgi"]]
+
+
+def test_each_service_has_a_port_of_its_own(ours: Path) -> None:
+    make("one")
+    make("two", model="one")
+    assert "${TWO_PORT:-5001}" in (ours / "services/two/compose.yaml").read_text()
+
+
+def test_remove_undoes_new_to_the_last_byte(ours: Path) -> None:
+    make("one")
+    make("two", model="one")
+    make("three", model="pilot")
+    for name in ("one", "three", "two"):
+        take_away(name)
+    assert git(ours, "status", "--porcelain", "--ignored") == ""
+
+
+def test_remove_takes_all_that_is_the_services(ours: Path) -> None:
+    take_away("pilot")
+    data = tomllib.loads((ours / "pyproject.toml").read_text())
+    assert data["dependency-groups"].keys() == {"tests"}
+    assert not data["tool"]["poetry"].get("group")
+    assert data["tool"]["stack"]["budgets"] == {}
+    text = (ours / "pyproject.toml").read_text()
+    assert [line for line in text.splitlines() if "pilot" in line] == []
+    assert {line for line in PYPROJECT.splitlines() if line.startswith("#")} <= {*text.splitlines()}
+    assert "pilot" not in (ours / "docker/compose.yaml").read_text()
+    assert not (ours / "services/pilot").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "depends_on: [pilot]",
+        "depends_on: [a, pilot]",
+        "- pilot",
+        "pilot:",
+        "URL: http://pilot:8000",
+        "URL: http://u@pilot/x",
+        "URL: ${URL:-http://pilot}",
+    ],
+)
+def test_what_another_service_needs_is_not_removed(ours: Path, line: str) -> None:
+    make("two")
+    compose = ours / "services/two/compose.yaml"
+    compose.write_text(f"{compose.read_text()}    {line}\n")
+    commit(ours)
+    with pytest.raises(UserError, match=r"services/two/compose.yaml, line \d+, names pilot: change it first"):
+        take_away("pilot")
+    assert git(ours, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("line", ["# like pilot", "- two-data:/app/pilot", "X: pilot-x", "X: a.pilot"])
+def test_what_only_looks_like_a_service_is_no_obstacle(ours: Path, line: str) -> None:
+    make("two")
+    compose = ours / "services/two/compose.yaml"
+    compose.write_text(f"{compose.read_text()}    {line}\n")
+    take_away("pilot")
+    assert not (ours / "services/pilot").exists()
+
+
+def test_a_service_with_changes_is_not_removed(ours: Path) -> None:
+    (ours / "services/pilot/notes").write_text("mine")
+    with pytest.raises(UserError, match="changes that git does not have"):
+        take_away("pilot")
+    assert git(ours, "status", "--porcelain") == "?? services/pilot/notes\n"
+
+
+def test_a_stack_that_is_written_in_another_way_is_told(ours: Path) -> None:
+    (ours / "docker/compose.yaml").write_text("include: [../services/pilot/compose.yaml]\n")
+    commit(ours)
+    with pytest.raises(UserError, match="no line `include:`"):
+        make("two")
+    with pytest.raises(UserError, match=r"no line `- \.\./services/pilot/compose\.yaml`"):
+        take_away("pilot")
+    assert git(ours, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("failure", [UserError("no index"), KeyboardInterrupt()])
+@pytest.mark.parametrize("action", ["new", "like", "remove"])
+def test_what_fails_or_is_interrupted_changes_nothing(
+    ours: Path, monkeypatch: pytest.MonkeyPatch, action: str, failure: BaseException
+) -> None:
+    def fail(*words: object) -> None:
+        if "lock" in words:
+            (ours / "poetry.lock").write_text("half")
+            raise failure
+
+    monkeypatch.setattr(venv, "poetry", fail)
+    with pytest.raises(type(failure)):
+        take_away("pilot") if action == "remove" else make("two", model="pilot" if action == "like" else "")
+    assert git(ours, "status", "--porcelain", "--ignored") == ""
+
+
+def test_a_removed_folder_comes_back(ours: Path) -> None:
+    def interrupted() -> None:
+        with service.all_or_nothing("pilot"):
+            service.remove(NO_SESSION, "pilot")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert git(ours, "status", "--porcelain", "--ignored") == ""
+
+
+MODEL: dict[str, str | bytes] = {
+    "compose.yaml": """\
+# The page service.
+services:
+  page: &page
+    image: ${STACK_CLONE:-local}/page:${STACK_FLAVOR:-dev}
+    build:
+      args:
+        SERVICE: page
+    ports:
+      - ${PAGE_HOST:-127.0.0.1}:${PAGE_PORT:-5007}:8000
+    environment:
+      PAGE_URL: ${PAGE_URL:-postgresql://page@page-database:5432/page}
+      HOMEPAGE_URL: http://homepage/page-x
+    volumes: ["page-data:/page/data"]
+    secrets: [page-database]
+  page-migrate:
+    <<: *page
+    command: [python3, -m, page.migrate]
+""",
+    "page/__init__.py": "import page\nfrom page.views import page as view\nfrom . import page as p\nx = click.page(page)\n",
+    "page/logo.png": b"\xff\xfe page",
+    "page/settings.py": 'PAGE = "/page/"\nurl = environ["PAGE_URL"], environ["HOMEPAGE_URL"]\n',
+    "tests/test_page.py": "import os\n\nfrom page import views\n\nmock.patch('page.views.ask')\n",
+    "stack/test_page.py": 'url_of("page"), url_of("page-database"), get("/page")\n',
+}
+
+
+def test_a_copy_has_names_of_its_own(ours: Path) -> None:
+    folder = ours / "services/page"
+    for path, content in MODEL.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content if isinstance(content, bytes) else content.encode())
+    like.copy("page", "front-page", 5008)
+    made = {
+        str(path.relative_to(ours / "services/front-page")): path for path in (ours / "services/front-page").rglob("*")
+    }
+    compose = made["compose.yaml"].read_text()
+    assert (
+        compose
+        == """\
+# The front-page service.
+services:
+  front-page: &front-page
+    image: ${STACK_CLONE:-local}/front-page:${STACK_FLAVOR:-dev}
+    build:
+      args:
+        SERVICE: front-page
+        PACKAGE: front_page
+    ports:
+      - ${FRONT_PAGE_HOST:-127.0.0.1}:${FRONT_PAGE_PORT:-5008}:8000
+    environment:
+      FRONT_PAGE_URL: ${FRONT_PAGE_URL:-postgresql://front-page@front-page-database:5432/front-page}
+      HOMEPAGE_URL: http://homepage/front-page-x
+    volumes: ["front-page-data:/page/data"]
+    secrets: [front-page-database]
+  front-page-migrate:
+    <<: *front-page
+    command: [python3, -m, front_page.migrate]
+"""
+    )
+    assert made["front_page/__init__.py"].read_text() == (
+        "import front_page as page\nfrom front_page.views import page as view\nfrom . import page as p\nx = click.page(page)\n"
+    )
+    assert made["front_page/logo.png"].read_bytes() == MODEL["page/logo.png"]
+    assert made["front_page/settings.py"].read_text() == (
+        'PAGE = "/page/"\nurl = environ["FRONT_PAGE_URL"], environ["HOMEPAGE_URL"]\n'
+    )
+    assert made["tests/test_front_page.py"].read_text() == (
+        "import os\n\nfrom front_page import views\n\nmock.patch('front_page.views.ask')\n"
+    )
+    assert (
+        made["stack/test_front_page.py"].read_text()
+        == 'url_of("front-page"), url_of("front-page-database"), get("/page")\n'
+    )
+
+
+@pytest.mark.parametrize("path", ["bare", "with-comments"])
+def test_groups_keep_every_other_byte(tmp_path: Path, path: str) -> None:
+    text = PYPROJECT if path == "bare" else PYPROJECT.replace('["flask"]', "[\n  'flask',  # the framework\n]  # end")
+    file = tmp_path / "pyproject.toml"
+    file.write_text(text)
+    marked = 'x[y]>=1,<2; python_version < "3.12" and sys_platform == "linux"'
+    groups.main(file, "add", "new", "flask>=3.1,<4", marked, "z @ https://example.invalid/z-1.tar.gz")
+    groups.main(file, "copy", "pilot", "like-pilot")
+    data: dict[str, Any] = tomllib.loads(file.read_text())
+    assert data["dependency-groups"]["new"][1] == marked
+    assert data["dependency-groups"]["like-pilot"] == data["dependency-groups"]["pilot"]
+    libs = data["tool"]["poetry"]["group"]
+    assert libs["like-pilot"] == libs["pilot"]
+    lines = file.read_text().splitlines()
+    assert lines.index("# The most that images may weigh.") + 1 == lines.index("[tool.stack.budgets]")
+    groups.main(file, "remove", "new")
+    groups.main(file, "remove", "like-pilot")
+    assert file.read_text() == text
+
+
+@pytest.mark.slow
+def test_new_like_and_remove_for_real(clone: Path) -> None:
+    """What `new` makes passes its tests, builds, serves and is gone again to the last byte."""
+    in_git(clone)
+    real(clone, "new", "--", "parcel-post")
+    real(clone, "new", "--", "ping", "--like", "parcel-post")
+    try:
+        for name in ("parcel-post", "ping"):
+            assert "2 passed" in real(clone, "test", "--", name)
+        assert "built parcel-post" in real(clone, "build", "--", "parcel-post")
+        assert "parcel-post  http://127.0.0.1:" in real(clone, "dev", "--", "parcel-post", "--detach")
+    finally:
+        real(clone, "clean")
+    real(clone, "remove", "--", "ping")
+    real(clone, "remove", "--", "parcel-post")
+    assert git(clone, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_without_an_index_nothing_is_half_done(clone: Path, tmp_path: Path) -> None:
+    in_git(clone)
+    real(clone, "lock", "--", "--version")
+    nowhere = {
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple/",
+        "POETRY_CACHE_DIR": str(tmp_path),
+        "POETRY_REQUESTS_MAX_RETRIES": "0",
+    }
+    (clone / ".nox/lock").rename(clone / ".nox/new")  # Poetry is there already
+    assert "Traceback" not in real(clone, "new", "--", "lonely", code=1, **nowhere)
+    assert git(clone, "status", "--porcelain") == ""
