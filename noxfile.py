@@ -22,6 +22,7 @@ from tasks.lint import lint as run_linters
 from tasks.project import REPORTS, choose_services, service_names
 from tasks.scaffold import rename as scaffold_rename
 from tasks.scaffold import service
+from tasks.scaffold import update as scaffold_update
 from tasks.session import ready, session
 from tasks.sizes import report, weigh
 from tasks.stack import debug, lifecycle
@@ -144,6 +145,12 @@ def remove(session: nox.Session) -> None:
 def rename(session: nox.Session) -> None:
     """Make a fresh clone your own project: -- NAME"""
     scaffold_rename.rename(cli.name("rename", session.posargs))
+
+
+@session()
+def update(session: nox.Session) -> None:
+    """Merge the template's newer tooling into your project: -- [URL|PATH] [REF]"""
+    scaffold_update.update(cli.update(session.posargs))
 
 
 @session()

@@ -150,6 +150,14 @@ def test(posargs: Sequence[str], suites: Sequence[str], by_default: Sequence[str
     return args
 
 
+def update(posargs: Sequence[str]) -> argparse.Namespace:
+    """Options of ``update``: ``url`` and ``ref``, "" where they are not given."""
+    options = parser("update")
+    options.add_argument("url", nargs="?", metavar="URL|PATH", default="", help="default: the one in tasks/VERSION")
+    options.add_argument("ref", nargs="?", metavar="REF", default="", help="a branch, tag or commit; default: HEAD")
+    return options.parse_args(posargs)
+
+
 def affected(names: list[str], since: str | None) -> list[str]:
     """Of these services, those that a change since a git ref affects; all of them without one."""
     if not since:

@@ -1,0 +1,154 @@
+"""Brings a clone that was renamed and changed to the template's newer tooling, by a three-way merge in git."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from ..changes import git
+from ..project import name
+from ..shell import UserError, run
+from ..terminal import say
+from .rename import VERSION, make_own, without_credentials
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterable
+
+# What is the clone's own, whatever the template does with it.
+OWN = ("services", "libs", "template", "README.md", "LICENSE", "poetry.lock", "tasks/VERSION")
+# No hooks, and an author where git knows none.
+OPTIONS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=no", "-c", "user.name=-", "-c", "user.email=-")
+
+
+def update(args: Namespace) -> None:
+    """Merge what the template has changed in its tooling up to ``args.ref`` of ``args.url``; commit nothing.
+
+    Raises UserError where that cannot begin, in which case nothing has changed, and where there are conflicts.
+    """
+    if git("status", "--porcelain"):
+        raise UserError("there are changes that git does not have: commit or discard them first")
+    base, remembered = version()
+    url = str(Path(args.url).resolve()) if Path(args.url).exists() and args.url else args.url or remembered
+    if not url:
+        raise UserError("tasks/VERSION has no second line that says where the template is: nox -s update -- URL")
+    new = fetch(url, args.ref)
+    if git("cat-file", "-e", f"{base}^{{commit}}") is None:
+        raise UserError(f"the template's commit {base[:12]} in tasks/VERSION is neither here nor in {shown(url)}")
+    if any(git("merge-base", "--is-ancestor", new, old) is not None for old in ("HEAD", base)):
+        say(f"nothing to do: {shown(url)} has nothing in {args.ref or 'HEAD'} that is not here")
+        return
+    try:
+        conflicts = merge(base, new, f"Update the tooling to the template's {args.ref or new[:12]}")
+        lines = (new, remembered or without_credentials(url))
+        VERSION.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        git("add", "--", str(VERSION))
+    except BaseException:
+        git("reset", "--hard", "--quiet")
+        raise
+    run("git", "status", "--short")
+    steps = ["git diff HEAD", "nox -s test lint", "git commit"]
+    if (git("diff", "--name-only", "HEAD", "--", "pyproject.toml") or "").strip():
+        steps.insert(1, "nox -s lock")
+    if conflicts:
+        raise UserError(f"conflicts in {', '.join(conflicts)}: resolve them, `git add`; then {'; '.join(steps)}")
+    say(f"the tooling is at {new[:12]} of {shown(url)}; next: {'; '.join(steps)}")
+
+
+def version() -> tuple[str, str]:
+    """The template's commit that the tooling is at, and its URL or "", from tasks/VERSION."""
+    lines = VERSION.read_text(encoding="utf-8").splitlines() if VERSION.exists() else []
+    if not lines or not re.fullmatch("[0-9a-f]{40}", lines[0]):
+        raise UserError(
+            "tasks/VERSION names no commit of the template: `nox -s rename` writes it, or you, in its first line"
+        )
+    return lines[0], lines[1] if len(lines) > 1 else ""
+
+
+def shown(url: str) -> str:
+    """A URL as it may be printed."""
+    return without_credentials(url)
+
+
+def fetch(url: str, ref: str) -> str:
+    """Fetch a ref, ``HEAD`` by default, and return its commit."""
+    listed = git("ls-remote", url)
+    if listed is None:
+        raise UserError(f"there is no git repository to be read at {shown(url)}: `git ls-remote {shown(url)}` says why")
+    refs = [line.split("\t")[1] for line in listed.splitlines()]
+    branches = [found for found in refs if found.startswith("refs/heads/")]
+    if not ref and "HEAD" not in refs and len(branches) == 1:
+        ref = branches[0]  # as in a bundle of one branch
+    if git("fetch", "--quiet", "--no-tags", url, ref or "HEAD") is None:
+        names = [found.split("/", 2)[2] for found in refs if re.fullmatch("refs/(heads|tags)/[^^]+", found)]
+        raise UserError(
+            f"{shown(url)} has no {ref or 'HEAD'}; it has {', '.join(names[:9]) or 'no branch'}; or name a full commit id"
+        )
+    return (git("rev-parse", "FETCH_HEAD^{commit}") or "").strip()
+
+
+def merge(base: str, new: str, title: str) -> list[str]:
+    """Apply the difference of two of the template's commits to this clone; return the files with conflicts.
+
+    It is taken between commits of a temporary worktree, in which both are renamed as this clone is, and both lack what
+    it has deleted or owns.
+    """
+    stay = deleted(base, new)
+    if touched := sorted(stay & {*listing("diff", "--name-only", "-z", base, new)}):
+        say(f"you have deleted these, and they stay deleted: {', '.join(touched)}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            do("worktree", "add", "--quiet", "--detach", folder, base)
+            commit(Path(folder), stay, "the template as it was")
+            do("-C", folder, "read-tree", "--reset", "-u", new)
+            made = commit(Path(folder), stay, title)
+        finally:
+            git("worktree", "remove", "--force", folder)
+    fine = git(*OPTIONS, "cherry-pick", "--no-commit", "--allow-empty", made) is not None
+    conflicts = listing("diff", "--name-only", "--diff-filter=U", "-z")
+    if not fine and not conflicts:
+        raise UserError(f"`git cherry-pick --no-commit {made}` failed, and nothing was changed")
+    return conflicts
+
+
+def deleted(base: str, new: str) -> set[str]:
+    """The template's files that this clone has deleted, and new ones in folders that it has deleted."""
+    before, after = {*listing("ls-tree", "-rz", "--name-only", base)}, {*listing("ls-tree", "-rz", "--name-only", new)}
+    here = {*listing("ls-tree", "-rz", "--name-only", "HEAD")}
+    gone = folders(before) - folders(here)
+    found = {path for path in before | after if path not in here and (path in before or folders([path]) & gone)}
+    return {path for path in found if not path.startswith(tuple(f"{own}/" for own in OWN)) and path not in OWN}
+
+
+def folders(paths: Iterable[str]) -> set[PurePosixPath]:
+    """All folders above some paths."""
+    return {folder for path in paths for folder in PurePosixPath(path).parents}
+
+
+def commit(folder: Path, without: Iterable[str], title: str) -> str:
+    """Commit a worktree, made this clone's own and without some files and OWN, and return the commit's id."""
+    make_own(folder, name())
+    for path in (*without, *OWN):
+        if (folder / path).is_dir() and not (folder / path).is_symlink():
+            shutil.rmtree(folder / path)
+        else:
+            (folder / path).unlink(missing_ok=True)
+    do("-C", str(folder), "add", "--all")
+    do("-C", str(folder), "commit", "--quiet", "--allow-empty", "--message", title)
+    return do("-C", str(folder), "rev-parse", "HEAD").strip()
+
+
+def do(*arguments: str) -> str:
+    """What git answers; raises UserError when it fails."""
+    answer = git(*OPTIONS, *arguments)
+    if answer is None:
+        raise UserError(f"`git {' '.join(arguments)}` failed, and nothing was changed")
+    return answer
+
+
+def listing(*arguments: str) -> list[str]:
+    """The paths that git lists, each ended by a zero byte."""
+    return [path for path in do(*arguments).split("\0") if path]
