@@ -72,7 +72,9 @@ def is_label(name: str) -> bool:
 def check_imports(service: str, packages: set[str], *groups: str) -> None:
     """Raise UserError if a service's own ``packages`` hide one that it imports: those that the lock has for ``groups``."""
     lock = toml(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else {}
-    used = {found["name"].replace("-", "_") for found in lock.get("package", ()) if {*groups} & {*found["groups"]}}
+    used = {
+        found["name"].replace("-", "_") for found in lock.get("package", ()) if {*groups} & {*found.get("groups", ())}
+    }
     for hidden in sorted(packages & used):
         raise UserError(f"services/{service}: its own {hidden} would hide the package {hidden} that it uses: rename it")
 
@@ -152,9 +154,8 @@ def remove(session: Session, service: str) -> None:
     folder = SERVICES / service
     if git("status", "--porcelain", "--", str(folder)) and git("log", "-1", "--", str(folder)):
         raise UserError(f"services/{service} has changes that git does not have: commit or discard them first")
-    name = re.compile(
-        rf"(?<![\w.-])(?<![^/]/){service}(?![\w.-])"
-    )  # a whole word, or a URL's host, but no part of a path
+    # A whole word, or a URL's host, but no part of a path.
+    name = re.compile(rf"(?<![\w.-])(?<![^/]/){service}(?![\w.-])")
     for other in set(service_names()) - {service}:
         for number, line in enumerate((SERVICES / other / "compose.yaml").read_text(encoding="utf-8").splitlines(), 1):
             if name.search(line.partition("#")[0]):
