@@ -55,7 +55,6 @@ def make_own(root: Path, wanted: str) -> None:
             "^description = .*$": f'description = "{wanted}"',
         },
         "README.md": {r"\A# .*$": f"# {wanted}"},
-        ".env.example": {rf"^(\w+)={old}$": rf"\g<1>={wanted}"},
     }
     for path, patterns in edits.items():
         if (root / path).exists():

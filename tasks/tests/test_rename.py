@@ -40,11 +40,10 @@ def fresh(clone: Path) -> Path:
 def test_a_fresh_clone_becomes_ones_own(nox: Nox, fresh: Path) -> None:
     first = git(fresh, "rev-parse", "HEAD").strip()
     lock = (fresh / "poetry.lock").read_bytes()
-    done = nox("-s", "rename", "--", "harbour")
-    assert f"{name()} is harbour now" in done.stdout, done.stderr
-    assert tomllib.loads((fresh / "pyproject.toml").read_text())["project"]["name"] == "harbour"
-    assert (fresh / "README.md").read_text().startswith("# harbour\n")
-    assert "COMPOSE_PROJECT_NAME=harbour\n" in (fresh / ".env.example").read_text()
+    done = nox("-s", "rename", "--", "pier-nine")
+    assert f"{name()} is pier-nine now" in done.stdout, done.stderr
+    assert tomllib.loads((fresh / "pyproject.toml").read_text())["project"]["name"] == "pier-nine"
+    assert (fresh / "README.md").read_text().startswith("# pier-nine\n")
     assert (fresh / "tasks/VERSION").read_text() == f"{first}\nhttps://example.invalid/us/template.git\n"
     assert not (fresh / "template").exists()
     assert (fresh / "CONTRIBUTING.md").read_text().endswith("\nBefore.\nAfter: template only.\n")
@@ -60,7 +59,7 @@ def test_a_downloaded_archive_tells_its_commit(nox: Nox, fresh: Path) -> None:
     (fresh / "tasks/VERSION").write_text(f"{ARCHIVED}\n")
     git(fresh, "remote", "remove", "origin")
     commit(fresh)
-    nox("-s", "rename", "--", "harbour")
+    nox("-s", "rename", "--", "pier-nine")
     assert (fresh / "tasks/VERSION").read_text() == f"{ARCHIVED}\n"
 
 
@@ -97,7 +96,7 @@ def test_a_name_that_is_not_found_changes_nothing(nox: Nox, fresh: Path) -> None
     path = fresh / "pyproject.toml"
     path.write_text(path.read_text().replace(f'name = "{name()}"', f"name = '{name()}'"))
     commit(fresh)
-    done = nox("-s", "rename", "--", "harbour")
+    done = nox("-s", "rename", "--", "pier-nine")
     assert "pyproject.toml has no line `name = " in done.stderr
     assert git(fresh, "status", "--porcelain") == ""
     assert (fresh / "template/bench.py").exists()
