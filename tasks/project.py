@@ -69,7 +69,10 @@ def service_names() -> list[str]:
     Raises UserError when a folder lacks its compose file or its dependency group, or a group its folder.
     """
     found = sorted(
-        folder.name for folder in SERVICES.iterdir() if folder.is_dir() and not re.match(r"[._]", folder.name)
+        folder.name
+        for folder in SERVICES.iterdir()
+        # git leaves folders with bytecode behind when it switches branches.
+        if not re.match(r"[._]", folder.name) and any(path.is_file() and path.suffix != ".pyc" for path in folder.rglob("*"))
     )
     groups = pyproject().get("dependency-groups", {})
     for service in found:

@@ -82,7 +82,7 @@ def poetry(session: Session, *arguments: str) -> None:
     pip(session, "--quiet", "pip", "--requirement", "docker/build/tools.txt")
     ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     index = env().get("PIP_INDEX_URL") or output(python(session), "-c", ask).strip()
-    settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "5"}
+    settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "5", "POETRY_VIRTUALENVS_CREATE": "false"}
     if bundle := env().get("STACK_CA") or ca_bundle():
         settings["REQUESTS_CA_BUNDLE"] = bundle  # Poetry does not look at the system's certificates
     show(("poetry", *arguments))

@@ -20,7 +20,10 @@ PARTS = {
     "tasks.machine.debian": ("tasks/machine/debian.py", "docker/bases", "tasks/tests/test_debian.py"),
     "tasks.machine.podman": ("tasks/machine/podman.py", "tasks/tests/test_podman.py"),
     "tasks.stack.network": ("tasks/stack/network.py", "tasks/tests/test_network.py", "tasks/tests/slow/test_network.py"),
-    "tasks.scaffold.adopt": ("tasks/scaffold/adopt.py", "tasks/tests/test_adopt.py"),
+    "tasks.scaffold.adopt": (
+        *(f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements")),
+        "tasks/tests/test_adopt.py",
+    ),
 }
 
 
