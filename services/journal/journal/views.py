@@ -15,8 +15,22 @@ LONGEST_BODY = 1024 * 1024  # bytes, as in echo
 PAGE = 20  # entries
 
 
+USAGE = """\
+This is journal. It sends requests on to echo and keeps the answers.
+
+/echo/PATH         send a request to echo, and store what it answers
+/entries           what is stored, the newest first; ?q= searches, ?page= turns pages
+/entries/NUMBER    one answer, as it came
+"""
+
+
+def usage() -> Response:
+    """Tell a human what the service does."""
+    return Response(USAGE, mimetype="text/plain")
+
+
 def healthz() -> Response:
-    """Answer the healthcheck. What the service needs of others is not asked: to restart it would not mend them."""
+    """Answer the health check: the process is alive. Neighbours are not asked: a restart here would not help them."""
     return Response("ok\n", mimetype="text/plain")
 
 

@@ -27,6 +27,12 @@ def test_every_method_and_path_reaches_the_neighbour(client: FlaskClient, method
     assert b"X-One: 1\r\n" in answer.data
 
 
+def test_the_address_that_dev_prints_tells_what_to_do(client: FlaskClient) -> None:
+    answer = client.get("/")
+    assert answer.status_code == 200
+    assert "/entries" in answer.text
+
+
 def test_headers_of_the_connection_stay_behind(client: FlaskClient) -> None:
     answer = client.post("/echo/", headers={"Keep-Alive": "5", "Host": "outside", "TE": "trailers"})
     assert not {"Keep-Alive", "Te"} & {line.partition(":")[0] for line in answer.text.splitlines()}
@@ -69,7 +75,7 @@ def test_a_page_that_can_be_none(client: FlaskClient, page: str) -> None:
 
 def test_errors_are_plain(client: FlaskClient) -> None:
     assert client.get("/entries/7").text == "404 Not Found: there is no entry 7\n"
-    assert client.get("/").text == "404 Not Found\n"
+    assert client.get("/nowhere").text == "404 Not Found\n"
     assert client.post("/entries").text == "405 Method Not Allowed\n"
     answer = client.post("/echo/", data=b"x" * (LONGEST_BODY + 1))
     assert (answer.status_code, answer.text, answer.content_type) == (413, "413 Request Entity Too Large\n", PLAIN)
