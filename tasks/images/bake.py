@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..machine import engine
@@ -14,11 +13,10 @@ from ..stack.model import of_flavor
 from ..terminal import Status, masked, say
 from . import uptodate
 from .buildlog import Progress, reason
+from .target import Target, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from ..stack.model import Stack
 
 # BuildKit up to 0.14 sometimes fails with one of these when two builds run the same step; the next try finds that step
 # done (moby/buildkit, issues on "inconsistent graph state").
@@ -26,50 +24,6 @@ BUILDKIT_FAULT = re.compile("inconsistent graph state|failed to get state for in
 TRIES = 5
 # How many services are built at once: with hundreds of steps at a time, BuildKit fails.
 BATCH = 10
-
-
-@dataclass(frozen=True)
-class Target:
-    """One image to build, with the fields of a bake target."""
-
-    context: str
-    dockerfile: str
-    target: str
-    args: Mapping[str, str]
-    labels: Mapping[str, str]
-    tags: Sequence[str]
-    secret: Sequence[str]
-    output: Sequence[str] = field(default=("type=docker",))
-
-    @property
-    def image(self) -> str:
-        """The image's name in this clone."""
-        return self.tags[0]
-
-    def verification(self, flavor: str) -> Target:
-        """The build that runs a service's tests in its image's file system, and keeps nothing."""
-        base = engine.current().verify_base(asdict(self), flavor)
-        return replace(self, target="verify", tags=(), output=("type=cacheonly",), args={**self.args, "FLAVOR": base})
-
-
-def target_of(stack: Stack, service: str) -> Target:
-    """A service's build, from the one that Compose has."""
-    spec = stack.model["services"][service]
-    build = spec["build"]
-    secrets = {used["source"]: stack.model["secrets"][used["source"]] for used in build.get("secrets", ())}
-    return Target(
-        context=build["context"],
-        dockerfile=build["dockerfile"],
-        target=build["target"],
-        args={name: value for name, value in build["args"].items() if value is not None},
-        labels=build.get("labels", {}),
-        tags=(spec["image"], *build.get("tags", ())),
-        secret=[
-            f"id={name},src={secret['file']}" if "file" in secret else f"id={name},env={secret['environment']}"
-            for name, secret in secrets.items()
-            if "file" in secret or os.environ.get(secret["environment"])
-        ],
-    )
 
 
 def build(services: Sequence[str], flavor: str = "dev") -> list[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from .bake import Target
+    from .target import Target
 
 # By an image's name: its id, and the fingerprint of what it was built from. Only builds that went well are in it.
 RECORD = REPORTS / "built.json"
