@@ -1,0 +1,57 @@
+"""What the slicer copies and how, without Docker."""
+
+from __future__ import annotations
+
+import marshal
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import modules
+import tree
+
+
+@pytest.mark.parametrize(
+    ("code", "inside", "outside"),
+    [
+        (None, "json/__init__.py", "turtle.py sqlite3/__init__.py pydoc.py test/__init__.py venv/__init__.py"),
+        ("import json, sqlite30, pydoc", "", "json/__init__.py sqlite3/__init__.py pydoc.py"),
+        ("import SQLite3; pydoc.locate(1)", "sqlite3/__init__.py pydoc.py", "json/__init__.py"),
+    ],
+)
+def test_large_parts_come_with_code_that_names_them(code: str | None, inside: str, outside: str) -> None:
+    found = {str(path.relative_to(modules.STDLIB)) for path in modules.files(code)}
+    assert set(inside.split()) <= found
+    assert not set(outside.split()) & found
+
+
+def test_bytecode_has_empty_docstrings_but_for_grammars(tmp_path: Path) -> None:
+    module, template = tmp_path / "module.py", tmp_path / "template.py"
+    module.write_text('"text"\ndef f():\n    "text"\nf.__doc__ += "more"\ndef p_rule(p):\n    "rule : token"\n')
+    template.write_text("import {{ name }}")
+    made = tree.Tree(tmp_path / "root")
+    made.add_all([module, template])
+    scope: dict[str, object] = {}
+    exec(marshal.loads(made.place(module.with_suffix(".pyc")).read_bytes()[16:]), scope)  # noqa: S102, S302
+    assert [scope["__doc__"], *(scope[name].__doc__ for name in ("f", "p_rule"))] == ["", "more", "rule : token"]
+    assert made.place(template).read_text() == "import {{ name }}"
+
+
+def test_libraries_come_along_and_times_are_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ldd").write_text(
+        f"#!/bin/sh\necho 'libno.so => not found\n\tlibz.so => {tmp_path}/lib64/libz.so (0x7f5)\n\tvdso.so (0x7f7)'\nexit 127"
+    )
+    (tmp_path / "ldd").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/libz.so.1").write_text("a")
+    (tmp_path / "lib/libz.so").symlink_to("libz.so.1")
+    (tmp_path / "lib64").symlink_to("lib")
+    made = tree.Tree(tmp_path / "root")
+    made.add_all([tmp_path / "ldd"])
+    made.finish()
+    inside = made.place(tmp_path)
+    assert [(inside / link).readlink() for link in ("lib64", "lib/libz.so")] == [Path("lib"), Path("libz.so.1")]
+    assert (inside / "lib/libz.so").stat().st_mtime == tree.TIME + 0xE8B7BE43 % tree.YEAR

@@ -1,0 +1,111 @@
+"""A root file system in the making: files of this stage, copied under the same paths, as they are or as bytecode."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import marshal
+import os
+import re
+import shutil
+import subprocess
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+GRAMMAR = ("p_", "t_")  # the docstrings of functions that are named so are PLY's grammars
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+TIME = 1704067200  # 2024-01-01, because zip files know no time before 1980
+YEAR = 365 * 24 * 3600
+
+
+class Tree:
+    """A root file system in the making."""
+
+    def __init__(self, root: Path, below: Path = Path("/runtime")) -> None:
+        """Make ``root``; what is in ``below``, the layer under it, is not copied again."""
+        root.mkdir(parents=True)
+        self.root = root
+        self.below = below
+        self.copied: set[Path] = set()
+
+    def place(self, path: Path | str) -> Path:
+        """Where a path is in this tree; its folder is made."""
+        inside = self.root / str(path).lstrip("/")
+        inside.parent.mkdir(parents=True, exist_ok=True)
+        return inside
+
+    def add(self, path: Path) -> None:
+        """Copy a file, or make a folder, with the symbolic links on the way to it."""
+        here = Path("/")
+        for position, part in enumerate(path.parts[1:], start=2):
+            here /= part
+            if here.is_symlink():
+                target = here.readlink()
+                link = self.place(here)
+                if not link.is_symlink():
+                    link.symlink_to(target)
+                self.add(Path(os.path.normpath(here.parent / target)).joinpath(*path.parts[position:]))
+                return
+        if path.is_dir():
+            self.place(path).mkdir(exist_ok=True)
+            shutil.chown(self.place(path), path.stat().st_uid, path.stat().st_gid)
+        elif path not in self.copied and not (self.below / str(path).lstrip("/")).exists():
+            shutil.copy(path, self.place(path))
+            self.copied.add(path)
+
+    def compile(self, source: Path) -> None:
+        """Add a module as bytecode where its source was, so that Python loads it without the source (PEP 3147).
+
+        Docstrings are empty, not None, which code that edits its own docstrings cannot take; asserts stay.
+        """
+        try:
+            tree = ast.parse(source.read_bytes())
+            for node in ast.walk(tree):
+                if not isinstance(node, DOCUMENTED) or getattr(node, "name", "").startswith(GRAMMAR):
+                    continue
+                if ast.get_docstring(node, clean=False):
+                    node.body[0] = ast.copy_location(ast.Expr(ast.Constant("")), node.body[0])
+            code = compile(ast.fix_missing_locations(tree), str(source), "exec", dont_inherit=True, optimize=0)
+        except (SyntaxError, ValueError):  # a template, or code for another Python
+            self.add(source)
+            return
+        header = importlib.util.MAGIC_NUMBER + b"\1" + bytes(11)  # the source is never looked at (PEP 552)
+        self.place(source.with_suffix(".pyc")).write_bytes(header + marshal.dumps(code))
+        self.copied.add(source)  # so that the record of its package is kept
+
+    def add_all(self, paths: Iterable[Path]) -> None:
+        """Add files, modules as bytecode, and the shared libraries that programs and other shared libraries need."""
+        for path in paths:
+            (self.compile if path.suffix == ".py" else self.add)(path)
+            if path.is_file() and (".so" in path.name or os.access(path, os.X_OK)):
+                told = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
+                for library in re.findall(r"(/\S+) \(0x", told):
+                    if not library.startswith("/venv/"):
+                        self.add(Path(library))
+
+    def finish(self) -> None:
+        """Write the records of the packages that own what was copied, and make modes and times the same in every build."""
+        if shutil.which("dpkg-query"):
+            self.dpkg_records()
+        elif Path("/lib/apk/db/installed").exists():
+            self.add(Path("/lib/apk/db/installed"))
+        for path in [self.root, *self.root.rglob("*")]:
+            time = TIME
+            if path.is_file() and not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+                # Web frameworks make a file's ETag of its time and size, so another content needs another time.
+                time += zlib.crc32(path.read_bytes()) % YEAR
+            os.utime(path, (time, time), follow_symlinks=False)
+
+    def dpkg_records(self) -> None:
+        """Write the records of packages each to a file of its own, where scanners look for them in distroless images."""
+        # dpkg may still know /usr/lib/x as /lib/x.
+        names = [name for path in sorted(self.copied) for name in (str(path), str(path).removeprefix("/usr"))]
+        owned = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False).stdout
+        for owner in set(re.findall(r"^([a-z0-9+.-]+)(?::\w+)?: /", owned, re.MULTILINE)):
+            record = subprocess.check_output(["dpkg-query", "--status", owner], text=True)
+            self.place(f"/var/lib/dpkg/status.d/{owner}").write_text(record)
