@@ -124,3 +124,9 @@ def test_images_depend_on_neither_umask_nor_folder_nor_time(project: Project, tm
     assert here == there
     other.build("ham", "verify")
     project.images |= other.images
+
+
+def test_a_service_finds_its_own_distribution(project: Project) -> None:
+    code = "import importlib.metadata; print(importlib.metadata.version('my_own-ham'))"
+    for target in ("dev", "prod", "slim"):
+        assert project.python(project.build("ham", target, DISTRIBUTION="My-Own.ham==1.2rc1"), code) == "1.2rc1"
