@@ -72,7 +72,8 @@ def service_names() -> list[str]:
         folder.name
         for folder in SERVICES.iterdir()
         # git leaves folders with bytecode behind when it switches branches.
-        if not re.match(r"[._]", folder.name) and any(path.is_file() and path.suffix != ".pyc" for path in folder.rglob("*"))
+        if not re.match(r"[._]", folder.name)
+        and any(path.is_file() and path.suffix != ".pyc" for path in folder.rglob("*"))
     )
     groups = pyproject().get("dependency-groups", {})
     for service in found:

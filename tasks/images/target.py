@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..machine import engine
+from ..project import SERVICES
+from ..terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,9 +35,22 @@ class Target:
         return self.tags[0]
 
     def verification(self, flavor: str) -> Target:
-        """The build that runs a service's tests in its image's file system, and keeps nothing."""
+        """The build that runs the service's tests in its image's file system, and keeps nothing.
+
+        Without tests, it only imports the service's application, with a warning.
+        """
+        service = self.args["SERVICE"]
+        tested = any((SERVICES / service / "tests").rglob("test_*.py"))
+        if not tested:
+            say(f"warning: services/{service}/tests has no tests: nothing is verified but that its application imports")
         base = engine.current().verify_base(asdict(self), flavor)
-        return replace(self, target="verify", tags=(), output=("type=cacheonly",), args={**self.args, "FLAVOR": base})
+        return replace(
+            self,
+            target="verify" if tested else "verify-import",
+            tags=(),
+            output=("type=cacheonly",),
+            args={**self.args, "FLAVOR": base},
+        )
 
 
 def target_of(stack: Stack, service: str) -> Target:
