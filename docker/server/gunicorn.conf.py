@@ -1,19 +1,29 @@
 """How gunicorn serves a production image; WEB_CONCURRENCY sets the number of worker processes."""
 
 import os
+import resource
 
-from gunicorn_worker import Worker
+from gunicorn_worker import Logger, Worker
 
 wsgi_app = os.environ["APPLICATION"]
-bind = "0.0.0.0:8000"
+# The Unix socket is for health checks, see healthcheck.py.
+bind = ["0.0.0.0:8000", f"unix:{os.environ.get('STACK_HEALTH_SOCKET', '/dev/shm/health.sock')}"]  # noqa: S108
 workers = int(os.environ.get("WEB_CONCURRENCY") or 1)
 worker_class = Worker
-# One for each connection that is at work or sends slowly: they are made as they are needed, and cost little. During a
-# reload there may be twice as many; pids_limit in docker/service.yaml must allow for them.
-threads = max(500 // workers, 8)
+logger_class = Logger
+# One for each request that is processed or whose client is slow: they are made as they are needed, and cost little. During
+# a reload there may be twice as many; pids_limit in docker/service.yaml must allow for them.
+threads = max(800 // workers, 16)
+worker_connections = 4000
+hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard_limit), hard_limit))
 preload_app = True
 worker_tmp_dir = "/dev/shm"  # noqa: S108 (gunicorn's heartbeat must not wait for a disk)
 control_socket_disable = True
 accesslog = "-"
 # Shorter than the 10 s that Docker waits between SIGTERM and SIGKILL.
 graceful_timeout = 3
+# gunicorn_worker.py relies on these.
+http_parser = "python"
+header_map = "refuse"  # 400 to names with underscores, which a proxy may read as hyphens
+sendfile = False  # it has no timeout

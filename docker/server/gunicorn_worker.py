@@ -1,126 +1,105 @@
-"""gunicorn's threaded worker, made safe against clients that are slow, or malformed in their bodies."""
+"""gunicorn's threaded worker, hardened against slow clients and ambiguous requests (request smuggling)."""
 
 from __future__ import annotations
 
+import re
 import select
+import selectors
+import socket
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gunicorn import glogging
+from gunicorn.http import errors
 from gunicorn.http.body import ChunkedReader, LengthReader
-from gunicorn.http.errors import InvalidChunkSize, InvalidHeader, NoMoreData, UnsupportedTransferCoding
-from gunicorn.http.parser import RequestParser
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import close_graceful, write_error
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers import gthread
+from gunicorn_clients import HEAD_BYTES, TIMEOUT_S, Client
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-# Clients must send at least so many bytes a second, but may fall this many seconds behind.
-RATE = 1000
-PATIENCE = 10
-# Bodies of more bytes, or of unknown length, are read so many at a time, lest slow clients fill the memory together.
-LARGE = 64 * 1024
-LARGE_AT_A_TIME = 16
+LARGE_BYTES = 64 * 1024  # bodies of more bytes are large, and those of unknown length may be
+# A client may go on sending for so long, and so much, before its connection is reset, to get to see the last answer.
+LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
+# RFC 9110, section 7.2, without the punctuation that RFC 3986 allows in names but no name has.
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(:[0-9]*)?")
+
+SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
+gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.1  # seconds that a new connection may hold a thread without a request
 
 
-class Source:
-    """A connection's reading side; for its reader, a client that lets it wait too long has gone."""
+class BodyReader:
+    """Reads a request's body for the application: sends 100 Continue, and detects a body that ends too early."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.left = 0.0  # seconds to wait
-
-    def recv(self, size: int) -> bytes:
-        """Read as a socket does."""
-        began = time.monotonic()
-        self.sock.settimeout(max(self.left, 0.001))
-        try:
-            data = self.sock.recv(size)
-        except TimeoutError:
-            return b""
-        finally:
-            self.sock.settimeout(None)
-        self.left = min(self.left - (time.monotonic() - began) + len(data) / RATE, PATIENCE)
-        return data
-
-
-class Whole(LengthReader):  # type: ignore[misc]  # gunicorn has no types
-    """A body of a stated length, which gunicorn would take for complete wherever its client hangs up."""
+    def __init__(self, req: Any, unreader: Any) -> None:
+        self.req, self.client = req, unreader.sock
+        self.bytes_read = 0
+        self.bytes_left = getattr(req.body.reader, "length", None)  # None: chunked
+        self.reader = Chunks(req, unreader) if self.bytes_left is None else LengthReader(unreader, self.bytes_left)
+        self.expects_continue = req._expected_100_continue and self.bytes_left != 0
+        if self.expects_continue:
+            req.force_close()  # unless the application reads: the client may send the body without being asked, or not
+        req._expected_100_continue = False  # gunicorn would send 100 at once
 
     def read(self, size: int) -> bytes:
-        """Read ``size`` bytes, or what is left of the body; raises NoMoreData when it ends before."""
-        wanted = min(self.length, size)
-        data: bytes = super().read(size)
-        if len(data) < wanted:
-            raise NoMoreData
+        """Read ``size`` bytes, or what is left. Raises NoMoreData when the body ends too early."""
+        if self.expects_continue:
+            self.expects_continue = self.req.must_close = False
+            self.client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        data: bytes = self.reader.read(size)
+        self.bytes_read += len(data)
+        if self.bytes_left is not None:
+            self.bytes_left -= len(data)
+            if self.bytes_left and len(data) < size:
+                raise errors.NoMoreData
+        elif len(data) < size and self.bytes_read <= LARGE_BYTES:
+            self.client.end_large_body()
         return data
 
 
-class Chunks(ChunkedReader):  # type: ignore[misc]
-    """A chunked body, whose faults are told at once also where gunicorn would wait for more."""
+class Chunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
+    """A chunked body; its faults are detected at once where gunicorn would wait for more."""
 
     def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> tuple[int, bytes]:
-        """Refuse a size that no file has: somebody hopes that it overflows."""
+        """Reject sizes that no file has: they are meant to overflow."""
         size, rest = super().parse_chunk_size(unreader, data)
         if size >= 1 << 63:
-            raise InvalidChunkSize(b"%x" % size)
+            raise errors.InvalidChunkSize(b"%x" % size)
         return size, rest
 
     def read_into(self, unreader: Any, buf: bytearray) -> None:
-        """Refuse a line that has ended in a bare LF."""
+        """Reject a line that has ended in a bare LF."""
         if b"\n" in buf.partition(b"\r\n")[0]:
-            raise InvalidChunkSize(bytes(buf[:20]))
+            raise errors.InvalidChunkSize(bytes(buf[:20]))
         super().read_into(unreader, buf)
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, made safe against clients that are slow, or malformed in their bodies."""
+class Worker(gthread.ThreadWorker):  # type: ignore[misc]
+    """A thread for each request; slow clients cannot take all threads and all memory."""
+
+    sockets: list[socket.socket]
 
     def load_wsgi(self) -> None:
-        """Put a judge in front of the application."""
+        """Load the application, and give health checks a listener and threads of their own."""
         super().load_wsgi()
-        self.wsgi: WSGIApplication = partial(judge, self.wsgi)
-        self.large = threading.Semaphore(LARGE_AT_A_TIME)
-
-    def handle(self, conn: Any) -> object:
-        """Answer the next request of a connection, in a thread."""
-        if conn.parser is None:
-            conn.parser = RequestParser(self.cfg, Source(conn.sock), conn.client)
-        conn.parser.unreader.sock.left = PATIENCE
-        more = super().handle(conn)
-        if not more:
-            # gunicorn does this in its main thread, where all others would wait with it until the client hangs up, too.
-            close_graceful(conn.sock)
-            conn.close = lambda **_: None
-        return more
-
-    def handle_request(self, req: Any, conn: Any) -> object:
-        """Answer a request, if it is one: RFC 9112, sections 3.2 and 6.1."""
-        if req.version > (1, 0) and "HOST" not in dict(req.headers):
-            raise InvalidHeader("HOST", req=req)
-        for name, value in req.headers:
-            if name == "TRANSFER-ENCODING" and value.lower() != "chunked":
-                raise UnsupportedTransferCoding(value)
-        unreader = conn.parser.unreader
-        length = getattr(req.body.reader, "length", None)
-        req.body.reader = Chunks(req, unreader) if length is None else Whole(unreader, length)
-        if length is not None and length <= LARGE:
-            return super().handle_request(req, conn)
-        if not self.large.acquire(timeout=PATIENCE):
-            self.log.warning("%d large bodies are being read already: 503 to %s", LARGE_AT_A_TIME, conn.client[0])
-            write_error(conn.sock, 503, "Service Unavailable", "Too many large bodies at a time")
-            return False
-        try:
-            return super().handle_request(req, conn)
-        finally:
-            self.large.release()
+        self.wsgi: WSGIApplication = partial(body_middleware, self.wsgi)
+        # The other threads, three in sixteen, are always left for clients that are not slow.
+        Client.limit = self.cfg.threads * 3 // 4
+        self.queue = threading.Semaphore(self.cfg.threads // 16)
+        self.health_pool = ThreadPoolExecutor(2)
+        health = [listener for listener in self.sockets if listener.family == socket.AF_UNIX]
+        self.sockets = [listener for listener in self.sockets if listener not in health]
+        for listener in health:
+            listener.setblocking(False)
+            self.poller.register(listener, selectors.EVENT_READ, self.accept)
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """Take new connections or not; before the end, those too that are waiting already."""
+        """Start or stop accepting connections; before the worker ends, accept those that are waiting already."""
         if not self.alive:
             for listener in self.sockets * self.cfg.backlog:
                 if not select.select([listener], [], [], 0)[0]:
@@ -128,14 +107,75 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 self.accept(listener)
         super().set_accept_enabled(enabled)
 
+    def enqueue_req(self, conn: Any) -> None:
+        """Have a thread handle a connection's next request."""
+        pool = self.health_pool if isinstance(conn.server, str) else self.tpool
+        result = pool.submit(self.handle, conn)
+        result.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
-def judge(app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Call the application; what it answers to a malformed body, most likely 500, becomes 400, which is the truth."""
+    def handle(self, conn: Any) -> object:
+        """Handle a connection's next request, in a thread."""
+        if not isinstance(conn.sock, Client):
+            conn.sock = Client(conn.sock)
+        conn.sock.start_request()
+        keep = super().handle(conn)
+        conn.sock.not_slow()
+        conn.sock.end_large_body()
+        if not keep:
+            # gunicorn does this in its main thread, where all others would wait until this client hangs up.
+            conn.sock.head_bytes, conn.sock.time_left_s = None, LINGER_S
+            close_graceful(conn.sock, LINGER_S, LINGER_BYTES)
+            conn.close = lambda **_: None
+        elif conn.parser:
+            conn.parser.mesg = None  # an idle connection needs no memory for its last request
+        return keep
+
+    def handle_request(self, req: Any, conn: Any) -> object:
+        """Answer a request unless it is ambiguous: RFC 9112, sections 3.2 and 6.1."""
+        hosts = [value for name, value in req.headers if name == "HOST"]
+        if (not hosts and req.version > (1, 0)) or not all(map(HOST.fullmatch, hosts)):
+            raise errors.InvalidHeader("HOST", req=req)
+        if req.method == "CONNECT":
+            raise errors.InvalidRequestMethod(req.method)
+        for name, value in req.headers:
+            if name == "TRANSFER-ENCODING" and value.lower() != "chunked":
+                raise errors.UnsupportedTransferCoding(value)
+        conn.sock.head_bytes = None
+        req.max_buffer_headers = HEAD_BYTES  # of a trailer
+        req.body.reader = body = BodyReader(req, conn.parser.unreader)
+        if (body.bytes_left is None or body.bytes_left > LARGE_BYTES) and not conn.sock.start_large_body(self.queue):
+            self.log.warning("Too many large bodies at a time: 503 to %s", conn.client)
+            write_error(conn.sock, 503, "Service Unavailable", "Too many large bodies at a time")
+            return False
+        return super().handle_request(req, conn)
+
+    def _keepalive_after(self, conn: Any, keepalive: object) -> bool:
+        """Whether the connection can be used again; not if the part of the body that was not read is malformed."""
+        try:
+            return bool(super()._keepalive_after(conn, keepalive))
+        except Exception:  # gunicorn would send a second answer
+            return False
+
+
+def body_middleware(app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Call the application; its answer to a malformed body, most likely 500, is replaced by 400."""
     body: Any = environ["wsgi.input"]
 
     def start(*response: Any) -> Any:
         if body.failed:
-            raise InvalidChunkSize(b"the body is malformed or incomplete")
+            raise errors.InvalidChunkSize(b"the body is malformed or incomplete")
+        body.reader.expects_continue = False
+        environ["gunicorn.socket"].time_left_s = TIMEOUT_S
         return start_response(*response)
 
     return app(environ, start)
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]
+    """Logs one line for each request, except for health checks from this container that succeed."""
+
+    def access(self, resp: Any, req: Any, environ: WSGIEnvironment, request_time: object) -> None:
+        """Log a request."""
+        local = environ.get("REMOTE_ADDR") in {"", "127.0.0.1"}
+        if not (local and req.path == "/healthz" and resp.status.startswith("200")):
+            super().access(resp, req, environ, request_time)

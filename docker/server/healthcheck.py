@@ -1,10 +1,17 @@
-"""Asks the server in this container whether it is well; the exit code is the answer.
+"""Asks the server in this container whether it is healthy; the exit code is the answer.
 
-A server that has no /healthz, and says so, is alive.
+gunicorn, in production, has a listener for that. A server that has no /healthz, and says so, is alive.
 """
 
+import os
+import socket
 from http.client import HTTPConnection
 
 connection = HTTPConnection("127.0.0.1", 8000, timeout=2)
+listener = os.environ.get("STACK_HEALTH_SOCKET", "/dev/shm/health.sock")  # noqa: S108
+if os.path.exists(listener):  # noqa: PTH110 (pathlib takes 20 ms to import)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(2)
+    connection.sock.connect(listener)
 connection.request("GET", "/healthz")
 raise SystemExit(connection.getresponse().status >= 500)

@@ -1,21 +1,22 @@
-"""Starts gunicorn, and can be told to stop from its first moment on.
+"""Starts gunicorn, and handles SIGTERM from its first moment on.
 
-Process 1 of a container gets no signal that it has no handler for, and gunicorn's are only there when all is imported.
+PID 1 of a container gets no signal that it has no handler for, and gunicorn sets its handlers only when all is imported.
 """
 
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
 
-def leave(_number: int, _frame: FrameType | None) -> None:
-    """End well: nothing has begun."""
+def end(_number: int, _frame: FrameType | None) -> None:
+    """Exit with 0: nothing has begun."""
     raise SystemExit
 
 
-signal.signal(signal.SIGTERM, leave)
+signal.signal(signal.SIGTERM, end)
 
 from gunicorn.app.wsgiapp import run  # noqa: E402
 
-sys.argv = ["gunicorn", "--config=/app/gunicorn.conf.py"]
+sys.argv = ["gunicorn", f"--config={Path(__file__).with_name('gunicorn.conf.py')}"]
 run()

@@ -1,0 +1,148 @@
+"""Limits on slow clients: how long a thread waits for one, and how many threads and bytes all may hold together."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import struct
+import threading
+import time
+from contextlib import suppress
+from socket import MSG_DONTWAIT, SHUT_RDWR, SO_LINGER, SOL_SOCKET
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gunicorn.http.errors import LimitRequestHeaders
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable
+
+# Clients must send and read at least RATE bytes a second; those that fall TIMEOUT_S seconds behind are disconnected.
+RATE = 1000
+TIMEOUT_S = float(os.environ.get("STACK_CLIENT_TIMEOUT_S") or 10)
+HEAD_BYTES = 32 * 1024  # the request line and all header fields
+ANSWERS_BYTES = 48 * 1024 * 1024  # all answers that slow clients have not read yet
+LARGE_BODIES = threading.Semaphore(16)  # that are in memory at a time, until their clients have to read the answer
+
+
+class Client:
+    """A client's socket, as gunicorn uses it; where it blocks, the client counts as slow."""
+
+    limit = 0  # on how many clients may be slow at a time
+    slow: ClassVar[set[Client]] = set()
+    slow_changed = threading.Condition()
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.disconnected = self.large_body = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
+
+    def settimeout(self, _timeout_s: float | None) -> None:
+        """Ignore gunicorn's timeouts, during which Python would wait where the client does not count as slow."""
+
+    def start_request(self) -> None:
+        """Reset what is counted for each request."""
+        self.head_bytes: int | None = 0  # None: the head is complete
+        self.answer_bytes = 0
+        self.waited_s = 0.0
+        self.time_left_s = TIMEOUT_S
+
+    def recv(self, size: int) -> bytes:
+        """Receive; nothing when the client is too slow. Raises LimitRequestHeaders when the head is too large."""
+        if self.head_bytes is not None and self.head_bytes >= HEAD_BYTES:
+            raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
+        data: bytes = self.when_ready(select.POLLIN, self.sock.recv, size) or b""
+        self.not_slow()
+        self.time_left_s = min(self.time_left_s + len(data) / RATE, TIMEOUT_S)
+        if self.head_bytes is not None:
+            self.head_bytes += len(data)
+        return data
+
+    def sendall(self, data: bytes) -> None:
+        """Send; raises BrokenPipeError when the client is too slow."""
+        rest = memoryview(data)
+        self.answer_bytes = len(data)
+        while rest:
+            sent = self.when_ready(select.POLLOUT, self.sock.send, rest)
+            if sent is None:
+                self.disconnect()
+                raise BrokenPipeError(errno.EPIPE, "the client reads too slowly")
+            self.time_left_s = min(self.time_left_s + sent / RATE, TIMEOUT_S)
+            rest = rest[sent:]
+        self.not_slow()
+        self.answer_bytes = 0
+
+    def when_ready(self, event: int, operation: Callable[..., Any], argument: object) -> Any:
+        """Do an operation of the socket as soon as it does not block; None when the client is too slow."""
+        while True:
+            with suppress(BlockingIOError):
+                return operation(argument, MSG_DONTWAIT)
+            poll = select.poll()
+            poll.register(self.sock, event)
+            began = time.monotonic()
+            self.slow_since = began - self.waited_s
+            self.is_slow()
+            if event == select.POLLOUT:
+                self.end_large_body()
+            ready = poll.poll(max(self.time_left_s, 0) * 1000)
+            waited_s = time.monotonic() - began
+            self.waited_s += waited_s
+            self.time_left_s -= waited_s
+            if not ready:
+                return None
+
+    def is_slow(self) -> None:
+        """Count this client as slow; if too many are, or hold too much memory, the slowest are disconnected."""
+        with self.slow_changed:
+            self.slow.add(self)
+            while not self.disconnected:
+                connected = [client for client in self.slow if not client.disconnected]
+                readers = [client for client in connected if client.answer_bytes]
+                if len(connected) > self.limit:
+                    self.disconnect_slowest(connected)
+                elif len(readers) > 1 and sum(client.answer_bytes for client in readers) > ANSWERS_BYTES:
+                    self.disconnect_slowest(readers)
+                elif self.answer_bytes and any(client.disconnected and client.answer_bytes for client in self.slow):
+                    self.slow_changed.wait()  # until their threads have freed the memory
+                else:
+                    break
+
+    def not_slow(self) -> None:
+        """Do not count this client as slow any more."""
+        if self in self.slow:
+            with self.slow_changed:
+                self.slow.remove(self)
+                self.slow_changed.notify_all()
+
+    def start_large_body(self, queue: threading.Semaphore) -> bool:
+        """Wait for a turn, if necessary that of a slow client; False when too many wait already, or it takes too long."""
+        if queue.acquire(blocking=False):
+            for _ in range(2):
+                self.large_body = self.large_body or LARGE_BODIES.acquire(timeout=TIMEOUT_S / 2)
+                if not self.large_body:
+                    with self.slow_changed:
+                        self.disconnect_slowest(client for client in self.slow if client.large_body)
+            queue.release()
+        return self.large_body
+
+    def end_large_body(self) -> None:
+        """Let the next client have its turn."""
+        if self.large_body:
+            self.large_body = False
+            LARGE_BODIES.release()
+
+    def disconnect_slowest(self, clients: Iterable[Client]) -> None:
+        """Disconnect the one of some clients that was waited for longest during its request."""
+        if slowest := min(clients, key=lambda client: client.slow_since, default=None):
+            slowest.disconnect()
+            self.slow_changed.notify_all()
+
+    def disconnect(self) -> None:
+        """Reset the connection; a thread that waits for this client goes on."""
+        self.disconnected = True
+        with suppress(OSError):
+            self.sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            self.sock.shutdown(SHUT_RDWR)
