@@ -1,0 +1,63 @@
+"""Requests that two servers could understand differently (request smuggling), or that are none, by the answer's status.
+
+A vertical bar is CRLF. HEADS are rejected before the application is called, BODIES as soon as it reads the body.
+"""
+
+G, P = "GET / HTTP/1.1|Host: x|", "POST / HTTP/1.1|Host: x|"
+C = P + "Transfer-Encoding: chunked||"
+
+HEADS = {
+    400: [
+        P + "Content-Length: 6|Transfer-Encoding: chunked||0||G",
+        *(P + f"{fields}||0||{G}|" for fields in ("Transfer-Encoding: chunked|Content-Length: 4", "Content_Length: 5")),
+        P + f"Transfer_Encoding: chunked|Content-Length: 5||0||{G}|",
+        *(P + f"Content-Length: 5|Content-Length: {length}||hello!" for length in (5, 6)),
+        *(P + f"Content-Length: {length}||hello" for length in ("", "+5", "-5", "0x5", "5, 5", "5 5", "1_0", "5.0")),
+        *(P + f"Content-Length: {length}||hello" for length in ("\xb2", "9" * 5000)),
+        *(P + f"Transfer-Encoding: {coding}||0||" for coding in ("chunked, identity", "chunked, chunked", "\vchunked")),
+        *(
+            P + f"Transfer-Encoding{rest}||0||"
+            for rest in (" : chunked", ":| chunked", ": chunked|Transfer-Encoding: chunked")
+        ),
+        P + "Transfer-Encoding: identity|Content-Length: 5||hello",
+        C.replace("1.1", "1.0") + "0||",
+        *(G + f"{field}||" for field in ("A: b| c", "A: b\0c", "A\0: b", "A B: c", ": b", "nonsense", "Host: y", "\n")),
+        *(f"GET / HTTP/1.1|Host: {host}||" for host in ("", "a b", "a,b", "a/b", "a@b", "a:b", "a\\b", "[::1", "a?b")),
+        *(f"GET / HTTP/1.1{rest}" for rest in ("||", "| A: b|Host: x||", "\nHost: x\n\n", "\r|Host: x\r|\r|")),
+        *(f"GET / HTTP/1.1{rest}A: b||" for rest in ("\nHost: x|", "|Host: x\n", "|Host: x\r")),
+        *(
+            f"{line} HTTP/1.1|Host: x||"
+            for line in ("GET  /", "GET /\t", "G(T /", "CONNECT x:80", "CONNECT /", "GET x:80")
+        ),
+        *(f"{empty}{G}|" for empty in ("\n", "||", " ")),
+        *("GET /|", "GET / HTTP/3.0|Host: x||", "GET / HTTP/1.1 |Host: x||", "PRI * HTTP/2.0||SM||", "\0\1\2\3||"),
+    ],
+    414: ["GET /" + "a" * 20_000 + " HTTP/1.1|Host: x||"],
+    431: [
+        *(G + f"A: {'a' * size}|" * number + "|" for size, number in ((20_000, 1), (1, 200), (8000, 5))),
+        *(G + f"A: {'a' * size}|" * number for size, number in ((8000, 97), (1, 100_000))),  # they do not end
+    ],
+    501: [
+        P + f"Transfer-Encoding: {coding}||0||"
+        for coding in ("gzip, chunked", "gzip|Transfer-Encoding: chunked", "x", "")
+    ],
+}
+SIZES = ("", "zz", "0x5", "+5", "-5", "0_5", " 5", "5 ", "5;=", "5;a\nb", "8" + "0" * 15, "f" * 99)
+BODIES = {
+    200: [f"|{G}|", C + "5;a=b|hello|0|A: b||"],
+    400: [
+        *(C + f"{size}|hello|0||" for size in SIZES),
+        *(
+            C + chunks
+            for chunks in ("5|hello!|0||", "5|hello\n0||", "5\nhello|0||", "5\nhello\n0\n\n", "5\r\rhello|0||")
+        ),
+        *(C + f"0|{trailer}" for trailer in ("A: b\n\n", "nonsense||", "Content-Length: 5||", "A b: c||")),
+    ],
+}
+# The client hangs up before the body is complete: 400.
+TRUNCATED = [P + "Content-Length: 10||hello", C + "a|hello", C + "5|hello|", C + "5|hello|0|"]
+
+
+def encoded(request: str) -> bytes:
+    """What is sent."""
+    return request.replace("|", "\r\n").encode("latin-1")

@@ -1,0 +1,48 @@
+"""What the server uses of gunicorn that is not documented."""
+
+from __future__ import annotations
+
+import inspect
+from pkgutil import resolve_name
+
+import gunicorn
+import pytest
+
+# Functions, their arguments, and names that they use.
+USED = """
+glogging:Logger.access (self, resp, req, environ, request_time)
+http.body:Body.__init__ (self, reader) failed reader
+http.body:ChunkedReader.__init__ (self, req, unreader)
+http.body:ChunkedReader.parse_chunk_size (self, unreader, data=None) read_into
+http.body:ChunkedReader.parse_trailers (self, unreader, data) read_into limit_trailer_section
+http.body:ChunkedReader.read_into (self, unreader, buf)
+http.body:LengthReader.__init__ (self, unreader, length) length
+http.message:Message.__init__ (self, cfg, unreader, peer_addr) _expected_100_continue headers max_buffer_headers must_close
+http.parser:Parser.__init__ (self, cfg, source, source_addr) mesg unreader
+http.unreader:SocketUnreader.chunk (self, size_hint=None) max_body_chunk recv sock
+http.wsgi:create (req, sock, client, server, cfg, response_class=None, response_args=()) _expected_100_continue
+util:close_graceful (sock, timeout=2.0, max_drain=65536) recv
+util:write_error (sock, status_int, reason, mesg)
+workers.base:Worker.init_process (self) load_wsgi run
+workers.gthread:TConn.__init__ (self, cfg, sock, client, server) client parser server sock
+workers.gthread:ThreadWorker.__init__ (self, *args, **kwargs) method_queue poller tpool
+workers.gthread:ThreadWorker._keepalive_after (self, conn, keepalive) finish_body
+workers.gthread:ThreadWorker.accept (self, listener) TConn enqueue_req
+workers.gthread:ThreadWorker.enqueue_req (self, conn) handle submit tpool
+workers.gthread:ThreadWorker.finish_request (self, conn, fs) close
+workers.gthread:ThreadWorker.handle (self, conn) DEFAULT_WORKER_DATA_TIMEOUT _keepalive_after handle_request sock
+workers.gthread:ThreadWorker.handle_request (self, req, conn) sock wsgi
+workers.gthread:ThreadWorker.run (self) alive set_accept_enabled
+workers.gthread:ThreadWorker.set_accept_enabled (self, enabled) sockets
+"""
+
+
+@pytest.mark.parametrize("line", USED.strip().splitlines())
+def test_internals(line: str) -> None:
+    name, rest = line.split(" ", 1)
+    arguments, _, names = rest.rpartition(")")
+    function = resolve_name(f"gunicorn.{name}")
+    assert (str(inspect.signature(function)), set(names.split()) - set(function.__code__.co_names)) == (
+        f"{arguments})",
+        set(),
+    ), f"gunicorn {gunicorn.__version__} has changed {name}: review docker/server/gunicorn_*.py, then adapt this line"

@@ -1,0 +1,138 @@
+"""The server against clients that are malicious, slow, or there while it stops or reloads."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from corpus import BODIES, HEADS, TRUNCATED, C, G, P
+from harness import THREADS, TIMEOUT_S, Server, running, statuses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CASES = [(status, sent) for table in (HEADS, BODIES) for status in table for sent in table[status]]
+GET = G + "Connection: close||"
+LARGE_GET = G.replace("/", "/large", 1) + "|"
+HALF, REST = P + "Connection: close|Content-Length: 4||ab", b"cd"
+LARGE = P + "Connection: close|Content-Length: 1000000||" + "x" * 1_000_000
+ATTACKS = {  # how many clients do what to keep the server from answering others
+    "do not read": (90, LARGE_GET),
+    "do not read the answers to large bodies": (20, LARGE.replace("/", "/large", 1)),
+    "do not finish large bodies": (16, LARGE[:-1]),
+    "do not finish small bodies": (90, HALF),
+    "do not finish heads": (90, G + "A: "),
+    "send large heads": (90, G + f"A: {'a' * 8000}|" * 97),
+    "do not hang up": (90, GET),
+    "do nothing": (90, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running() as started:
+        yield started
+
+
+@pytest.mark.parametrize(("status", "sent"), CASES)
+def test_smuggling(server: Server, status: int, sent: str) -> None:
+    assert server.ask(sent.replace("x|", "x|Connection: close|") if status == 200 else sent) == [status]
+
+
+@pytest.mark.parametrize("sent", TRUNCATED)
+def test_a_truncated_body_is_not_taken_for_a_complete_one(server: Server, sent: str) -> None:
+    with server.connect(sent) as client:
+        client.shutdown(socket.SHUT_WR)
+        assert statuses(client) == [400]
+
+
+def test_a_malformed_body_that_is_not_read_gets_one_answer(server: Server) -> None:
+    assert server.ask(C.replace("/", "/unread", 1) + "5|hello!|0||") == [200]
+
+
+def test_100_continue_only_if_the_application_reads_the_body(server: Server) -> None:
+    head = P + "Content-Length: 5|Expect: 100-continue|"
+    assert server.ask(head + "Connection: close||hello") == [100, 200]
+    assert server.ask(head.replace("/", "/unread", 1) + "|") == [200]
+
+
+def test_log(server: Server) -> None:
+    assert server.healthcheck() == 0
+    assert server.ask(GET.replace("/", "/seen", 1)) == [200]
+    server.wait_for('"GET /seen HTTP/1.1" 200')
+    assert "/healthz" not in server.log.read_text()
+
+
+def test_attacks() -> None:
+    """Others are answered at once, large bodies when a slow client has been disconnected; memory stays free."""
+
+    def attack(kind: str) -> tuple[str, int, list[int], list[int], bool]:
+        number, sent = ATTACKS[kind]
+        with running() as server, ThreadPoolExecutor(number) as pool:
+            attackers = [pool.submit(server.connect, sent) for _ in range(number)]
+            time.sleep(0.5)
+            found = server.healthcheck(), server.ask(GET), server.ask(LARGE)
+            (worker,) = server.workers()
+            memory_kb = re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{worker}/status").read_text())[0]
+            for attacker in attackers:
+                attacker.result().close()
+        return kind, *found, int(memory_kb) < 90_000
+
+    with ThreadPoolExecutor(len(ATTACKS)) as pool:
+        assert list(pool.map(attack, ATTACKS)) == [(kind, 0, [200], [200], True) for kind in ATTACKS]
+
+
+def test_slow_clients_are_disconnected(server: Server) -> None:
+    with ExitStack() as stack:
+        reader, *others = [stack.enter_context(server.connect(sent)) for sent in (LARGE_GET, "", G, HALF, LARGE[:-1])]
+        time.sleep(TIMEOUT_S + 0.5)
+        with pytest.raises(ConnectionResetError):
+            b"".join(iter(lambda: reader.recv(1 << 20), b""))
+        assert [statuses(client) for client in others] == [[], [], [400], [400]]
+
+
+def test_requests_in_flight_are_answered_before_the_end() -> None:
+    with running() as server, ExitStack() as stack:
+        clients = [stack.enter_context(server.connect(HALF)) for _ in range(THREADS // 2)]
+        server.process.terminate()
+        server.wait_for("Handling signal: term")
+        time.sleep(0.5)
+        for client in clients:
+            client.sendall(REST)
+        assert [statuses(client) for client in clients] == [[200]] * len(clients)
+
+
+def test_it_can_be_stopped_while_it_starts() -> None:
+    def stop(age: float) -> None:
+        with running("Starting gunicorn"):
+            time.sleep(age)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(stop, [0, 0.05, 0.1, 0.2, 0.4]))
+
+
+def test_a_reload_loses_no_request(server: Server) -> None:
+    before = server.workers()
+
+    def ask(number: int) -> set[int]:
+        found: set[int] = set()
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=5)) as connection:
+            for count in range(300):
+                if (number, count) == (0, 50):
+                    server.process.send_signal(signal.SIGHUP)
+                connection.request("GET", "/", headers={"Connection": "close"} if number % 2 else {})
+                with connection.getresponse() as answer:
+                    found.add(answer.status)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set.union(*pool.map(ask, range(4))) == {200}
+    assert not server.workers() & before
