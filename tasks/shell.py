@@ -171,6 +171,7 @@ def run_parallel(
             try:
                 ended.put((name, job(), None))
             except BaseException as error:
+                waiting.clear()
                 ended.put((name, None, error))
 
     threads = [Thread(target=work, daemon=True) for _ in range(min(len(jobs), os.cpu_count() or 1))]
