@@ -19,7 +19,7 @@ _LOCK = RLock()
 
 def masked(text: str) -> str:
     """A text without the user and password that a URL in it may contain."""
-    return re.sub(r"://[^/\s@'\"]+@", "://***@", text)
+    return re.sub(r"://[^/\s'\"]+@", "://***@", text)
 
 
 def say(text: str) -> None:
@@ -69,7 +69,7 @@ class Status:
         while not self.over.wait(TICK_S):
             with _LOCK:
                 if self.text and not self.over.is_set():
-                    print(CLEAR + cut(f"{self.seconds:4.0f} s  {self.text}"), end="", flush=True)
+                    print(CLEAR + cut(masked(f"{self.seconds:.0f} s  {self.text}")), end="", flush=True)
                     Status.shown = True
 
     @property
