@@ -94,7 +94,8 @@ def probe() -> State:
         try:
             out, err = process.communicate(timeout=PROBE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            process.kill()
+            with process:
+                process.kill()
             out, err = "", f"the engine has not answered for {PROBE_TIMEOUT_S} s"
         answers.append((json.loads(out or "null") or {}, err.strip()))
     (server, trouble), (info, _) = answers
