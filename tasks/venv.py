@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from nox.command import CommandFailed
 
 from .env import ca_bundle, env
 from .project import REPORTS, ROOT, libs_of, pyproject
-from .shell import UserError, output, run, show
+from .shell import UserError, lines, output, run, show
 from .terminal import say
 
 if TYPE_CHECKING:
@@ -59,10 +60,10 @@ def constraints() -> str:
             continue  # a package of our own
         versions.setdefault(package["name"], []).append(package["version"])
     # A package that is locked at several versions, for several Pythons, is left to the resolver.
-    lines = [f"{package}=={found[0]}\n" for package, found in versions.items() if len(found) == 1]
+    pins = [f"{package}=={found[0]}\n" for package, found in versions.items() if len(found) == 1]
     path = ROOT / ".nox" / "constraints.txt"
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(lines), encoding="utf-8")
+    path.write_text("".join(pins), encoding="utf-8")
     return str(path)
 
 
@@ -86,7 +87,14 @@ def poetry(session: Session, *arguments: str) -> None:
     if bundle := env().get("STACK_CA") or ca_bundle():
         settings["REQUESTS_CA_BUNDLE"] = bundle  # Poetry does not look at the system's certificates
     show(("poetry", *arguments))
-    if run(str(Path(session.bin) / "poetry"), *arguments, env=settings, quiet=True):
+    program = str(Path(session.bin) / "poetry")
+    if credentials := re.search(r"://([^/\s]+)@", index):
+        # Poetry shows them when the index does not answer.
+        secret = credentials[1]
+        code = lines(program, *arguments, on_line=lambda line: say(line.replace(secret, "***")), env=settings)
+    else:
+        code = run(program, *arguments, env=settings, quiet=True)
+    if code:
         raise UserError(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; its own words stand above")
 
 
