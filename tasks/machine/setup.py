@@ -63,7 +63,7 @@ def repair(state: engine.State) -> None:
         raise UserError(
             f"missing, too old or not running: {', '.join(missing)}, and STACK_SETUP=never: {how_to_install()}"
         )
-    if missing == ["engine"] and engine.numbers(installed()) >= state.engine.minimum["engine"]:
+    if missing == ["engine"] and not elsewhere and engine.numbers(installed()) >= state.engine.minimum["engine"]:
         allow("start Docker", "sudo systemctl restart docker")
         restart()
     elif not elsewhere and (here := distribution()):
