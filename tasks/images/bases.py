@@ -31,17 +31,15 @@ def ensure() -> dict[str, str]:
     here = setup.distribution()
     found: dict[str, str] = {}
     missing: dict[str, tuple[str, str]] = {}
-    names = [official for _, official in wanted.values()]
-    if here:
-        names += [here.substitute(recipe, official) for recipe, official in wanted.values()]
-    recipes = recipes_of(names)
+    substitutes = {variable: here.substitute(*image) if here else "" for variable, image in wanted.items()}
+    recipes = recipes_of([*(official for _, official in wanted.values()), *filter(None, substitutes.values())])
     for variable, (recipe, official) in wanted.items():
-        substitute = here.substitute(recipe, official) if here else ""
+        substitute = substitutes[variable]
         if variable in chosen:
             found[variable] = chosen[variable]  # the build pulls it, or says that it cannot
         elif official in recipes:
             found[variable] = pinned(official)
-        elif here and recipes.get(substitute) == here.recipe_id(recipe):
+        elif here and substitute in recipes and recipes[substitute] == here.recipe_id(recipe):
             found[variable] = substitute
         else:
             missing[variable] = recipe, official
@@ -53,14 +51,15 @@ def ensure() -> dict[str, str]:
 
 def build(lost: Mapping[str, tuple[str, str]], reason: str) -> dict[str, str]:
     """Build substitutes for official images that could not be pulled for a ``reason``; variable -> image."""
-    if not (here := setup.distribution()):
-        variables = " and ".join(f"{variable}=..." for variable in lost)
+    here = setup.distribution()
+    images = {variable: here.substitute(*image) if here else "" for variable, image in lost.items()}
+    if not here or not all(images.values()):
+        variables = " and ".join(f"{variable}=..." for variable, image in images.items() if not image)
         raise UserError(f"no image registry answers ({reason}): check the network, or set {variables} in .env")
     say(f"setup: no image registry answers ({reason})")
     if packages := here.base_packages():
         setup.allow(f"install {', '.join(packages)}", f"sudo apt-get install {' '.join(packages)}", *packages)
         here.install(*packages)
-    images = {variable: here.substitute(*image) for variable, image in lost.items()}
     run_parallel({variable: partial(here.build_base, lost[variable][0], image) for variable, image in images.items()})
     return images
 

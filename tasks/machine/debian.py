@@ -64,7 +64,9 @@ class Debian:
         return found.hexdigest()[:16]
 
     def substitute(self, recipe: str, official: str) -> str:
-        """The name of the image that a recipe makes in the place of an official one."""
+        """The name of the image that a recipe makes in the place of an official one; "" where there is no such recipe."""
+        if not (BASES / f"{recipe}.toml").exists():
+            return ""
         return f"localhost/base/{recipe}:{official.rpartition(':')[2]}-{read(recipe)['suite']}"
 
     def build_base(self, recipe: str, image: str) -> None:
