@@ -112,8 +112,8 @@ def limits_of(image: Image) -> list[tuple[int, int]]:
     budget = pyproject().get("tool", {}).get("stack", {}).get("budgets", {}).get(title)
     if budget is None:
         return []
-    numbers = budget.values() if isinstance(budget, dict) else ()
-    if set(budget) != {"raw_mb", "gzip_mb"} or not all(type(number) in {int, float} for number in numbers):
+    sizes = budget if isinstance(budget, dict) else {}
+    if set(sizes) != {"raw_mb", "gzip_mb"} or not all(type(size) in {int, float} for size in sizes.values()):
         raise UserError(f"pyproject.toml: the budget of {title} must be like {{raw_mb = 32.5, gzip_mb = 12}}")
     return [
         (int(budget["raw_mb"] * MEGABYTE), image.raw_bytes),
