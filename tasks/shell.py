@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
@@ -142,7 +143,7 @@ def lines(*command: str, on_line: Callable[[str], None], env: Mapping[str, str] 
         assert process.stdin is not None  # noqa: S101 (for the type checker: both are pipes)
         assert process.stdout is not None  # noqa: S101
         try:
-            with process.stdin as sink:
+            with suppress(BrokenPipeError), process.stdin as sink:  # it may fail before it has read everything
                 sink.write(stdin)
             for line in process.stdout:
                 on_line(line.rstrip("\n"))
