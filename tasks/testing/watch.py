@@ -55,8 +55,9 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
 def forward(service: str, process: subprocess.Popen[str], put: Callable[[tuple[str, str]], object]) -> None:
     """Pass on what a process prints, and its end."""
     assert process.stdout is not None  # noqa: S101 (for the type checker: it is a pipe)
-    for line in process.stdout:
-        put((service, line))
+    with process.stdout:
+        for line in process.stdout:
+            put((service, line))
     put((service, ""))
 
 
