@@ -5,18 +5,26 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ..project import ROOT
+from ..stack import model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
+    from collections.abc import Callable, Mapping
 
 DOCKER = shutil.which("docker")
+PYPROJECT = """
+[project]
+name = "ours"
+[dependency-groups]
+other = []
+pilot = []
+tests = []
+"""
 
 
 @pytest.fixture
@@ -30,11 +38,12 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder at the front of the PATH; its `docker` fails any test that would reach for the real one."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    write_tool(tools / "docker", 'echo "a unit test called docker $*" >&2; exit 99')
+    fake_docker(tools, {})
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
-    for name in ("DOCKER_HOST", "STACK_SETUP", "CI"):
+    for name in ("DOCKER_HOST", "STACK_SETUP", "STACK_SESSION", "CI", "PIP_INDEX_URL", "SUDO_USER", "GITHUB_OUTPUT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STACK_ENGINE", "docker")  # whatever setup has found here
+    model._config.cache_clear()
     return tools
 
 
@@ -44,46 +53,70 @@ def write_tool(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def pretend(
+def fake_docker(tools: Path, answers: Mapping[str, str]) -> None:
+    """A client that runs lines of shell for commands that begin with certain words, and fails for all others."""
+    cases = "\n".join(f"'{words}'*) {script or ':'}\n;;" for words, script in answers.items())
+    unknown = 'echo "a unit test called docker $*" >&2; exit 99'
+    write_tool(tools / "docker", f'echo "$*" >>"{tools}/calls"\ncase "$*" in\n{cases}\n*) {unknown} ;;\nesac')
+
+
+def calls(tools: Path) -> list[str]:
+    """The commands that the fake client was given, in order."""
+    return (tools / "calls").read_text().splitlines() if (tools / "calls").exists() else []
+
+
+def fake_engine(
     tools: Path,
     *,
     engine: str = "26.1.5",
     compose: str = "2.26.1-4",
     buildx: str = "0.13.1+ds1",
     security: str = "seccomp,profile=builtin",
-    cpu: str = "true",
+    cpu: bool = True,
     kind: str = "Engine",
+    context: str = "default",
+    **answers: str,
 ) -> None:
-    """A client whose engine and plugins have these versions; "" for one that is missing, "down" for a silent engine."""
-    server = f'{{"Version":"{engine}","Components":[{{"Name":"{kind}"}}]}}'
-    server = f"echo '{server}'" if engine[:1].isdigit() else f"echo null; echo '{engine}' >&2; exit 1"
-    plugins = [
-        {"Name": name, "Version": version} for name, version in (("compose", compose), ("buildx", buildx)) if version
-    ]
-    info = {"SecurityOptions": [f"name={security}"], "CpuCfsQuota": cpu == "true", "ClientInfo": {"Plugins": plugins}}
-    write_tool(
-        tools / "docker",
-        f"""case "$1 $2" in
-        "version --format") {server} ;;
-        "info --format") echo '{json.dumps(info)}' ;;
-        "container ls" | "network ls" | "volume ls") ;;
-        "context show") echo "${{PRETEND_CONTEXT:-default}}" ;;
-        *) exit 99 ;;
-        esac""",
-    )
+    """A client whose engine and plugins have these versions; "" for a missing one; for the engine, its error.
+
+    ``answers`` are further ones, as for `fake_docker`, with underscores for spaces.
+    """
+    server = json.dumps({"Version": engine, "Components": [{"Name": kind}]})
+    version = f"echo '{server}'" if engine[:1].isdigit() else f"echo null; echo '{engine}' >&2; exit 1"
+    plugins = [{"Name": name, "Version": it} for name, it in (("compose", compose), ("buildx", buildx)) if it]
+    info = {"SecurityOptions": [f"name={security}"], "CpuCfsQuota": cpu, "ClientInfo": {"Plugins": plugins}}
+    known = {
+        "version --format": version,
+        "info --format": f"echo '{json.dumps(info)}'",
+        "context inspect --format": f"echo {context}",  # Docker 20.10 has no `context show`
+    }
+    fake_docker(tools, known | {words.replace("_", " "): script for words, script in answers.items()})
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of the services `pilot` and `other` in a temporary folder, which every module takes for its own."""
+    root = tmp_path / "project"
+    for service in ("other", "pilot"):
+        (root / "services" / service / "tests").mkdir(parents=True)
+        (root / "services" / service / "tests/test_it.py").touch()
+        (root / "services" / service / "compose.yaml").write_text(f"services:\n  {service}: {{}}\n")
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    (root / "reports").mkdir()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tasks.") and not name.startswith("tasks.tests"):
+            for attribute, value in list(vars(module).items()):
+                if isinstance(value, Path) and value.is_relative_to(ROOT):
+                    monkeypatch.setattr(module, attribute, root / value.relative_to(ROOT))
+    return root
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A copy of what git tracks here, or would, in a folder with spaces and letters beyond ASCII."""
     target = tmp_path / "a clöne of ours"
-    files = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, files.split("\0")):
         source = ROOT / name
         if source.exists():
@@ -94,7 +127,7 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nox(clone: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs nox in the clone, as a user would: ``nox("-s", "build", "--", "echo")``."""
+    """Runs nox in the clone, as a user would: ``nox("-s", "build", "--", "pilot")``."""
 
     def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "nox", "--no-venv", *args]
@@ -102,3 +135,33 @@ def nox(clone: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True, check=False)
 
     return run
+
+
+class FakeDistribution:
+    """A system, as machine/debian.py is one, that records what it is asked to install and to build."""
+
+    command = "sudo install-it"
+
+    def __init__(self, *base_packages: str) -> None:
+        self.missing = base_packages
+        self.recipes = {"python"}
+        self.installed: list[tuple[str, ...]] = []
+        self.built: list[tuple[str, str]] = []
+
+    def engine_packages(self) -> tuple[str, ...]:
+        return ("docker.io", "docker-compose")
+
+    def base_packages(self) -> tuple[str, ...]:
+        return self.missing
+
+    def install(self, *packages: str) -> None:
+        self.installed.append(packages)
+
+    def recipe_id(self, recipe: str) -> str:
+        return f"id-of-{recipe}"
+
+    def substitute(self, recipe: str, official: str) -> str:
+        return f"localhost/base/{recipe}:{official.rpartition(':')[2]}" if recipe in self.recipes else ""
+
+    def build_base(self, recipe: str, image: str) -> None:
+        self.built.append((recipe, image))

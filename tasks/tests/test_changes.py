@@ -1,4 +1,4 @@
-"""Which services a change touches, on real git histories."""
+"""Which services a change affects, on real git histories."""
 
 from __future__ import annotations
 
@@ -39,7 +39,33 @@ groups = ["lint"]
 files = []
 """
 VERSIONS = {"flask": "1", "numpy": "1", "pytest": "1", "ruff": "1"}
+PYPROJECT = "[project]\nname = 'x'\n[dependency-groups]\na = []\nb = []\nc = []\n"
 LIBS: dict[str, list[str]] = {"a": [], "b": ["shared"], "c": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "expected"),
+    [
+        ("services/a/a/__init__.py", "", ["a"]),
+        ("services/a/deep/er/file", "", ["a"]),
+        ("libs/shared/shared/__init__.py", "", ["b"]),
+        ("libs/other/x.py", "", []),
+        ("docker/Dockerfile", "", ["a", "b", "c"]),
+        ("tasks/shell.py", "", ["a", "b", "c"]),
+        ("README.md", "", []),
+        ("tests/stack/test_a.py", "", []),
+        ("poetry.lock", LOCK.format(**VERSIONS | {"numpy": "2"}), ["b"]),
+        ("poetry.lock", LOCK.format(**VERSIONS | {"flask": "2"}), ["a", "b"]),
+        ("poetry.lock", LOCK.format(**VERSIONS | {"pytest": "2"}), ["a", "b", "c"]),
+        ("poetry.lock", LOCK.format(**VERSIONS | {"ruff": "2"}), []),
+        ("pyproject.toml", f"{PYPROJECT}[tool.ruff]\nline-length = 1\n", []),
+        ("pyproject.toml", f"{PYPROJECT}[tool.pytest]\naddopts = []\n", ["a", "b", "c"]),
+    ],
+)
+def test_what_a_path_affects(path: str, text: str, expected: list[str]) -> None:
+    before = {"pyproject.toml": PYPROJECT, "poetry.lock": LOCK.format(**VERSIONS)}
+    after = before | ({path: text} if path in before else {})
+    assert changes.affected([path], LIBS, before, after) == expected
 
 
 class Repo:
@@ -50,7 +76,7 @@ class Repo:
             self.write(f"services/{service}/compose.yaml", "")
             self.write(f"services/{service}/{service}/__init__.py", service * 100)
         self.write("libs/shared/shared/__init__.py", "")
-        self.write("pyproject.toml", "[project]\nname = 'x'\n[dependency-groups]\na = []\nb = []\nc = []\n")
+        self.write("pyproject.toml", PYPROJECT)
         self.write("poetry.lock", LOCK.format(**VERSIONS))
         self.commit()
 
@@ -83,44 +109,27 @@ def use(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     monkeypatch.setattr(changes, "libs_of", LIBS.__getitem__)
 
 
-@pytest.mark.parametrize(
-    ("path", "text", "expected"),
-    [
-        ("services/a/a/__init__.py", "new", ["a"]),
-        ("services/a/deep/er/file", "new", ["a"]),
-        ("libs/shared/shared/__init__.py", "new", ["b"]),
-        ("libs/other/x.py", "new", []),
-        ("docker/Dockerfile", "new", ["a", "b", "c"]),
-        ("tasks/run.py", "new", ["a", "b", "c"]),
-        ("README.md", "new", []),
-        ("tests/stack/test_a.py", "new", []),
-        ("poetry.lock", LOCK.format(**VERSIONS | {"numpy": "2"}), ["b"]),
-        ("poetry.lock", LOCK.format(**VERSIONS | {"flask": "2"}), ["a", "b"]),
-        ("poetry.lock", LOCK.format(**VERSIONS | {"pytest": "2"}), ["a", "b", "c"]),
-        ("poetry.lock", LOCK.format(**VERSIONS | {"ruff": "2"}), []),
-        ("pyproject.toml", "[project]\nname = 'x'\n[tool.ruff]\nline-length = 1\n", []),
-        ("pyproject.toml", "[project]\nname = 'x'\n[tool.pytest]\naddopts = []\n", ["a", "b", "c"]),
-    ],
-)
-def test_paths(repo: Repo, path: str, text: str, expected: list[str]) -> None:
+def test_what_is_not_committed_counts_too(repo: Repo) -> None:
     start = repo.git("rev-parse", "HEAD").strip()
-    repo.write(path, text)
-    assert changes.since(start)[0] == expected  # not even committed
+    repo.write("services/a/new", "new")
+    repo.write("poetry.lock", LOCK.format(**VERSIONS | {"numpy": "2"}))
+    assert changes.services_since(start) == ["a", "b"]
+    assert sorted(changes.paths_since(start)) == ["poetry.lock", "services/a/new"]
     repo.commit()
-    assert changes.since(start)[0] == expected
-    assert changes.since("HEAD")[0] == []
+    assert changes.services_since(start) == ["a", "b"]
+    assert changes.services_since("HEAD") == []
 
 
-def test_a_rename_touches_both_ends(repo: Repo) -> None:
+def test_a_rename_affects_both_ends(repo: Repo) -> None:
     repo.git("mv", "services/a/a/__init__.py", "services/b/b/moved.py")
     repo.commit()
-    assert changes.since("HEAD~1")[0] == ["a", "b"]
+    assert changes.services_since("HEAD~1") == ["a", "b"]
 
 
 def test_a_deleted_service_is_none(repo: Repo) -> None:
     repo.git("rm", "-rq", "services/a")
     repo.commit()
-    assert changes.since("HEAD~1")[0] == []
+    assert changes.services_since("HEAD~1") == []
 
 
 def test_of_a_branch_only_this_side_counts(repo: Repo) -> None:
@@ -131,9 +140,9 @@ def test_of_a_branch_only_this_side_counts(repo: Repo) -> None:
     repo.write("services/b/new", "")
     repo.commit()
     repo.git("switch", "-q", "feature")
-    assert changes.since("main")[0] == ["a"]
+    assert changes.services_since("main") == ["a"]
     repo.git("merge", "-q", "-m", "merge", "main")
-    assert changes.since("main")[0] == ["a"]
+    assert changes.services_since("main") == ["a"]
 
 
 def test_a_shallow_clone(repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,16 +151,23 @@ def test_a_shallow_clone(repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyP
     shallow = tmp_path / "shallow"
     repo.git("clone", "-q", "--depth=2", f"file://{repo.root}", str(shallow))
     use(monkeypatch, shallow)
-    assert changes.since("HEAD~1")[0] == ["a"]
+    assert changes.services_since("HEAD~1") == ["a"]
     with pytest.raises(UserError, match="git knows no commit 'HEAD~2' here: fetch it"):
-        changes.since("HEAD~2")
+        changes.services_since("HEAD~2")
+
+
+def test_a_lock_that_names_no_groups_counts_as_changed() -> None:
+    """Poetry's before 2.0, in an old commit, or one that does not parse."""
+    after = {"poetry.lock": LOCK.format(**VERSIONS)}
+    for before, expected in (('[[package]]\nname = "flask"\nversion = "1"\n', ["b"]), ("[[package", ["b"])):
+        assert changes.affected([], {"b": []}, {"poetry.lock": before}, after) == expected
 
 
 def test_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(UserError, match="is no git clone"):
-        changes.since("HEAD")
+        changes.services_since("HEAD")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="git is not installed"):
-        changes.since("HEAD")
+        changes.services_since("HEAD")

@@ -1,4 +1,4 @@
-"""Where temporary files go, and what counts as left behind."""
+"""What is left behind, by which session, and what is never touched."""
 
 from __future__ import annotations
 
@@ -9,12 +9,57 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .. import ownership, project
+from .. import ownership
+from ..ownership import host, is_stale
+from ..project import clone_id
 from ..shell import UserError
-from .conftest import write_tool
+from .conftest import calls, fake_docker
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@pytest.fixture
+def ended() -> int:
+    """The id of a process that has ended."""
+    with subprocess.Popen(["true"]) as process:
+        pass
+    return process.pid
+
+
+def test_a_session_is_known_by_its_host_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ownership.SESSION, raising=False)
+    assert ownership.session_id() == f"{host()}-{os.getpid()}"
+    monkeypatch.setenv(ownership.SESSION, "of-a-parent")  # pytest, inside `nox -s test`
+    assert ownership.session_id() == "of-a-parent"
+
+
+def test_only_an_ended_session_of_this_host_is_stale(ended: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    boot, _, namespace = host().partition("-")
+    assert is_stale(f"{host()}-{ended}")
+    assert not is_stale(f"{host()}-{os.getpid()}")
+    assert not is_stale(f"{host()}-1")  # maybe another user's
+    assert not is_stale(f"{boot}-{namespace}1-{ended}")  # another container
+    assert not is_stale(f"{boot[:-1]}x-{namespace}-{ended}")  # another machine, or the time before a restart
+    for other in ("", "-", str(ended), f"{host()}-", f"{host()}-x"):
+        assert not is_stale(other)
+
+    def denied(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", denied)
+    assert not is_stale(f"{host()}-{ended}")
+
+
+def test_without_proc_a_host_has_an_id_all_the_same(monkeypatch: pytest.MonkeyPatch, ended: int) -> None:
+    """macOS."""
+
+    def none(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("pathlib.Path.read_text", none)
+    assert host() == "0-0"
+    assert is_stale(f"0-0-{ended}")
 
 
 def test_temporary_files_go_where_programs_may_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -27,32 +72,87 @@ def test_temporary_files_go_where_programs_may_run(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "statvfs", Flags)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with ownership.folder() as chosen:
+    with ownership.temporary_folder() as chosen:
         assert tmp_path not in chosen.parents
+        assert ownership.session_id() in chosen.name
     assert not chosen.exists()
-    barred |= set(ownership.places())
-    with pytest.raises(UserError, match="set TMPDIR"), ownership.folder():
+    barred |= set(ownership.temporary_places())
+    with pytest.raises(UserError, match="set TMPDIR"), ownership.temporary_folder():
         pass
 
 
+@pytest.mark.usefixtures("project")
 def test_only_what_no_session_owns_any_more_is_removed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_docker: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_docker: Path, ended: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with subprocess.Popen(["true"]) as gone:
-        pass
-    us = project.clone_id()
-    listed = f"{us}-stack-{gone.pid}_default \n{us}-stack-{os.getpid()}_default \n{us}-echo-run-1 {gone.pid}\n"
-    listed += f"{us}-echo-run-2 {os.getpid()}\n{us}-echo-1 \n{us}_default \n"
-    write_tool(
-        no_docker / "docker",
-        f'[ "$2" = rm ] && echo "$*" >>{tmp_path}/removed; [ "$2" = rm ] || [ "$1" != container ] || echo "{listed}"',
-    )
-    monkeypatch.setattr(ownership, "places", lambda: [str(tmp_path)])
-    for pid in (gone.pid, os.getpid()):
-        (tmp_path / f"stack-{pid}-abc").mkdir()
-    ownership.reap()
-    assert (tmp_path / "removed").read_text().split() == [
-        *("container", "rm", "--force", "--volumes"),
-        *(f"{us}-stack-{gone.pid}_default", f"{us}-echo-run-1"),
+    us, gone, here = clone_id(), f"{host()}-{ended}", f"{host()}-{os.getpid()}"
+    containers = [
+        f"{us}-pilot-run-1 {gone}",
+        f"{us}-pilot-run-2 {here}",
+        f"{us}-stack-{gone}-gw0-pilot-1 {gone}",
+        f"{us}-pilot-1 ",  # of `dev -- --detach`
+        f"{us}-pilot-run-3 another-host-{ended}",
+        f"{us}-pilot-run-4 {ended}",  # of a session of earlier tooling, which may have had another host
     ]
-    assert [path.name for path in tmp_path.glob("stack-*")] == [f"stack-{os.getpid()}-abc"]
+    networks = [
+        f"{us}-stack-{gone}_default ",
+        f"{us}-stack-{gone}-gw1_default ",
+        f"{us}-stack-{here}_default ",
+        f"{us}_default ",
+    ]
+    fake_docker(
+        no_docker,
+        {
+            "container ls": "".join(f"echo '{line}';" for line in containers),
+            "network ls": "".join(f"echo '{line}';" for line in networks),
+            "volume ls": "",
+            "container rm": "exit 1",  # another session is removing it, too
+            "network rm": "",
+        },
+    )
+    monkeypatch.setattr(ownership, "temporary_places", lambda: [str(tmp_path)])
+    for session in (gone, here):
+        (tmp_path / f"{ownership.TEMPORARY}{session}-abc").mkdir()
+    ownership.remove_stale()
+    assert [call for call in calls(no_docker) if " rm " in call] == [
+        f"container rm --force --volumes {us}-pilot-run-1 {us}-stack-{gone}-gw0-pilot-1",
+        f"network rm {us}-stack-{gone}_default {us}-stack-{gone}-gw1_default",
+    ]
+    listed = [call for call in calls(no_docker) if " ls " in call]
+    assert all(f"--filter label=stack.clone={us} " in call or f"--filter name={us} " in call for call in listed)
+    assert [path.name for path in tmp_path.glob(f"{ownership.TEMPORARY}*")] == [f"{ownership.TEMPORARY}{here}-abc"]
+    assert "removing what a killed session has left" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("project")
+def test_a_session_removes_its_own_containers_and_no_others(no_docker: Path) -> None:
+    fake_docker(no_docker, {"ps": "echo 12; echo 34", "rm": ""})
+    ownership.remove_own()
+    mine = f"--filter=label=stack.clone={clone_id()} --filter=label=stack.session={ownership.session_id()}"
+    assert calls(no_docker) == [f"ps --all --quiet {mine}", "rm --force --volumes 12 34"]
+    fake_docker(no_docker, {"ps": ""})
+    ownership.remove_own()
+
+
+@pytest.mark.usefixtures("project")
+def test_clean_removes_images_that_are_this_clones_and_no_others(no_docker: Path) -> None:
+    us = clone_id()
+    own = f"echo id1 {us}/pilot:prod; echo id2 {us}/other:prod"
+    fake_docker(
+        no_docker,
+        {
+            f"image ls --filter=reference={us}/": own,
+            "image ls --filter=reference=ours/": "echo id1 ours/pilot:prod; echo id9 ours/other:prod",
+            "image rm": "",
+            f"volume ls --quiet --filter label=stack.clone={us}": "echo data",
+            "volume ls": "",
+            "container ls": "",
+            "network ls": "",
+            "volume rm": "",
+        },
+    )
+    ownership.clean()
+    assert [call for call in calls(no_docker) if " rm " in call] == [
+        "volume rm --force data",
+        f"image rm --force {us}/other:prod {us}/pilot:prod ours/pilot:prod",
+    ]

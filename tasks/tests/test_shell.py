@@ -1,4 +1,4 @@
-"""Commands side by side, and how far they are."""
+"""Commands: what is shown of them, how they fail, and that an interrupt ends them all."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
+from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import shell as run
-
+from .. import shell
 from ..project import ROOT
-from ..testing import containers
+from ..shell import CommandFailed, UserError, output, run_parallel
+from .conftest import write_tool
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+URL = "https://user:secret@mirror/simple"
 
 
 def alive(pid: int) -> bool:
@@ -23,34 +32,158 @@ def alive(pid: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_jobs_side_by_side_yield_as_they_come() -> None:
-    jobs = {"slow": lambda: run.output("sh", "-c", "sleep 0.5; echo 1"), "fast": lambda: run.output("echo", "2")}
-    if (os.cpu_count() or 1) > 1:
-        assert list(run.run_parallel(jobs)) == [("fast", "2\n"), ("slow", "1\n")]
-    assert dict(run.run_parallel(jobs)) == {"fast": "2\n", "slow": "1\n"}
+def test_a_failure_is_told_by_its_last_line() -> None:
+    assert output("echo", "out") == "out\n"
+    with pytest.raises(CommandFailed, match=r"`sh -c '.*' \.\.\.` failed: two") as failed:
+        output("sh", "-c", "echo one >&2; echo two >&2; exit 3")
+    assert failed.value.text == "one\ntwo"
+    with pytest.raises(CommandFailed, match="failed: it printed nothing"):
+        output("false")
+    with pytest.raises(UserError, match="no-such-program is not installed"):
+        output("no-such-program")
 
 
-def test_one_that_fails_ends_the_others(tmp_path: Path) -> None:
+def test_an_engine_that_is_gone_is_told_as_such() -> None:
+    with pytest.raises(CommandFailed, match="the Docker engine does not answer any more"):
+        output("sh", "-c", "echo 'Cannot connect to the Docker daemon at unix:///x.' >&2; exit 1")
+
+
+def test_credentials_are_in_nothing_that_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "logs/step.log"
+    assert "secret" not in str(UserError(f"no answer from {URL}"))
+    shell.show(("pip", "install", "--index-url", URL), {"PIP_INDEX_URL": URL})
+    shell.step("a step", "echo", URL, log=log)
+    with pytest.raises(CommandFailed) as failed:
+        shell.step("a step", "sh", "-c", f"echo 'cannot reach {URL}'; exit 1", log=log)
+    assert str(failed.value).endswith("failed: cannot reach https://***@mirror/simple")
+    assert "https://***@mirror/simple" in log.read_text()
+    out = capsys.readouterr().out
+    assert "PIP_INDEX_URL=https://***@mirror/simple pip install --index-url https://***@mirror/simple" in out
+    assert "secret" not in out + log.read_text()
+
+
+def test_a_step_is_one_line_and_its_output_is_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "logs/step.log"
+    shell.step("a step", "sh", "-c", "echo $WORD; echo 2 >&2", log=log, env={"WORD": "1"})
+    assert log.read_text() == "$ sh -c 'echo $WORD; echo 2 >&2'\n1\n2\n"
+    assert capsys.readouterr().out.startswith("a step: 0.")
+
+
+def test_lines_come_one_by_one_and_input_goes_in() -> None:
+    found: list[str] = []
+    assert shell.lines("sh", "-c", "cat; exit 3", on_line=found.append, stdin="a\nb\n") == 3
+    assert found == ["a", "b"]
+
+
+def test_a_command_that_fails_before_it_reads_is_told_as_such() -> None:
+    """Docker's client, where it may not write its configuration."""
+    found: list[str] = []
+    assert shell.lines("sh", "-c", "exec <&-; echo why; exit 3", on_line=found.append, stdin="x" * 1_000_000) == 3
+    assert found == ["why"]
+
+
+def test_a_command_that_ignores_an_interrupt_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shell, "STOP_TIMEOUT_S", 0.1)
+    write_tool(tmp_path / "deaf", f"trap '' INT; touch {tmp_path}/ready; while :; do sleep 0.05; done")
+    process = shell.start(str(tmp_path / "deaf"))
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    shell.stop(process)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_jobs_run_in_parallel_and_are_told_as_they_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    wait = f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; echo slow"
+    jobs = {"slow": lambda: output("sh", "-c", wait), "fast": lambda: output("touch", f"{tmp_path}/go")}
+    ended: list[str] = []
+    assert run_parallel(jobs, lambda name, _: ended.append(name)) == {"slow": "slow\n", "fast": ""}
+    assert sorted(ended) == ["fast", "slow"]
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert run_parallel({name: partial(str, name) for name in "abc"}) == {name: name for name in "abc"}
+    assert run_parallel({}) == {}
+
+
+def test_one_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
     def fail() -> str:
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             time.sleep(0.01)
-        raise run.UserError("no")
+        raise UserError("no")
 
     def sleep() -> str:
-        return run.output("sh", "-c", f"echo $$ >{tmp_path}/pid; exec sleep 600")
+        return output("sh", "-c", f"echo $$ >{tmp_path}/pid; exec sleep 600")
 
-    with pytest.raises(run.UserError, match="no"):
-        list(run.run_parallel({"sleep": sleep, "fail": fail}))
+    with pytest.raises(UserError, match="no"):
+        run_parallel({"sleep": sleep, "fail": fail, "late": lambda: output("touch", f"{tmp_path}/late")})
     assert not alive(int((tmp_path / "pid").read_text()))
+    assert not (tmp_path / "late").exists()
+
+
+def test_an_interrupt_at_any_point_ends_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before each line of run_parallel in turn, and at last while it waits for jobs that would take a minute."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(shell, "STOP_TIMEOUT_S", 2)
+    monkeypatch.setattr(time, "sleep", lambda seconds, sleep=time.sleep: sleep(seconds / 10))  # while threads end
+    jobs = {"first": str} | {f"sleep-{number}": partial(output, "sleep", "60") for number in range(4)}
+    started: list[subprocess.Popen[str]] = []
+    start = shell.start
+    left = 0
+    waited = False
+
+    def recorded(*command: str, **options: Any) -> subprocess.Popen[str]:
+        started.append(process := start(*command, **options))
+        return process
+
+    class Ended(SimpleQueue[object]):
+        """Gives the first job's result; after it, nothing more would come."""
+
+        first = True
+
+        def get(self, *_: object) -> object:
+            nonlocal left, waited
+            if self.first:
+                self.first = False
+                return super().get()
+            left, waited = 0, True
+            raise KeyboardInterrupt
+
+    def at_call(frame: FrameType, _event: str, _arg: object) -> Any:
+        return at_line if frame.f_code is run_parallel.__code__ else None
+
+    def at_line(_frame: FrameType, event: str, _arg: object) -> Any:
+        nonlocal left
+        left -= event == "line"
+        if event == "line" and left == 0:
+            raise KeyboardInterrupt
+        return at_line
+
+    monkeypatch.setattr(shell, "start", recorded)
+    monkeypatch.setattr(shell, "SimpleQueue", Ended)
+    tracer = sys.gettrace()
+    for left in count(1):  # noqa: B007 (at_line counts it down)
+        began = time.monotonic()
+        sys.settrace(at_call)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                run_parallel(jobs)
+        finally:
+            sys.settrace(tracer)
+        assert time.monotonic() - began < 20
+        assert all(process.returncode == -signal.SIGINT for process in started)
+        if waited:
+            break
+    assert len(started) > 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_ends_them_all(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_all_jobs(tmp_path: Path, number: signal.Signals) -> None:
     script = f"""
-        from tasks import shell as run
-        run.interruptible()
-        sleep = lambda: run.output("sh", "-c", "echo $$ >>{tmp_path}/pids; exec sleep 600")
-        list(run.run_parallel({{"one": sleep, "two": sleep, "three": sleep}}))
+        from tasks import shell
+        shell.interruptible()
+        sleep = lambda: shell.output("sh", "-c", "echo $$ >>{tmp_path}/pids; exec sleep 600")
+        shell.run_parallel({{"one": sleep, "two": sleep, "three": sleep}})
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stderr=subprocess.PIPE) as process:
         at_once = min(3, os.cpu_count() or 1)
@@ -62,27 +195,3 @@ def test_an_interrupt_ends_them_all(tmp_path: Path, number: signal.Signals) -> N
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == at_once
     assert not any(map(alive, pids))
-
-
-def test_progress_on_a_terminal_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    progress = containers.Progress(2)
-    progress("echo", "collected 9 items")
-    progress("pilot", "tests/test_a.py ....      [ 42%]")
-    progress.say("--- echo")
-    assert capsys.readouterr().out.split(containers.CLEAR) == [
-        "",
-        "0 of 2 done; echo 0 %",
-        "0 of 2 done; echo 0 %, pilot 42 %",
-        "--- echo\n",
-        "0 of 2 done; echo 0 %, pilot 42 %",
-    ]
-
-
-def test_progress_elsewhere_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = containers.Progress(2)
-    progress("echo", "tests/test_a.py ....      [100%]")
-    progress.say("--- echo")
-    assert capsys.readouterr().out == "--- echo\n"

@@ -1,0 +1,51 @@
+"""Which linters run, and that they are pointed at what is there."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from .. import lint, venv
+from ..project import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from nox import Session
+
+
+class FakeSession:
+    """A session that records the commands that it would run, and in which folder."""
+
+    def __init__(self) -> None:
+        self.folder = ROOT
+        self.ran: list[tuple[Path, tuple[str, ...]]] = []
+
+    def run(self, *command: str) -> None:
+        self.ran.append((self.folder, command))
+
+    @contextmanager
+    def chdir(self, folder: Path) -> Iterator[None]:
+        self.folder = folder
+        yield
+        self.folder = ROOT
+
+
+@pytest.mark.parametrize("fix", [False, True])
+def test_every_linter_runs_on_files_that_exist(monkeypatch: pytest.MonkeyPatch, fix: bool) -> None:
+    monkeypatch.chdir(ROOT)
+    poetry: list[str] = []
+    monkeypatch.setattr(venv, "poetry", lambda _session, *arguments: poetry.extend(arguments))
+    session = FakeSession()
+    lint.lint(cast("Session", session), fix=fix)
+    programs = {command[0] for _, command in session.ran}
+    assert programs == {"ruff", "mypy", "hadolint", "shellcheck", "zizmor", "check-jsonschema"}
+    assert poetry == ["check", "--lock"]
+    assert ("ruff", "check", *(["--fix"] if fix else []), ".") in [command for _, command in session.ran]
+    for folder, command in session.ran:
+        words = [word for word in command[1:] if not word.startswith("-") and word not in {"check", "format"}]
+        assert words
+        assert [word for word in words if not (folder / word).exists()] == []

@@ -1,0 +1,141 @@
+"""Which ports services get, and that nox and plain Compose see the same ones."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .. import env, ownership, session
+from ..images import bases
+from ..machine import setup
+from ..shell import UserError
+from ..stack import model, ports
+from ..stack.model import Stack
+from .conftest import fake_docker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STACK = Stack("ours-1", ("docker/compose.yaml",), "dev")
+
+
+def service(port: str) -> str:
+    """A service's part of a model, as JSON in shell's double quotes: a port may be a variable."""
+    return json.dumps({"ports": [{"published": port, "host_ip": "127.0.0.1", "target": 8000}]}).replace('"', '\\"')
+
+
+class Machine:
+    """A machine on which ports are taken, and a stack whose service `pilot` wants port 5000."""
+
+    def __init__(self, tools: Path, project: Path) -> None:
+        self.tools = tools
+        self.project = project
+        self.taken: set[int] = set()
+        self.has("")
+
+    def has(self, containers: str, **others: str) -> None:
+        """Let the engine have containers, and the stack further services with these ports."""
+        ports = {"pilot": "${PILOT_PORT:-5000}", **others}
+        services = ", ".join(f'\\"{name}\\": {service(port)}' for name, port in ports.items())
+        # Like Compose: variables of the environment, even empty ones, win over those of .env.
+        read = f'[ -n "${{PILOT_PORT+set}}" ] || eval "$(grep -s ^PILOT_PORT= "{self.project}/.env" | tail -1)"'
+        config = f'{read}\necho "{{\\"services\\": {{{services}}}}}"'
+        fake_docker(self.tools, {"compose config": config, "ps --all": containers})
+
+
+@pytest.fixture
+def machine(no_docker: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    found = Machine(no_docker, project)
+    monkeypatch.setattr(ports, "is_taken", lambda host, port: host == "127.0.0.1" and port in found.taken)
+    return found
+
+
+@pytest.fixture
+def ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which everything else is ready."""
+    monkeypatch.setattr(setup, "ensure", lambda: {"STACK_ENGINE": "docker"})
+    monkeypatch.setattr(bases, "ensure", lambda: {"STACK_BASE": "base:1"})
+    monkeypatch.setattr(ownership, "remove_stale", lambda: None)
+
+
+def test_a_free_port_is_kept(machine: Machine) -> None:
+    machine.has("", other="5001")
+    assert ports.choose(STACK) == {}
+
+
+def test_a_taken_port_gives_way_to_the_next(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.taken = {5000, 5001}
+    assert ports.choose(STACK) == {"PILOT_PORT": "5002"}
+    assert capsys.readouterr().out == "setup: port 5000 is taken: pilot gets 5002\n"
+
+
+def test_two_services_do_not_get_the_same_port(machine: Machine) -> None:
+    machine.has("", scout="5001")
+    machine.taken = {5000}
+    assert ports.choose(STACK) == {"PILOT_PORT": "5001", "SCOUT_PORT": "5002"}
+
+
+def test_two_services_that_want_one_port(machine: Machine) -> None:
+    machine.has("", other="5000")
+    with pytest.raises(UserError, match="other and pilot both want port 5000 of this machine"):
+        ports.choose(STACK)
+
+
+@pytest.mark.parametrize("where", ["environment", ".env"])
+def test_a_taken_port_that_the_user_has_set_is_an_error(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    machine.taken = {7000}
+    if where == ".env":
+        env.ENV.write_text("PILOT_PORT=7000\n")
+    else:
+        monkeypatch.setenv("PILOT_PORT", "7000")
+    with pytest.raises(UserError, match="port 7000 is taken, and PILOT_PORT asks for it: set another one, or stop"):
+        ports.choose(STACK)
+
+
+def test_a_port_that_the_stack_itself_holds_is_no_conflict(machine: Machine) -> None:
+    machine.has("printf '1\\tpilot\\trunning\\tUp 1 s\\t127.0.0.1:5000->8000/tcp\\n'")
+    machine.taken = {5000}
+    assert ports.choose(STACK) == {}
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_chosen_port_is_in_env_until_the_usual_one_is_free_again(machine: Machine) -> None:
+    machine.taken = {5000}
+    session.ready(choose_ports=True)
+    assert env.env()["PILOT_PORT"] == "5001"
+    assert "PILOT_PORT" not in env.chosen_by_user()
+    before = env.read()
+    session.ready()  # another session, which runs no stack
+    session.ready(choose_ports=True)
+    assert env.read() == before
+    machine.taken = set()
+    session.ready()
+    assert env.read() == before  # what runs meanwhile has this port
+    session.ready(choose_ports=True)
+    assert "PILOT_PORT" not in env.env()
+    assert env.env()["STACK_BASE"] == "base:1"
+
+
+@pytest.mark.usefixtures("ready")
+def test_the_users_port_takes_the_place_of_a_chosen_one(machine: Machine) -> None:
+    machine.taken = {5000}
+    session.ready(choose_ports=True)
+    with env.ENV.open("a") as file:
+        file.write("PILOT_PORT=7000\n")
+    model._config.cache_clear()  # as in another process
+    session.ready(choose_ports=True)
+    assert env.read().count("PILOT_PORT=") == 1
+    assert env.env()["PILOT_PORT"] == "7000"
+
+
+def test_a_port_is_taken_where_something_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert ports.is_taken("127.0.0.1", port)
+        assert ports.next_free(port) > port
+    assert not ports.is_taken("127.0.0.1", port)

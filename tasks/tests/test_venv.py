@@ -1,0 +1,151 @@
+"""Virtual environments: installed once, at the locked versions, from the index that is set, whose password nobody sees."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from nox.command import CommandFailed
+
+from .. import env, venv
+from ..shell import UserError
+from .conftest import write_tool
+
+if TYPE_CHECKING:
+    from nox import Session
+
+INDEX = "https://user:secret@mirror/simple"
+LOCK = """
+[[package]]
+name = "a"
+version = "1"
+[[package]]
+name = "b"
+version = "1"
+[[package]]
+name = "b"
+version = "2"
+[[package]]
+name = "plain"
+version = "0"
+source = {type = "directory", url = "libs/plain"}
+"""
+
+
+class FakeSession:
+    """A session whose installer only records what it is to do, or fails."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin = str(folder)
+        self.virtualenv = SimpleNamespace(location=str(folder))
+        self.installed: list[tuple[str, ...]] = []
+        self.env: dict[str, str] = {}
+        self.fails = False
+
+    def install(self, *arguments: str, env: dict[str, str]) -> None:
+        self.installed.append(arguments)
+        self.env = env
+        if self.fails:
+            raise CommandFailed
+
+
+@pytest.fixture
+def fake(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSession:
+    (project / ".nox").mkdir()
+    (project / "poetry.lock").write_text(LOCK)
+    (tmp_path / "venv").mkdir()
+    write_tool(
+        tmp_path / "venv/poetry", f'echo "$* with $POETRY_PYPI_MIRROR_URL $REQUESTS_CA_BUNDLE" >>{tmp_path}/asked'
+    )
+    write_tool(tmp_path / "venv/python", "echo https://from-pip/simple")
+    monkeypatch.setattr(env, "ca_bundle", lambda: "/ca.crt")
+    monkeypatch.setattr(venv, "ca_bundle", lambda: "/ca.crt")
+    return FakeSession(tmp_path / "venv")
+
+
+def session_of(fake: FakeSession) -> Session:
+    return cast("Session", fake)
+
+
+@pytest.mark.usefixtures("fake")
+def test_constraints_pin_what_the_lock_pins(project: Path) -> None:
+    assert Path(venv.constraints()).read_text() == "a==1\n"
+    (project / "poetry.lock").unlink()
+    with pytest.raises(UserError, match="nox -s lock"):
+        venv.constraints()
+
+
+def test_groups_are_installed_once_for_each_state_of_the_lock(fake: FakeSession, project: Path) -> None:
+    group = "[dependency-groups]\nhost = ['a>=1', 'plain']\nother = []\npilot = []\n[tool.poetry.group]\n"
+    lib = "host.dependencies.plain = {path = 'libs/plain', develop = true}\n"
+    (project / "pyproject.toml").write_text(f"[project]\nname = 'ours'\n{group}{lib}")
+    (project / "libs/plain/plain").mkdir(parents=True)
+    venv.install(session_of(fake), "host")
+    venv.install(session_of(fake), "host")
+    constraints = str(project / ".nox/constraints.txt")
+    assert fake.installed == [("--constraint", constraints, "a>=1", "--editable", "libs/plain")]
+    (project / "poetry.lock").write_text(LOCK.replace('"1"', '"3"', 1))
+    venv.install(session_of(fake), "host")
+    assert len(fake.installed) == 2
+
+
+def test_the_installer_gets_the_index_and_does_not_wait_for_ever(
+    fake: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv.pip(session_of(fake), "x")
+    assert fake.env == {"PIP_TIMEOUT": "5", "PIP_RETRIES": "1"}
+    monkeypatch.setenv("PIP_INDEX_URL", INDEX)
+    venv.pip(session_of(fake), "x")
+    assert fake.env["PIP_INDEX_URL"] == fake.env["UV_DEFAULT_INDEX"] == INDEX
+    fake.fails = True
+    with pytest.raises(UserError, match="packages could not be installed"):
+        venv.pip(session_of(fake), "x")
+
+
+def test_poetry_asks_the_index_that_pip_asks_and_trusts_the_same_cas(fake: FakeSession, tmp_path: Path) -> None:
+    venv.poetry(session_of(fake), "lock")
+    env.ENV.write_text(f"PIP_INDEX_URL={INDEX}\nSTACK_CA=/private.crt\n")
+    venv.poetry(session_of(fake), "add", "x")
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "lock with https://from-pip/simple /ca.crt",
+        f"add x with {INDEX} /private.crt",
+    ]
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_indexs_password_is_not_shown(
+    fake: FakeSession, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], code: int
+) -> None:
+    """Poetry, other than pip and uv, tells it when the index does not answer."""
+    monkeypatch.setenv("PIP_INDEX_URL", INDEX)
+    said = "All attempts to connect to user:secret@mirror failed."
+    write_tool(Path(fake.bin) / "poetry", f'echo "{said}"; echo "$POETRY_PYPI_MIRROR_URL" >&2; exit {code}')
+    told = ""
+    try:
+        venv.poetry(session_of(fake), "source", "add", INDEX)
+    except UserError as error:
+        told = str(error)
+    assert bool(told) == bool(code)
+    captured = capfd.readouterr()
+    assert "All attempts to connect to ***@mirror failed.\nhttps://***@mirror/simple\n" in captured.out
+    assert "secret" not in captured.out + captured.err + told
+
+
+def test_an_sbom_is_written_for_each_image(fake: FakeSession, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(venv, "install", lambda _session, *groups: fake.installed.append(groups))
+    ran: list[tuple[str, ...]] = []
+    monkeypatch.setattr(fake, "run", lambda *command, **_: ran.append(command), raising=False)
+    venv.sbom(session_of(fake), ["ours/pilot:prod"])
+    assert fake.installed == [("report",)]
+    assert ran[0][-2:] == (
+        "docker:ours/pilot:prod",
+        f"--output=cyclonedx-json={project}/reports/sbom-pilot-prod.cdx.json",
+    )
+
+
+def test_python_is_the_sessions(fake: FakeSession) -> None:
+    assert venv.python(session_of(fake)) == str(Path(fake.bin) / "python")
+    assert venv.python(session_of(fake)) != sys.executable
