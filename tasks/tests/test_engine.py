@@ -1,32 +1,28 @@
-"""Finding the engine: every state that it can be in, told by a `docker` that pretends."""
+"""Finding the engine: every state that it can be in, told by a client that pretends."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ..machine import debian, engine
+from ..machine import engine
 from ..shell import UserError
-from .conftest import pretend, write_tool
+from .conftest import calls, fake_docker, fake_engine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True)
-def harmless(monkeypatch: pytest.MonkeyPatch, no_docker: Path) -> None:
-    """Nothing here may change this machine: there is no daemon to start, and apt fails the test."""
-    write_tool(no_docker / "apt-get", "echo a unit test called apt-get >&2; exit 99")
-    monkeypatch.setattr(engine, "SBIN", str(no_docker))
-
-
-def test_a_good_engine_needs_nothing(no_docker: Path) -> None:
-    pretend(no_docker)
-    engine.ensure()
+def test_versions_are_those_of_the_engine_and_of_its_clients_plugins(no_docker: Path) -> None:
+    fake_engine(no_docker, engine="27.0.1", compose="v2.30.3-desktop.1", buildx="v0.19.2+x")
+    state = engine.probe()
+    assert state.versions == {"engine": "27.0.1", "compose": "2.30.3-desktop.1", "buildx": "0.19.2+x"}
+    assert (state.client, state.too_old(), state.engine.name) == (True, {}, "docker")
+    engine.check(state, "install it")
+    assert sorted(calls(no_docker)) == ["info --format {{json .}}", "version --format {{json .Server}}"]
 
 
 @pytest.mark.parametrize(
@@ -37,14 +33,14 @@ def test_a_good_engine_needs_nothing(no_docker: Path) -> None:
         ("rootless", ("0", "0", "")),
     ],
 )
-def test_containers_are_who_calls(no_docker: Path, security: str, expected: tuple[str, ...]) -> None:
-    pretend(no_docker, security=security)
-    assert tuple(engine.ensure().values()) == (*expected, "", "docker")
+def test_containers_run_as_the_caller(no_docker: Path, security: str, expected: tuple[str, ...]) -> None:
+    fake_engine(no_docker, security=security)
+    assert tuple(engine.container_user(engine.probe().info).values()) == (*expected, "")
 
 
 def test_an_engine_that_cannot_limit_processors_is_not_asked_to(no_docker: Path) -> None:
-    pretend(no_docker, security="rootless", cpu="false")
-    assert engine.ensure()["STACK_CPUS"] == "0"
+    fake_engine(no_docker, security="rootless", cpu=False)
+    assert engine.container_user(engine.probe().info)["STACK_CPUS"] == "0"
 
 
 @pytest.mark.parametrize(
@@ -58,97 +54,51 @@ def test_an_engine_that_cannot_limit_processors_is_not_asked_to(no_docker: Path)
     ],
 )
 def test_too_old(no_docker: Path, part: str, version: str) -> None:
-    pretend(no_docker, **{part: version})
-    with pytest.raises(UserError, match=re.escape(f"Docker's {part} is {version.lstrip('v')}, which is too old")):
-        engine.ensure()
+    fake_engine(no_docker, **{part: version})  # type: ignore[arg-type]  # not the one that is a bool
+    state = engine.probe()
+    assert state.too_old() == {part: version.lstrip("v")}
+    told = f"Docker's {part} is {version.lstrip('v')}, which is too old: "
+    with pytest.raises(UserError, match=f"{re.escape(told)}.* or newer is needed; install it"):
+        engine.check(state, "install it")
 
 
-def test_podman_is_known_and_needs_no_buildx(no_docker: Path) -> None:
-    pretend(no_docker, kind="Podman Engine", engine="5.4.2", buildx="", security="rootless")
-    assert engine.ensure()["STACK_ENGINE"] == "podman"
+def test_an_engine_that_does_not_answer_is_told_with_the_reason(no_docker: Path) -> None:
+    fake_engine(no_docker, engine="Cannot connect to the Docker daemon")
+    with pytest.raises(UserError, match="engine cannot be used: Cannot connect to the Docker daemon; install it"):
+        engine.check(engine.probe(), "install it")
 
 
-@pytest.mark.parametrize(
-    ("versions", "told"),
-    [
-        ({"engine": "4.3.1"}, "Podman's engine is 4.3.1, which is too old: 5.0"),
-        ({"engine": "5.4.2", "compose": ""}, "Docker's compose cannot be used; get it"),
-    ],
-)
-def test_what_podman_lacks_is_told_and_not_installed(no_docker: Path, versions: dict[str, str], told: str) -> None:
-    pretend(no_docker, kind="Podman Engine", **versions)
-    with pytest.raises(UserError, match=re.escape(told)):
-        engine.ensure()
+def test_an_engine_that_hangs_is_not_waited_for(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "PROBE_TIMEOUT_S", 0.1)
+    fake_docker(no_docker, {"version": "exec sleep 60", "info": "exec sleep 60"})
+    state = engine.probe()
+    assert (state.versions, state.client) == ({}, True)
+    assert state.trouble == "the engine has not answered for 0.1 s"
 
 
-def test_no_right_to_the_socket(no_docker: Path) -> None:
-    pretend(no_docker, engine="permission denied while trying to connect to the Docker daemon socket")
-    with pytest.raises(UserError, match="usermod -aG docker"):
-        engine.ensure()
+def test_without_a_client_there_is_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert engine.probe() == engine.State()
+    with pytest.raises(UserError, match="engine cannot be used: no container engine was found; install it"):
+        engine.check(engine.probe(), "install it")
 
 
-def test_a_chosen_engine_that_is_away_is_never_replaced(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(no_docker, engine="Cannot connect to the Docker daemon")
-    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-    with pytest.raises(UserError, match=r"the Docker engine at tcp://127\.0\.0\.1:1 does not answer"):
-        engine.ensure()
-    monkeypatch.delenv("DOCKER_HOST")
-    monkeypatch.setenv("PRETEND_CONTEXT", "far-away")
-    with pytest.raises(UserError, match="the Docker engine at far-away does not answer"):
-        engine.ensure()
+@pytest.mark.parametrize(("name", "expected"), [("default", ""), ("far-away", "far-away")])
+def test_the_default_context_has_no_name(no_docker: Path, name: str, expected: str) -> None:
+    fake_engine(no_docker, context=name)
+    assert engine.context() == expected
 
 
-def test_setup_never_installs_nothing(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(no_docker, compose="", buildx="")
-    monkeypatch.setenv("STACK_SETUP", "never")
-    with pytest.raises(UserError, match="missing or not running: compose, buildx, and STACK_SETUP=never"):
-        engine.ensure()
+def test_the_engine_is_the_one_that_setup_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine.current().name == "docker"
+    monkeypatch.setenv("STACK_ENGINE", "one-that-was-deleted")
+    assert engine.current().name == "docker"
 
 
-def test_an_ordinary_user_gets_the_one_command(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (no_docker / "docker").unlink()
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(engine, "distribution", lambda: {"ID": "debian"})
-    with pytest.raises(UserError, match=r"Run `sudo python3 -B -m tasks\.machine\.engine`, .*--local"):
-        engine.ensure()
-
-
-@pytest.mark.parametrize("here", [{"ID": "fedora"}, {}])
-def test_an_unknown_system_is_told_what_to_install(here: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    monkeypatch.setattr(engine, "distribution", lambda: here)
-    with pytest.raises(UserError, match="install Docker Engine with its compose and buildx plugins"):
-        engine.ensure()
-
-
-def test_at_a_terminal_it_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    asked = []
-
-    def no(question: str) -> str:
-        asked.append(question)
-        return "n"
-
-    monkeypatch.setattr("builtins.input", no)
-    with pytest.raises(UserError, match="nothing was changed"):
-        engine.allowed("install docker.io", "sudo ...")
-    assert asked == ["Docker is not ready. May I install docker.io? [Y/n] "]
-    monkeypatch.setenv("CI", "true")
-    engine.allowed("install docker.io", "sudo ...")
-
-
-def test_trixie_only_for_docker(monkeypatch: pytest.MonkeyPatch, no_docker: Path) -> None:
-    """The mirrors are this machine's own; every suite of its release has its counterpart."""
-    write_tool(
-        no_docker / "apt-get",
-        "echo http://mirror/debian/ bookworm; echo http://mirror/debian/ bookworm-updates;"
-        "echo http://mirror/security/ bookworm-security; echo http://mirror/debian/ bookworm-backports; echo http://else/ stable",
-    )
-    monkeypatch.setattr(debian, "distribution", lambda: {"ID": "debian", "VERSION_CODENAME": "bookworm"})
-    assert debian.mirrors("trixie") == [
-        ("http://mirror/debian/", "trixie"),
-        ("http://mirror/debian/", "trixie-updates"),
-        ("http://mirror/security/", "trixie-security"),
-    ]
+def test_docker_builds_all_targets_in_one_go(no_docker: Path, tmp_path: Path) -> None:
+    fake_docker(no_docker, {"buildx bake": f"cat >{tmp_path}/plan; echo a line; exit 3"})
+    lines: list[str] = []
+    assert engine.Docker().build({"a": {"target": "dev"}, "b": {"target": "dev"}}, lines.append) == 3
+    assert lines == ["a line"]
+    plan = '{"group": {"default": {"targets": ["a", "b"]}}, "target": {"a": {"target": "dev"}, "b": {"target": "dev"}}}'
+    assert (tmp_path / "plan").read_text() == plan

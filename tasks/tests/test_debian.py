@@ -1,0 +1,191 @@
+"""Debian and Ubuntu: which packages come from where, and base images from Debian's packages."""
+
+from __future__ import annotations
+
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ..machine import debian, setup
+from ..shell import UserError
+from .conftest import calls, fake_docker, write_tool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BOOKWORM = {"ID": "debian", "VERSION_CODENAME": "bookworm"}
+TARGETS = """cat <<END
+http://mirror/debian/ bookworm
+http://mirror/debian/ bookworm-updates
+http://mirror/security/ bookworm-security
+http://mirror/debian/ bookworm-backports
+http://else/ stable
+END"""
+
+
+@pytest.fixture(autouse=True)
+def apt(monkeypatch: pytest.MonkeyPatch, no_docker: Path, project: Path) -> Path:
+    """The `apt-get` of a Debian 12, which only keeps a record of how it was called."""
+    write_tool(no_docker / "apt-get", f'echo "$*" >>"{no_docker}/apt"\ncase "$1" in indextargets) {TARGETS}\nesac')
+    monkeypatch.setattr(debian, "os_release", lambda: BOOKWORM)
+    monkeypatch.setattr(setup, "SBIN", str(no_docker))
+    debian.update.cache_clear()
+    (project / "docker/bases").mkdir(parents=True)
+    return no_docker / "apt"
+
+
+@pytest.fixture
+def recipe(project: Path) -> Path:
+    """The program that the recipe `store` adds to its packages."""
+    program = project / "docker/bases/store/usr/local/bin/start"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o600)
+    (project / "docker/bases/store.toml").write_text(
+        "suite = 'trixie'\npackages = ['a', 'b']\noptions = ['--x']\nconfig = ['USER 1']\n"
+    )
+    return program
+
+
+def test_the_mirrors_of_another_release_are_this_machines_own() -> None:
+    """Every suite of its release has its counterpart; backports and other releases have none."""
+    assert debian.mirrors("trixie") == [
+        ("http://mirror/debian/", "trixie"),
+        ("http://mirror/debian/", "trixie-updates"),
+        ("http://mirror/security/", "trixie-security"),
+    ]
+
+
+def test_elsewhere_mmdebstrap_knows_the_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debian, "os_release", lambda: {"ID": "ubuntu", "VERSION_CODENAME": "noble"})
+    assert debian.mirrors("trixie") == []
+
+
+def test_trixie_only_for_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Everything of Debian 13 but Docker's packages is pinned below all that Debian 12 has or could get."""
+    etc = {"/etc/apt/sources.list.d": tmp_path / "sources", "/etc/apt/preferences.d": tmp_path / "preferences"}
+
+    def moved(path: str) -> Path:
+        folder, _, name = path.rpartition("/")
+        etc[folder].mkdir()
+        return etc[folder] / name
+
+    monkeypatch.setattr(debian, "Path", moved)
+    debian.add_trixie()
+    head, *rules = (tmp_path / "preferences/docker-from-trixie").read_text().split("Package: ")
+    assert rules == [
+        "*\nPin: release n=trixie*\nPin-Priority: 1\n\n",
+        "docker.io docker-cli docker-compose docker-buildx containerd\nPin: release n=trixie*\nPin-Priority: 990\n",
+    ]
+    assert "To undo: remove this file and its namesake" in head
+    sources = (tmp_path / "sources/docker-from-trixie.sources").read_text()
+    assert sources.count("Types: deb\n") == 3
+    assert "URIs: http://mirror/security/\nSuites: trixie-security\nComponents: main\nSigned-By: " in sources
+    assert "bookworm" not in sources
+
+
+@pytest.mark.parametrize(
+    ("release", "packages", "expected"),
+    [
+        ("bookworm", ("docker.io",), True),
+        ("bookworm", ("mmdebstrap",), False),
+        ("trixie", ("docker.io",), False),
+    ],
+)
+def test_only_debian_12_gets_trixie_and_only_for_the_engine(
+    monkeypatch: pytest.MonkeyPatch, apt: Path, release: str, packages: tuple[str, ...], expected: bool
+) -> None:
+    added: list[bool] = []
+    monkeypatch.setattr(debian, "os_release", lambda: BOOKWORM | {"VERSION_CODENAME": release})
+    monkeypatch.setattr(debian, "add_trixie", lambda: added.append(True))
+    debian.Debian().install(*packages)
+    debian.Debian().install(*packages)
+    assert bool(added) == expected
+    options = "-qq -y -o DPkg::Lock::Timeout=120"
+    install = f"{options} install --no-install-recommends {packages[0]}"
+    assert apt.read_text().splitlines() == [f"{options} update", install, install]
+
+
+def test_what_apt_says_is_the_reason(no_docker: Path, capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    write_tool(no_docker / "apt-get", "echo 'E: Unable to locate package x'; echo 'E: and more'; exit 100")
+    with pytest.raises(UserError, match=r"apt-get install failed: E: Unable to locate package x$"):
+        debian.apt("install", "--option", "x")
+    assert "E: and more" in (project / "reports/logs/apt.log").read_text()
+    write_tool(no_docker / "apt-get", "exit 0")
+    debian.apt("install", "--option", "x")
+    assert capsys.readouterr().out.startswith("setup: apt-get install x: 0.")
+
+
+@pytest.mark.parametrize(
+    ("system", "packages"), [("debian", debian.PACKAGES["debian"]), ("ubuntu", debian.PACKAGES["ubuntu"]), ("x", ())]
+)
+def test_the_engines_packages_are_the_systems(
+    monkeypatch: pytest.MonkeyPatch, system: str, packages: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(debian, "os_release", lambda: {"ID": system})
+    assert debian.Debian().engine_packages() == packages
+
+
+def test_what_builds_base_images_is_installed_once(no_docker: Path) -> None:
+    assert debian.Debian().base_packages() == debian.MMDEBSTRAP
+    write_tool(no_docker / "mmdebstrap", "")
+    assert debian.Debian().base_packages() == ()
+
+
+def test_a_recipe_that_cannot_be_read_is_told(project: Path) -> None:
+    (project / "docker/bases/broken.toml").write_text("x = ")
+    with pytest.raises(UserError, match=r"docker/bases/broken\.toml cannot be read: "):
+        debian.read("broken")
+
+
+def test_a_recipes_files_are_part_of_its_id(recipe: Path) -> None:
+    ids = [debian.Debian().recipe_id("store")]
+    recipe.write_text("#!/bin/sh\nexec true\n")
+    ids.append(debian.Debian().recipe_id("store"))
+    recipe.rename(recipe.with_name("begin"))
+    ids.append(debian.Debian().recipe_id("store"))
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.usefixtures("recipe")
+def test_a_substitute_is_named_after_the_official_image() -> None:
+    assert debian.Debian().substitute("store", "registry/x/store:17") == "localhost/base/store:17-trixie"
+    assert debian.Debian().substitute("unknown", "unknown:1") == ""
+
+
+@pytest.mark.usefixtures("recipe")
+def test_a_recipes_files_are_roots_and_for_all_to_run(tmp_path: Path) -> None:
+    saved = tmp_path / "base.tar"
+    with tarfile.open(saved, "w") as tar:
+        tar.addfile(tarfile.TarInfo("./etc"))
+    debian.add_files("store", str(saved))
+    with tarfile.open(saved) as tar:
+        member = tar.getmember("./usr/local/bin/start")
+        assert (member.uid, member.gid, member.mode) == (0, 0, 0o755)
+        assert tar.getnames() == ["./etc", "./usr/local/bin/start"]
+
+
+@pytest.mark.usefixtures("recipe")
+def test_a_base_image_is_made_of_packages_and_knows_its_recipe(no_docker: Path, project: Path) -> None:
+    empty = 'for word; do case "$word" in /*.tar) tar -cf "$word" -T /dev/null ;; esac; done'
+    write_tool(no_docker / "mmdebstrap", f'echo "$*" >"{no_docker}/asked"; {empty}; echo a long line')
+    fake_docker(no_docker, {"import": ""})
+    debian.Debian().build_base("store", "localhost/base/store:17-trixie")
+    asked = (no_docker / "asked").read_text()
+    assert "--include=a,b --x trixie /" in asked
+    assert asked.endswith("deb http://mirror/security/ trixie-security main\n")
+    label = f"LABEL {setup.RECIPE_LABEL}={debian.Debian().recipe_id('store')}"
+    (imported,) = calls(no_docker)
+    assert imported.startswith(f"import --change USER 1 --change {label} /")
+    assert imported.endswith(".tar localhost/base/store:17-trixie")
+    assert "a long line" in (project / "reports/logs/base-store.log").read_text()
+
+
+def test_every_recipe_of_this_project_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    recipes = [path.stem for path in debian.BASES.glob("*.toml")]
+    assert "python" in recipes
+    for recipe in recipes:
+        assert set(debian.read(recipe)) >= {"suite", "packages", "config"}
+        assert debian.Debian().substitute(recipe, "x:1").startswith(f"localhost/base/{recipe}:1-")
