@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ..images import uptodate
+from ..images.target import Target
 from ..project import ROOT
+from .conftest import calls, fake_docker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    Edit = Callable[["House"], object]
+    Edit = Callable[["Repository"], object]
 
 
-class House:
-    """A small repository of two services, one of which uses a lib, and an engine that has their images."""
+class Repository:
+    """A project of two services, one of which uses a lib, and an engine that has their images."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.images = {"base:1": "id-0"}
-        self.targets = {name: self.target(name) for name in ("echo", "pilot")}
-        for name in ("docker/Dockerfile", "poetry.lock", "pyproject.toml", "libs/plain/plain/__init__.py", "README.md"):
+        self.targets = {name: self.target(name) for name in ("other", "pilot")}
+        for name in ("docker/Dockerfile", "poetry.lock", "libs/plain/plain/__init__.py", "README.md"):
             self.write(name, "first")
         for name in self.targets:
             self.write(f"services/{name}/{name}/__init__.py", "first")
             self.images |= {f"clone/{name}:prod": f"id-{name}", f"project/{name}:prod": f"id-{name}"}
         (root / ".dockerignore").write_bytes((ROOT / ".dockerignore").read_bytes())
-        (root / "reports").mkdir()
 
-    def target(self, name: str) -> dict[str, object]:
-        tags = [f"clone/{name}:prod", f"project/{name}:prod"]
-        return {"tags": tags, "target": "prod", "args": {"SERVICE": name, "STACK_BASE": "base:1"}}
+    def target(self, name: str) -> Target:
+        tags = (f"clone/{name}:prod", f"project/{name}:prod")
+        return Target("/c", "docker/Dockerfile", "prod", {"SERVICE": name, "STACK_BASE": "base:1"}, {}, tags, ())
+
+    def change(self, name: str, target: str) -> None:
+        self.targets[name] = replace(self.targets[name], target=target)
 
     def write(self, name: str, text: str) -> None:
         (self.root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,14 +49,12 @@ class House:
         return uptodate.stale(self.targets, inputs, self.images)
 
     def build(self, flavor: str = "prod") -> None:
-        uptodate.record(self.targets, uptodate.fingerprints(self.targets, flavor, self.images))
+        uptodate.record(self.targets, uptodate.fingerprints(self.targets, flavor, self.images), self.images)
 
 
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
-    found = House(tmp_path / "house")
-    monkeypatch.setattr(uptodate, "ROOT", found.root)
-    monkeypatch.setattr(uptodate, "RECORD", found.root / "reports/built.json")
+def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    found = Repository(project)
     monkeypatch.setattr(uptodate, "present", lambda: dict(found.images))
     monkeypatch.setattr(uptodate, "libs_of", lambda service: ["plain"] if service == "pilot" else [])
     return found
@@ -60,40 +63,55 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
 @pytest.mark.parametrize(
     ("edit", "stale"),
     [
-        (lambda house: house.build(), []),
-        (lambda house: house.write("services/echo/echo/deep/new.py", "new"), ["echo"]),
-        (lambda house: (house.root / "services/echo/echo/__init__.py").chmod(0o755), ["echo"]),
-        (lambda house: (house.root / "services/pilot/pilot/__init__.py").unlink(), ["pilot"]),
-        (lambda house: house.write("libs/plain/plain/__init__.py", "new"), ["pilot"]),
-        (lambda house: house.write("docker/Dockerfile", "new"), ["echo", "pilot"]),
-        (lambda house: house.write("poetry.lock", "new"), ["echo", "pilot"]),
-        (lambda house: house.images.update({"base:1": "id-new"}), ["echo", "pilot"]),
-        (lambda house: house.images.pop("clone/echo:prod"), ["echo"]),
-        (lambda house: house.images.update({"project/echo:prod": "another clone's"}), ["echo"]),
-        (lambda house: house.targets["echo"].update(target="tiny"), ["echo"]),
-        (lambda house: house.write("README.md", "new"), []),
-        (lambda house: house.write("services/echo/echo/__pycache__/x.pyc", "new"), []),
-        (lambda house: house.write("services/echo/.editor", "new"), []),
-        (lambda house: house.write("reports/built.json", "{"), ["echo", "pilot"]),
+        (lambda it: it.build(), []),
+        (lambda it: it.write("services/other/other/deep/new.py", "new"), ["other"]),
+        (lambda it: (it.root / "services/other/other/__init__.py").chmod(0o755), ["other"]),
+        (lambda it: (it.root / "services/pilot/pilot/__init__.py").unlink(), ["pilot"]),
+        (lambda it: it.write("libs/plain/plain/__init__.py", "new"), ["pilot"]),
+        (lambda it: it.write("docker/Dockerfile", "new"), ["other", "pilot"]),
+        (lambda it: it.write("poetry.lock", "new"), ["other", "pilot"]),
+        (lambda it: it.images.update({"base:1": "id-new"}), ["other", "pilot"]),
+        (lambda it: it.images.pop("clone/other:prod"), ["other"]),
+        (lambda it: it.images.update({"project/other:prod": "another clone's"}), ["other"]),
+        (lambda it: it.change("other", "slim"), ["other"]),
+        (lambda it: it.write("README.md", "new"), []),
+        (lambda it: it.write("services/other/other/__pycache__/x.pyc", "new"), []),
+        (lambda it: it.write("services/other/.editor", "new"), []),
+        (lambda it: it.write("reports/built.json", "{"), ["other", "pilot"]),
     ],
 )
-def test_what_makes_an_image_stale(house: House, edit: Edit, stale: list[str]) -> None:
-    assert house.stale() == ["echo", "pilot"]
-    house.build()
-    edit(house)
-    assert house.stale() == stale
+def test_what_makes_an_image_stale(repository: Repository, edit: Edit, stale: list[str]) -> None:
+    assert repository.stale() == ["other", "pilot"]
+    repository.build()
+    edit(repository)
+    assert repository.stale() == stale
 
 
-def test_source_is_no_part_of_a_development_image(house: House) -> None:
-    house.build("dev")
-    house.write("services/echo/echo/__init__.py", "new")
-    house.write("libs/plain/plain/__init__.py", "new")
-    assert house.stale("dev") == []
-    house.write("pyproject.toml", "new")
-    assert house.stale("dev") == ["echo", "pilot"]
+def test_source_is_no_part_of_a_development_image(repository: Repository) -> None:
+    repository.build("dev")
+    repository.write("services/other/other/__init__.py", "new")
+    repository.write("libs/plain/plain/__init__.py", "new")
+    assert repository.stale("dev") == []
+    repository.write("poetry.lock", "new")
+    assert repository.stale("dev") == ["other", "pilot"]
 
 
-def test_an_image_that_was_built_by_hand_since_is_stale(house: House) -> None:
-    house.build()
-    house.images |= {"clone/echo:prod": "by hand", "project/echo:prod": "by hand"}
-    assert house.stale() == ["echo"]
+def test_an_image_that_was_built_by_hand_since_is_stale(repository: Repository) -> None:
+    repository.build()
+    repository.images |= {"clone/other:prod": "by hand", "project/other:prod": "by hand"}
+    assert repository.stale() == ["other"]
+
+
+def test_a_build_replaces_the_image_before_and_no_other(repository: Repository, no_docker: Path) -> None:
+    fake_docker(no_docker, {"image rm id-other": "echo 'a container uses it' >&2; exit 1"})
+    inputs = uptodate.fingerprints(repository.targets, "prod", repository.images)
+    before = dict(repository.images)
+    repository.images |= {"clone/other:prod": "id-new", "project/other:prod": "id-new"}
+    uptodate.record(repository.targets, inputs, before)
+    assert calls(no_docker) == ["image rm id-other"]
+    assert repository.stale() == []
+
+
+def test_the_engines_images_are_known_by_all_their_names(no_docker: Path) -> None:
+    fake_docker(no_docker, {"image ls --no-trunc": "echo ours/a:dev sha256:1; echo '<none>:<none> sha256:2'"})
+    assert uptodate.present()["ours/a:dev"] == "sha256:1"

@@ -1,0 +1,123 @@
+"""Building images: what BuildKit gets, what is built and verified, and what a failure leads to."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..images import bake, uptodate
+from ..shell import UserError
+from .conftest import calls, fake_docker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+URL = "https://user:secret@mirror/simple"
+
+
+def build_of(service: str) -> dict[str, Any]:
+    """What `docker compose config` has of a service."""
+    return {
+        "image": f"ours-1/{service}:prod",
+        "build": {
+            "tags": [f"ours/{service}:prod"],
+            "context": "/clone",
+            "dockerfile": "docker/Dockerfile",
+            "target": "prod",
+            "args": {"SERVICE": service, "HTTP_PROXY": None},
+            "labels": {"stack.clone": "ours-1"},
+            "secrets": [{"source": "ca"}, {"source": "index"}],
+        },
+    }
+
+
+MODEL = {
+    "services": {service: build_of(service) for service in ("other", "pilot")},
+    "secrets": {"ca": {"file": "/ca.crt"}, "index": {"environment": "PIP_INDEX_URL"}},
+}
+
+
+@pytest.fixture(autouse=True)
+def engine(no_docker: Path, project: Path) -> Path:
+    """A client that keeps what it was asked to bake, one file for each time; returns their folder."""
+    (project / ".dockerignore").write_text("*\n!pyproject.toml\n!services\n")
+    (project / "model.json").write_text(json.dumps(MODEL))
+    (project / "plans").mkdir()
+    number = f'"{project}/plans/$(ls "{project}/plans" | wc -l)"'
+    answers = {"compose config": f"cat '{project}/model.json'", "image ls": "", "buildx bake": f"cat >{number}"}
+    fake_docker(no_docker, answers)
+    return project / "plans"
+
+
+def plans(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text())["target"] for path in sorted(folder.iterdir())]
+
+
+def test_a_production_image_is_verified(engine: Path) -> None:
+    assert bake.build(["pilot"], "prod") == ["ours/pilot:prod"]
+    (plan,) = plans(engine)
+    assert list(plan) == ["pilot", "pilot-verify"]
+    assert plan["pilot"]["output"] == ["type=docker"]
+    verify = plan["pilot-verify"]
+    assert (verify["target"], verify["tags"], verify["output"]) == ("verify", [], ["type=cacheonly"])
+    assert verify["args"] == {"SERVICE": "pilot", "FLAVOR": "prod"}
+
+
+def test_a_development_image_is_not_verified(engine: Path) -> None:
+    bake.build(["pilot"])
+    assert [list(plan) for plan in plans(engine)] == [["pilot"]]
+
+
+def test_what_is_up_to_date_is_not_built(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(uptodate, "stale", lambda *_: ["other"])
+    assert bake.build(["other", "pilot"]) == ["ours/other:prod", "ours/pilot:prod"]
+    assert [list(plan) for plan in plans(engine)] == [["other"]]
+    assert "up to date: pilot (dev)" in capsys.readouterr().out
+
+
+def test_many_services_are_built_in_batches(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bake, "BATCH", 1)
+    bake.build(["other", "pilot"])
+    assert [list(plan) for plan in plans(engine)] == [["other"], ["pilot"]]
+
+
+def test_buildkits_own_fault_is_tried_again(no_docker: Path, project: Path) -> None:
+    said = "ERROR: failed to solve: failed to get edge: inconsistent graph state"
+    again = f"[ -e '{project}/again' ] && exit 0; touch '{project}/again'"
+    fake_docker(no_docker, {"buildx bake": f"cat >/dev/null; {again}; echo '{said}'; exit 1"})
+    bake.bake({}, "test")
+    assert len(calls(no_docker)) == 2
+    fake_docker(no_docker, {"buildx bake": f"cat >/dev/null; echo '{said}'; exit 1"})
+    with pytest.raises(UserError, match="inconsistent graph state"):
+        bake.bake({}, "test")
+    assert len(calls(no_docker)) == 2 + bake.TRIES
+
+
+def test_a_failure_is_one_line_and_all_of_it_is_in_a_file(
+    no_docker: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a password of the package index is in neither."""
+    said = f"echo '#4 1.0 error: no answer from {URL}'; echo '#5 [a 1/1] RUN pip {URL}'; echo '#5 DONE 1.0s'"
+    fake_docker(no_docker, {"buildx bake": f"cat >/dev/null; {said}; echo 'ERROR: failed: {URL}'; exit 1"})
+    with pytest.raises(UserError) as failed:
+        bake.bake({}, "test")
+    told = "the build failed: failed: https://***@mirror/simple (all of it: reports/logs/build-test.log)"
+    assert str(failed.value) == told
+    log = (project / "reports/logs/build-test.log").read_text()
+    out = capsys.readouterr().out
+    assert "#4 1.0 error: no answer from https://***@mirror/simple" in log
+    assert "1.0 s  [a 1/1] RUN pip https://***@mirror/simple" in out
+    assert "secret" not in log + out
+
+
+def test_an_image_whose_build_fails_stays_stale(no_docker: Path) -> None:
+    tool = (no_docker / "docker").read_text()
+    (no_docker / "docker").write_text(tool.replace("'buildx bake'*)", "'buildx bake'*) exit 1;"))
+    for _ in range(2):
+        with pytest.raises(UserError, match="the build failed: BuildKit printed nothing"):
+            bake.build(["pilot"])
+    assert sum(call.startswith("buildx bake") for call in calls(no_docker)) == 2

@@ -1,0 +1,80 @@
+"""What is shown of a build, and why it failed, in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from ..images import buildlog
+from ..terminal import Status
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        ("#9 pyproject.toml changed significantly since poetry.lock was last generated.", "nox -s lock"),
+        ("failed to copy file: No space left on device (os error 28)", "no disk space"),
+        ("write /var/lib/x: no space left on device", "no disk space"),
+        ("#4 invalid peer certificate: NotValidYetContext", "check this machine's clock"),
+        ("#4 operation timed out\n#4 No solution", "package index does not answer"),
+        ("#4 dns error: failed to lookup address information", "package index cannot be reached"),
+        ("#4 ok\nERROR: failed to solve: something new", "the build failed: failed to solve: something new"),
+        (
+            "#4 x\n------\n > [pilot deps 1/1] RUN uv:\n0.1 hm\n0.2 it broke\n------\nDockerfile:3\nERROR: failed to solve: process",
+            "the build failed in [pilot deps 1/1]: it broke",
+        ),
+        (
+            "#9 0.5   x Failed to build `uwsgi==2.0.31`\n#9 0.5 error: command 'cc' failed",
+            "uwsgi==2.0.31 has no wheel for this platform",
+        ),
+        (
+            "#4 x\n------\n > [slice-service 1/1] RUN slice:\n0.1 error: /venv/x.so needs libgomp.so.1, which the base image does not have\n------\nE",
+            "needs libgomp.so.1, which the base image does not have",
+        ),
+        (
+            '[2/7] STEP 3/3: RUN uv\nhm\nit broke\nError: building at STEP "RUN uv": while running runtime: exit status 1\n',
+            "the build failed: it broke",
+        ),
+        (
+            "#4 x\n------\n > [tools 2/2] RUN pip:\n4.2 Looking\n4.3 ERROR: Could not install\n4.3 \n------\nE",
+            "failed in [tools 2/2]: ERROR: Could not install",
+        ),
+        ("#4 x\n------\n > [tools 2/2] RUN pip:\n4.3 \n------\nE", "failed in [tools 2/2]: it printed nothing"),
+        ("WARNING: ... ConnectTimeoutError(..., 'Connection timed out. (connect timeout=5.0)')", "does not answer"),
+        ("4.3 ValueError: check_hostname requires server_hostname\n", "PIP_INDEX_URL must name its host"),
+        ("Error: creating build container: no such image", "the build failed: creating build container: no such image"),
+        ("ERROR: mkdir /root/.docker: read-only file system", "set HOME, or DOCKER_CONFIG, to a folder that you may"),
+        ("ERROR: Cannot connect to the Docker daemon at unix:///x", "the Docker engine does not answer any more"),
+        (
+            "#4 x\n------\n > [verify 1/1] RUN x:\n0.1 FAILED tests/test_a.py::test_a - assert\n0.2 1 failed\n------\nE",
+            "the build failed in [verify 1/1]: FAILED tests/test_a.py::test_a",
+        ),
+        ("", "BuildKit printed nothing"),
+    ],
+)
+def test_a_failed_build_has_one_reason(log: str, told: str) -> None:
+    reason = buildlog.reason(log)
+    assert told in reason
+    assert "\n" not in reason
+
+
+def test_progress_shows_each_step_that_ran_once_with_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    status = Status()
+    progress = buildlog.Progress(status)
+    for line in (
+        "#1 [internal] load build definition from Dockerfile",
+        "#1 DONE 0.5s",
+        "#2 [pilot deps 1/1] RUN --mount=type=secret,id=ca uv pip install",
+        "#3 [pilot tools 1/2] COPY --from=a --chmod=755 docker/build/tools.txt /",
+        "#3 CACHED",
+        "#2 0.2 Resolved 9 packages",
+        "#4 [other deps 1/1] RUN true",
+        "#4 DONE 0.0s",
+        "#2 DONE 12.3s",
+        "#5 [pilot deps 1/1] RUN --mount=type=secret,id=ca uv pip install",
+        "#5 DONE 0.4s",
+    ):
+        progress(line)
+        if line.startswith("#2 ["):
+            assert status.text == "[pilot deps 1/1] RUN uv pip install"
+    assert capsys.readouterr().out == "   12.3 s  [pilot deps 1/1] RUN uv pip install\n"
+    assert len(progress.log) == 11

@@ -1,0 +1,133 @@
+"""The report on weighed images, whose JSON scripts read, and the most that images may weigh."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..shell import UserError
+from ..sizes import report
+from ..sizes.weigh import Image, Layer
+from .conftest import PYPROJECT, fake_docker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BASE = Layer("sha256:" + "ab" * 32, 5_000_000, 2_000_000, {"operating system": 5_000_000}, ["ours/other:prod"])
+
+BEFORE = {"flask": 3_000_000, "numpy": 1_000_000, "old": 2_000_000}
+AFTER = {"flask": 3_000_000, "numpy": 7_000_000, "new": 1_000_000}
+
+
+def weighing(raw: int, zipped: int = 4_000_000, groups: dict[str, int] = AFTER) -> Image:
+    return Image("ours/pilot:prod", "pilot", "prod", [Layer("sha256:1", raw, zipped, groups)])
+
+
+def set_budget(project: Path, text: str) -> None:
+    (project / "pyproject.toml").write_text(f'{PYPROJECT}[tool.stack.budgets]\n"pilot:prod" = {text}\n')
+
+
+def image(service: str, size: int, groups: dict[str, int]) -> Image:
+    return Image(f"ours/{service}:prod", service, "prod", [BASE, Layer("sha256:" + "cd" * 32, size, size // 2, groups)])
+
+
+PILOT = image("pilot", 7_000_000, {"flask": 3_000_000, "numpy": 4_000_000})
+EARLIER = image("pilot", 4_000_000, {"flask": 3_000_000, "old": 1_000_000})
+
+
+def arguments(**given: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{"layers": False, "against": None, "json": None, "markdown": None} | given)
+
+
+@pytest.fixture(autouse=True)
+def driver(no_docker: Path, project: Path) -> None:
+    fake_docker(no_docker, {"info --format {{.Driver}}": "echo overlay2"})
+    set_budget(project, "{raw_mb = 12.5, gzip_mb = 5}")
+
+
+def test_an_image_is_a_line_with_what_is_its_own_and_what_its_budget_leaves() -> None:
+    head, pilot, other = report.overview([PILOT, image("other", 1_000_000, {})])
+    assert head == ["image", "raw MB", "gzip MB", "own MB", "left, raw", "left, gzip"]
+    assert pilot == ["ours/pilot:prod", "12.00", "5.50", "7.00", "0.50", "-0.50"]
+    assert other == ["ours/other:prod", "6.00", "2.50", "1.00", "", ""]
+
+
+def test_changes_name_the_biggest_movers_first() -> None:
+    assert report.changes([PILOT], [EARLIER])[1:] == [
+        ["ours/pilot:prod", "", "+3.00", "+1.50"],
+        ["", "numpy", "+4.00", ""],
+        ["", "old", "-1.00", ""],
+    ]
+    assert report.changes([PILOT], [])[1:] == [["ours/pilot:prod", "new", "+12.00", "+5.50"]]
+
+
+def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    report.show([PILOT], [EARLIER], arguments(layers=True, against="main"))
+    out = capsys.readouterr().out
+    titles = ["changes since main", "images", "where the bytes are (MB, raw)", "layers"]
+    assert [out.index(f"\n{title}\n") for title in titles] == sorted(out.index(f"\n{title}\n") for title in titles)
+    assert "abababababab    5.00     2.00  ours/other:prod" in out
+    report.show([PILOT], [], arguments())
+    out = capsys.readouterr().out
+    assert "layers" not in out
+    assert "changes" not in out
+
+
+def test_what_is_written(project: Path, tmp_path: Path) -> None:
+    found = tmp_path / "deep/sizes.json"
+    (tmp_path / "summary.md").write_text("before\n")
+    report.show([PILOT], [], arguments(json=found, markdown=tmp_path / "summary.md"))
+    assert found.read_text() == (project / "reports/sizes.json").read_text()
+    told = json.loads(found.read_text())
+    assert told["storage_driver"] == "overlay2"
+    (first,) = told["images"]
+    assert set(first) == {"image", "service", "flavor", "raw_bytes", "gzip_bytes", "layers", "groups"}
+    assert (first["image"], first["raw_bytes"], first["gzip_bytes"]) == ("ours/pilot:prod", 12_000_000, 5_500_000)
+    assert list(first["groups"]) == ["operating system", "numpy", "flask"]
+    assert first["layers"][0] == {
+        "digest": BASE.digest,
+        "raw_bytes": 5_000_000,
+        "gzip_bytes": 2_000_000,
+        "shared_with": ["ours/other:prod"],
+    }
+    summary = (tmp_path / "summary.md").read_text()
+    assert summary.startswith("before\n### images\n\n| image | raw MB |")
+    assert "\n|---|---|---|---|---|---|\n| ours/pilot:prod | 12.00 |" in summary
+
+
+def test_over_budget_names_what_has_grown(project: Path) -> None:
+    set_budget(project, "{raw_mb = 10, gzip_mb = 4.5}")
+    small = weighing(9_000_000, groups=BEFORE)
+    report.check_budgets([small], [])
+    assert report.limits_of(small) == [(10_000_000, 9_000_000), (4_500_000, 4_000_000)]
+    told = r"^ours/pilot:prod is 15\.00 MB raw, over its 10\.00 MB \(numpy \+6\.00, new \+1\.00, flask \+0\.00\)$"
+    with pytest.raises(UserError, match=told):
+        report.check_budgets([weighing(15_000_000)], [small])
+    with pytest.raises(UserError, match=r"MB \(numpy \+7\.00, flask \+3\.00, new \+1\.00\); .* is 5\.00 MB gzip"):
+        report.check_budgets([weighing(15_000_000, 5_000_000)], [])
+
+
+def test_without_a_budget_anything_goes(project: Path) -> None:
+    (project / "pyproject.toml").write_text(PYPROJECT)
+    report.check_budgets([weighing(10**12)], [])
+    assert report.limits_of(weighing(1)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "{raw_mb = 10}",
+        "{raw = 10, gzip = 4}",
+        "{raw_mb = '10 MB', gzip_mb = 4}",
+        "{raw_mb = true, gzip_mb = 4}",
+        "10",
+    ],
+)
+def test_what_is_no_budget_is_told(project: Path, text: str) -> None:
+    set_budget(project, text)
+    with pytest.raises(UserError, match=r"the budget of pilot:prod must be like \{raw_mb = 32\.5, gzip_mb = 12\}"):
+        report.check_budgets([weighing(1)], [])

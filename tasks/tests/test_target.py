@@ -1,0 +1,75 @@
+"""What is built: the definition that Compose has."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ..images.target import Target, target_of
+from ..stack.model import Stack
+from .conftest import fake_docker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODEL = {
+    "services": {
+        "pilot": {
+            "image": "ours-1/pilot:dev",
+            "build": {
+                "tags": ["ours/pilot:dev"],
+                "context": "/clone",
+                "dockerfile": "docker/Dockerfile",
+                "target": "dev",
+                "args": {"SERVICE": "pilot", "HTTP_PROXY": None},
+                "labels": {"stack.clone": "ours-1"},
+                "secrets": [{"source": "ca"}, {"source": "index"}],
+            },
+        },
+    },
+    "secrets": {"ca": {"file": "/ca.crt"}, "index": {"environment": "PIP_INDEX_URL"}},
+}
+
+
+@pytest.fixture
+def target(no_docker: Path) -> Target:
+    fake_docker(no_docker, {"compose config": f"echo '{json.dumps(MODEL)}'"})
+    return target_of(Stack("ours-1", ("docker/compose.yaml",), "dev"), "pilot")
+
+
+def test_a_target_is_the_build_that_compose_has(target: Target) -> None:
+    assert target == Target(
+        context="/clone",
+        dockerfile="docker/Dockerfile",
+        target="dev",
+        args={"SERVICE": "pilot"},
+        labels={"stack.clone": "ours-1"},
+        tags=("ours-1/pilot:dev", "ours/pilot:dev"),
+        secret=["id=ca,src=/ca.crt"],
+    )
+    assert target.image == "ours-1/pilot:dev"
+
+
+def test_a_secret_of_the_environment_is_passed_where_it_is_set(
+    no_docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_docker(no_docker, {"compose config": f"echo '{json.dumps(MODEL)}'"})
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret@mirror/simple")
+    found = target_of(Stack("ours-1", ("docker/compose.yaml",), "dev"), "pilot")
+    assert found.secret == ["id=ca,src=/ca.crt", "id=index,env=PIP_INDEX_URL"]
+    assert "secret@" not in str(found)
+
+
+@pytest.mark.parametrize("tested", [True, False])
+def test_verification_starts_from_the_flavor_and_keeps_nothing(
+    target: Target, project: Path, capsys: pytest.CaptureFixture[str], tested: bool
+) -> None:
+    if not tested:
+        (project / "services/pilot/tests/test_it.py").unlink()
+    found = target.verification("prod")
+    assert found.target == ("verify" if tested else "verify-import")
+    assert (found.tags, found.output) == ((), ("type=cacheonly",))
+    assert found.args == {"SERVICE": "pilot", "FLAVOR": "prod"}
+    assert ("services/pilot/tests has no tests" in capsys.readouterr().out) is not tested
