@@ -1,0 +1,97 @@
+"""The services' tests, each in its own container."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .. import ownership
+from ..shell import UserError
+from ..terminal import Status
+from ..testing import containers
+from ..testing.containers import NO_TESTS_RAN, check
+from .conftest import calls, fake_docker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUN = "compose run --rm --no-deps --volume"
+CLEAN = {"ps --all --format": "", "network ls": "", "ps --all --quiet": "echo 12", "rm": ""}
+
+
+def test_one_service_has_the_terminal(no_docker: Path, project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fake_docker(no_docker, {RUN: 'echo "testing=$STACK_TESTING session=$STACK_SESSION"; exit 3', **CLEAN})
+    assert containers.in_containers(["pilot"], ["-k", "x"]) == {"pilot": 3}
+    out = capfd.readouterr().out
+    assert f"testing=true session={ownership.session_id()}" in out
+    command = calls(no_docker)[0]
+    assert command.startswith(
+        f"{RUN} {project}/reports:/app/reports pilot pytest --junitxml=/app/reports/junit-pilot.xml"
+    )
+    assert command.endswith(" -k x")
+    assert f"$ docker {command}"[:60] in out  # as one would type it
+
+
+def test_of_several_each_comes_in_one_piece(
+    no_docker: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    volume = f"{RUN} {project}/reports:/app/reports"
+    other = f"until [ -e '{project}/go' ]; do sleep 0.01; done; echo 1 passed"
+    pilot = f"echo 'tests/test_a.py .F   [100%]'; touch '{project}/go'; echo 1 failed; exit 1"
+    fake_docker(no_docker, {f"{volume} other": other, f"{volume} pilot": pilot, **CLEAN})
+    assert containers.in_containers(["other", "pilot"], []) == {"other": 0, "pilot": 1}
+    out = capsys.readouterr().out
+    assert "--- pilot\ntests/test_a.py .F   [100%]\n1 failed\n" in out
+    assert "--- other\n1 passed\n" in out
+
+
+def test_an_interrupt_removes_the_containers(no_docker: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    del project
+
+    def interrupted(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(containers, "run", interrupted)
+    fake_docker(no_docker, CLEAN)
+    with pytest.raises(KeyboardInterrupt):
+        containers.in_containers(["pilot"], [])
+    assert "rm --force --volumes 12" in calls(no_docker)
+
+
+def test_failed_tests_are_named() -> None:
+    check({"a": 0, "unit": 0}, filtered=False)
+    with pytest.raises(UserError, match=r"^tests failed: b, unit$"):
+        check({"a": 0, "b": 1, "unit": 2, "c": NO_TESTS_RAN}, filtered=True)
+
+
+def test_no_tests_are_fine_where_others_have_some(capsys: pytest.CaptureFixture[str]) -> None:
+    check({"a": 0, "b": NO_TESTS_RAN}, filtered=True)
+    assert capsys.readouterr().out == ""
+    check({"a": 0, "b": NO_TESTS_RAN}, filtered=False)
+    assert capsys.readouterr().out == "warning: no tests in services/b/tests: nothing was tested there\n"
+    with pytest.raises(UserError, match=r"^no test matches: a, b$"):
+        check({"a": NO_TESTS_RAN, "b": NO_TESTS_RAN}, filtered=True)
+    check({}, filtered=False)
+    assert capsys.readouterr().out == "nothing is affected by the change; no tests were run\n"
+
+
+def test_progress_is_told_in_the_status() -> None:
+    status = Status()
+    progress = containers.Progress(2, status)
+    progress("other", "collected 9 items")
+    assert status.text == "0 of 2 done; other 0 %"
+    progress("pilot", "tests/test_a.py ....      [ 42%]")
+    assert status.text == "0 of 2 done; other 0 %, pilot 42 %"
+    progress("other", "tests/test_b.py ....      [100%]")
+    assert status.text == "1 of 2 done; pilot 42 %"
+
+
+@pytest.mark.usefixtures("project")
+def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--color=yes" not in containers.command("pilot", [])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "--color=yes" in containers.command("pilot", [])

@@ -1,0 +1,174 @@
+"""A stack comes up, is waited for, and goes down again whatever happens."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .. import env, ownership
+from ..project import clone_id
+from ..shell import UserError
+from ..stack import lifecycle
+from ..stack.model import Stack
+from .conftest import calls, fake_docker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STACK = Stack("ours-1", ("docker/compose.yaml",), "dev")
+ARGS = argparse.Namespace()
+HEALTHY = "printf '1\\tpilot\\trunning\\tUp 1 s (healthy)\\t127.0.0.1:5001->8000/tcp\\n'"
+STARTING = "printf '1\\tpilot\\trunning\\tUp 1 s (health: starting)\\t\\n'"
+FAILED = "printf '1\\tpilot\\texited\\tExited (3) 1 s ago\\t\\n2\\tother\\trunning\\tUp 1 s\\t\\n'"
+DOWN = "compose --progress=plain down --remove-orphans"
+LOG = "compose logs --no-color"
+NETWORKS = {"ps --all --format {{.Networks}}": "", "network ls": ""}
+
+
+@pytest.fixture(autouse=True)
+def parts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No optional part joins in, and the tests wait for nothing."""
+    del project
+    monkeypatch.setattr(lifecycle, "ON_UP", [])
+    monkeypatch.setattr(lifecycle, "ON_DOWN", [])
+    monkeypatch.setattr(lifecycle, "POLL_S", 0.01)
+
+
+def test_a_stack_is_waited_for_until_all_is_ready(no_docker: Path) -> None:
+    later = (
+        f'echo >>"{no_docker}/asked"; [ "$(wc -l <"{no_docker}/asked")" -gt 2 ] && {{ {HEALTHY}; exit; }}; {STARTING}'
+    )
+    fake_docker(no_docker, {"ps --all": later})
+    lifecycle.wait(STACK)
+    assert len(calls(no_docker)) == 3
+
+
+def test_a_service_that_fails_is_told_with_its_last_lines(
+    no_docker: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = "".join(f"echo line {number};" for number in range(40))
+    fake_docker(no_docker, {"ps --all": FAILED, f"{LOG} pilot": lines, f"{LOG} --timestamps": "echo the whole log"})
+    with pytest.raises(
+        UserError, match=r"pilot exited with 3; .* everything is in reports/logs/stack-development\.log"
+    ):
+        lifecycle.wait(STACK)
+    assert capsys.readouterr().out.splitlines() == [f"line {number}" for number in range(10, 40)]
+    assert (project / "reports/logs/stack-development.log").read_text() == "the whole log\n"
+
+
+def test_a_service_that_takes_too_long_is_told(no_docker: Path) -> None:
+    fake_docker(no_docker, {"ps --all": STARTING, LOG: "echo still starting"})
+    with pytest.raises(UserError, match="pilot is starting; its last lines stand above"):
+        lifecycle.wait(STACK, timeout_s=0.05)
+
+
+def test_a_stack_that_is_kept_stays_up(no_docker: Path, capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    joined: list[tuple[Stack, argparse.Namespace]] = []
+    lifecycle.ON_UP.append(lambda stack, args: joined.append((stack, args)))
+    up = "compose --progress=plain up --detach --no-build --remove-orphans --quiet-pull pilot"
+    fake_docker(no_docker, {up: "echo Container pilot Started", "ps --all": HEALTHY})
+    with lifecycle.running(STACK, ["pilot"], ARGS, keep=True):
+        lifecycle.urls(STACK)
+    assert joined == [(STACK, ARGS)]
+    out = capsys.readouterr().out
+    assert out.startswith("starting pilot: 0.")
+    assert out.endswith("\npilot  http://127.0.0.1:5001\n")
+    assert "Container pilot Started" in (project / "reports/logs/up-dev.log").read_text()
+    assert not [call for call in calls(no_docker) if " down" in call]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("x"), None])
+def test_a_stack_goes_down_whatever_happens(no_docker: Path, error: BaseException | type[BaseException] | None) -> None:
+    gone: list[bool] = []
+    lifecycle.ON_DOWN.append(lambda: gone.append(True))
+    fake_docker(no_docker, {"compose --progress=plain up": "", DOWN: "", **NETWORKS})
+
+    def session(*, keep: bool) -> None:
+        with lifecycle.running(STACK, [], ARGS, keep=keep):
+            if error:
+                raise error
+
+    if error:
+        with pytest.raises((KeyboardInterrupt, UserError)):
+            session(keep=True)
+    else:
+        session(keep=False)
+    assert gone == [True]
+    assert DOWN in calls(no_docker)
+
+
+def test_a_stack_that_does_not_start_names_the_service_in_the_way(no_docker: Path) -> None:
+    common = {"compose --progress=plain up": "echo 'port is taken'; exit 1", DOWN: "", LOG: "", **NETWORKS}
+    fake_docker(no_docker, {"ps --all --filter": FAILED, **common})
+    with pytest.raises(UserError, match="pilot exited with 3"), lifecycle.running(STACK, [], ARGS, keep=True):
+        pytest.fail("it did not start")
+    assert DOWN in calls(no_docker)
+    fake_docker(no_docker, {"ps --all --filter": "", **common})
+    with pytest.raises(UserError, match="the stack did not start: port is taken"):
+        lifecycle.up(STACK)
+
+
+def test_networks_of_this_clone_that_nothing_uses_are_removed(no_docker: Path) -> None:
+    fake_docker(
+        no_docker,
+        {
+            "ps --all --format {{.Networks}}": "echo bridge; echo used,shared",
+            f"network ls --filter=label=com.docker.compose.project={clone_id()}": "echo used; echo left; echo busy",
+            "network rm busy": "exit 1",
+            "network rm": "",
+        },
+    )
+    lifecycle.remove_unused_networks()
+    assert sorted(call for call in calls(no_docker) if " rm " in call) == ["network rm busy", "network rm left"]
+
+
+def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    follow = f'echo $$ >"{no_docker}/pid"; exec sleep 60'
+    fake_docker(no_docker, {"compose logs --follow --no-color": follow, "ps --all": FAILED, LOG: ""})
+    with pytest.raises(UserError, match="pilot exited with 3"):
+        lifecycle.follow(STACK, "pilot")
+    fake_docker(no_docker, {"compose logs --follow --no-color pilot": "", "ps --all": HEALTHY})
+    lifecycle.follow(STACK, "pilot")
+    assert capsys.readouterr().out.endswith("pilot  http://127.0.0.1:5001\n")
+
+
+def test_what_tests_of_the_stack_leave_is_removed(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ownership.SESSION, raising=False)
+    fake_docker(no_docker, {"ps": "echo 12", "rm": "", "network ls": "", "volume ls": "echo data", "volume rm": ""})
+    with pytest.raises(KeyboardInterrupt), lifecycle.removed_afterwards():
+        raise KeyboardInterrupt
+    session = os.environ[ownership.SESSION]  # pytest has inherited it
+    assert session == ownership.session_id()
+    made = calls(no_docker)
+    assert "rm --force --volumes 12" in made
+    assert "volume rm data" in made
+    assert f"network ls --quiet --filter=name=^{ownership.test_project(session)}" in made
+
+
+@pytest.mark.parametrize(("listed", "begin"), [(HEALTHY, "exec"), (FAILED, "run --rm --no-deps"), ("", "run --rm")])
+def test_a_shell_opens_where_the_service_runs_or_in_a_container_of_its_own(
+    no_docker: Path, listed: str, begin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    fake_docker(no_docker, {"ps --all": listed, f"compose {begin}": "exit 3"})
+    assert lifecycle.shell("pilot", ["ls", "-l"]) == 3
+    assert calls(no_docker)[-1].startswith(f"compose {begin}")
+    assert calls(no_docker)[-1].endswith("--no-TTY pilot ls -l")
+
+
+def test_a_production_container_is_looked_into_from_another_one(
+    no_docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    env.ENV.write_text("STACK_BASE=python:3.13-slim\n")
+    fake_docker(no_docker, {"ps --all": HEALTHY, "run": "exit 3"})
+    assert lifecycle.production_shell("pilot") == 3
+    command = calls(no_docker)[-1]
+    assert "--pid=container:1 --network=container:1" in command
+    assert command.endswith("python:3.13-slim sh -c cd /proc/1/root/app && exec sh")
+    assert f"--label=stack.session={ownership.session_id()}" in command
+    with pytest.raises(UserError, match=r"COMPOSE_FILE=docker/compose\.prod\.yaml docker compose up -d"):
+        lifecycle.production_shell("other")

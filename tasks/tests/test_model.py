@@ -1,0 +1,148 @@
+"""Compose projects: what a stack's environment is, what its compose files can get wrong, how its containers are."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .. import env, ownership
+from ..project import clone_id
+from ..shell import UserError
+from ..stack import model
+from ..stack.model import Container, Stack
+from .conftest import calls, fake_docker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def stack() -> Stack:
+    return Stack("ours-1", ("docker/compose.yaml",), "dev")
+
+
+def test_a_fault_in_a_compose_file_is_told_as_one(stack: Stack, no_docker: Path) -> None:
+    said = "dependency cycle detected: pilot -> other -> pilot"
+    fake_docker(no_docker, {"compose config": f"echo warning >&2; echo '{said}' >&2; exit 15"})
+    with pytest.raises(UserError, match=f"the stack's compose files have a fault: {said}"):
+        stack.model  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (  # HOME is a folder that this user may not read, and that has Docker's plugins
+            "WARNING: Error loading config file: open /home/x/.docker/config.json: permission denied\n"
+            "unknown flag: --format\n\nUsage:  docker [OPTIONS] COMMAND [ARG...]\n\nRun 'docker --help' for more information",
+            "WARNING: Error loading config file: open /home/x/.docker/config.json: permission denied",
+        ),
+        ("unknown shorthand flag: 'f' in -f\nSee 'docker --help'.\nFor more help, see x", "unknown shorthand flag"),
+        ("unknown flag: --format", "unknown flag: --format"),
+    ],
+)
+def test_a_compose_that_does_not_work_is_no_fault_of_the_files(
+    stack: Stack, no_docker: Path, said: str, told: str
+) -> None:
+    (no_docker / "said").write_text(said)
+    fake_docker(no_docker, {"compose config": f"cat '{no_docker}/said' >&2; exit 125"})
+    with pytest.raises(UserError, match="`docker compose` does not work for this user: ") as failed:
+        stack.model  # noqa: B018
+    assert told in str(failed.value)
+    assert "fault" not in str(failed.value)
+
+
+def test_a_model_is_asked_for_once(stack: Stack, no_docker: Path) -> None:
+    fake_docker(no_docker, {"compose config --format json": 'echo "{\\"project\\": \\"$COMPOSE_PROJECT_NAME\\"}"'})
+    assert stack.model == Stack("ours-1", ("docker/compose.yaml",), "dev").model == {"project": "ours-1"}
+    assert Stack("ours-2", ("docker/compose.yaml",), "dev").model == {"project": "ours-2"}
+    assert len(calls(no_docker)) == 2
+
+
+def test_neighbours_are_found_through_jobs_and_databases(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, no_docker: Path
+) -> None:
+    depends: dict[str, object] = {
+        "pilot": {"depends_on": {"pilot-migrate": {}}},
+        "pilot-migrate": {"depends_on": {"pilot-database": {}, "scout": {}}},
+        "pilot-database": {},
+        "scout": {"depends_on": {"pilot": {}}},
+        "other": {},
+    }
+    fake_docker(no_docker, {"compose config": f"echo '{json.dumps({'services': depends})}'"})
+    monkeypatch.setattr(model, "service_names", lambda: ["other", "pilot", "scout"])
+    assert stack.with_neighbours(["pilot"]) == ["pilot", "scout"]
+    assert stack.with_neighbours(["other"]) == ["other"]
+
+
+PS = """cat <<END
+2\tpilot\trunning\tUp 2 minutes (healthy)\t127.0.0.1:5678->5678/tcp, 127.0.0.1:5001->8000/tcp
+1\tother\trunning\tUp 2 seconds (health: starting)\t127.0.0.1:5000->8000/tcp
+3\tpilot-migrate\texited\tExited (0) 2 minutes ago\t
+4\tpilot-worker\texited\tExited (137) 1 second ago\t
+5\tredis\trunning\tUp 2 minutes\t6379/tcp
+6\tsearch\trunning\tUp 2 minutes (unhealthy)\t
+7\ttwo\trunning\tUp 1 minute (healthy)\t0.0.0.0:32768->8000/tcp, [::]:32768->8000/tcp
+END"""
+
+
+def test_containers_are_read_from_docker_ps(stack: Stack, no_docker: Path) -> None:
+    fake_docker(no_docker, {"ps --all": PS})
+    found = {container.service: container for container in stack.containers()}
+    assert list(found) == sorted(found)
+    assert found["pilot"] == Container("2", "pilot", "running", "healthy", 0, 5001)
+    assert (found["other"].port, found["other"].health) == (5000, "starting")
+    assert found["two"].port == 32768
+    assert {name for name, container in found.items() if container.ready} == {"pilot", "pilot-migrate", "redis", "two"}
+    assert {name for name, container in found.items() if container.failed} == {"pilot-worker", "search"}
+    assert [str(found[name]) for name in ("pilot-worker", "search", "redis")] == [
+        "exited with 137",
+        "is unhealthy",
+        "is running",
+    ]
+    (asked,) = calls(no_docker)
+    assert "--filter=label=com.docker.compose.project=ours-1 --filter=label=com.docker.compose.oneoff=False" in asked
+    assert stack.container("pilot").id == "2"
+    for missing in ("pilot-worker", "none"):
+        with pytest.raises(UserError, match=f"no container of {missing} is running: start it with `nox -s dev`"):
+            stack.container(missing)
+
+
+@pytest.mark.usefixtures("project")
+def test_the_development_stack_is_the_one_that_compose_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ownership.SESSION, raising=False)
+    stack = model.development()
+    assert stack.env == {
+        "COMPOSE_PROJECT_NAME": clone_id(),
+        "COMPOSE_FILE": "docker/compose.yaml",
+        "COMPOSE_ENV_FILES": ".env",
+        "STACK_SESSION": "",  # it outlives the session, which is no reason to remove it
+    }
+    assert model.development(attached=True).env["STACK_SESSION"] == ownership.session_id()
+    env.ENV.write_text("COMPOSE_PROJECT_NAME=mine\nCOMPOSE_FILE=docker/compose.yaml:mine.yaml\n")
+    stack = model.development()
+    assert (stack.project, stack.files) == ("mine", ("docker/compose.yaml", "mine.yaml"))
+
+
+def test_production_is_of_a_flavor(project: Path) -> None:
+    (project / "docker").mkdir()
+    (project / "docker/Dockerfile").write_text("ARG STACK_BASE=python:3.13-slim\n")
+    assert model.of_flavor("dev") == model.development()
+    found = model.of_flavor("slim").env
+    assert (found["STACK_FLAVOR"], found["COMPOSE_FILE"]) == ("slim", "docker/compose.prod.yaml")
+    assert "STACK_TARGET" not in found
+    alpine = model.of_flavor("alpine").env
+    assert (alpine["STACK_TARGET"], alpine["STACK_BASE"]) == ("slim", "python:3.13-alpine")
+
+
+@pytest.mark.usefixtures("project")
+def test_the_stack_under_test_has_a_name_and_ports_of_its_own(no_docker: Path) -> None:
+    ports = [{"published": "5000", "target": 8000}]
+    services = {"a-pilot": {"ports": ports}, "other": {"ports": ports}, "database": {"ports": []}, "job": {}}
+    fake_docker(no_docker, {"compose config": f"echo '{json.dumps({'services': services})}'"})
+    stack = model.under_test("gw1")
+    assert stack.project == f"{ownership.test_project(ownership.session_id())}-gw1"
+    assert stack.project.startswith(clone_id())
+    assert stack.settings == {"STACK_SESSION": ownership.session_id(), "A_PILOT_PORT": "0", "OTHER_PORT": "0"}
+    assert model.under_test().project == ownership.test_project(ownership.session_id())
