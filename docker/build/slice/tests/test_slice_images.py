@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.project import ROOT, env
+from tasks.env import env
+from tasks.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
