@@ -71,7 +71,8 @@ def adopt(session: Session, args: Namespace) -> None:
 
 def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     """Copy what is in ``root``, and what is beside it in ``source``; return what was taken and what was left out."""
-    server = {path.name for path in (ROOT / "docker" / "server").iterdir()}  # which production images have in its place
+    # Production images have these files in the same place.
+    server = {path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file()}
     folder.mkdir()
     left = []
     for path in [path for place in dict.fromkeys((root, source)) for path in sorted(place.iterdir())]:
