@@ -36,7 +36,7 @@ class UserError(Exception):
         super().__init__(masked(message))
 
 
-class CommandFailed(UserError):
+class CommandFailed(UserError):  # noqa: N818 (it is what has happened)
     """A command that ended with an error; ``text`` is all that it printed, ``last`` its last line."""
 
     def __init__(self, command: Sequence[str], text: str) -> None:

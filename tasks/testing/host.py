@@ -35,7 +35,12 @@ class Suite:
 
 PLUGIN = ("--import-mode=importlib", "-p", "tests.stack.plugin")
 SUITES = {
-    "unit": Suite(("tasks/tests", "docker/**/tests"), "host", ("tasks/", "docker/", "noxfile.py", ".github/", ".ci/")),
+    "unit": Suite(
+        ("tasks/tests", "docker/**/tests"),
+        "host",
+        ("tasks/", "docker/", "docs/", "noxfile.py", "README.md", ".github/", ".ci/"),
+        options=("--numprocesses=2",),
+    ),
     "stack": Suite(
         ("tests/stack", "services/*/stack"),
         "stack",
