@@ -92,8 +92,12 @@ def temporary_places() -> list[str]:
     return [c for c in candidates if os.access(c, os.W_OK) and not os.statvfs(c).f_flag & nothing]
 
 
-def remove_stale() -> None:
-    """Remove what ended sessions of this clone have left; of temporary folders, those of any clone of this user."""
+def remove_stale() -> bool:
+    """Remove what ended sessions of this clone have left; of temporary folders, those of any clone of this user.
+
+    Returns whether the engine had anything of them.
+    """
+    found_any = False
     listings = {}
     for kind, (every, _) in KINDS.items():
         title, wanted = ("{{.Names}}", "label=stack.clone=") if kind == "container" else ("{{.Name}}", "name=")
@@ -108,6 +112,7 @@ def remove_stale() -> None:
             if is_stale(session or (tested[1] if tested else "")):
                 left.append(found)
         if left:
+            found_any = True
             say(f"setup: removing what a killed session has left: {', '.join(left)}")
             with suppress(CommandFailed):  # another session may be removing it, too
                 output("docker", kind, "rm", *force, *left)
@@ -116,6 +121,7 @@ def remove_stale() -> None:
             if is_stale(path.name.removeprefix(TEMPORARY).rpartition("-")[0]) and path.stat().st_uid == os.getuid():
                 shutil.rmtree(path, ignore_errors=True)
                 git("worktree", "prune")
+    return found_any
 
 
 def remove_own() -> None:

@@ -13,7 +13,7 @@ from .env import parse, read, write_env, write_secrets
 from .images import bases
 from .machine import setup
 from .shell import UserError, interruptible
-from .stack import ports
+from .stack import lifecycle, ports
 from .stack.model import development
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def ready(*, choose_ports: bool = False) -> None:
     With ``choose_ports``, services get other ports where theirs are taken.
     """
     facts = setup.ensure() | bases.ensure()
-    ownership.remove_stale()
+    if ownership.remove_stale():
+        lifecycle.remove_unused_networks()  # the stack's network has no label of a session
     known = {name: value for name, value in parse(read()).items() if name in ports.chosen_before()}
     write_env(facts | known)
     write_secrets()
