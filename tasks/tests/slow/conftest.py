@@ -1,0 +1,49 @@
+"""Fixtures of the slow tests: clones with two services, pilot and deck, which `nox -s new` has just made."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .clones import Clone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+OFFLINE = re.compile(r"packages could not be installed|All attempts to connect failed|Connection(Error| refused)")
+
+
+@pytest.fixture(scope="session")
+def seed(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A copy of this checkout with the services pilot and deck in place of its own."""
+    made = Clone.copy_of_this(tmp_path_factory.mktemp("seed") / "seed")
+    try:
+        made.replace_services("pilot", "deck")
+    except AssertionError as failed:
+        if OFFLINE.search(str(failed)):
+            pytest.skip("the package index cannot be reached, and new services need a new lock")
+        raise
+    return made
+
+
+@pytest.fixture(scope="module")
+def make_clone(seed: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Clone]]:
+    """A function: a git clone of the seed, in a folder of this name. In the end, nothing of it is left on the engine."""
+    made = []
+
+    def make(folder: str) -> Clone:
+        made.append(seed.cloned_to(tmp_path_factory.mktemp("clones") / folder))
+        return made[-1]
+
+    yield make
+    for clone in made:
+        clone.nox("-s", "clean")
+        assert clone.left() == []
+
+
+@pytest.fixture(scope="module")
+def clone(make_clone: Callable[[str], Clone]) -> Clone:
+    """A clone that the tests of a module share."""
+    return make_clone("a clöne of ours")

@@ -1,0 +1,92 @@
+"""`test`: in a service's container against the mounted source, again on every save, and against the production stack."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .clones import Clone, edit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+pytestmark = pytest.mark.slow
+WATCH_TIMEOUT_S = 300
+FEW_EXAMPLES = """\
+from hypothesis import settings
+
+
+def test_few_examples() -> None:
+    assert settings().max_examples < 10
+"""
+
+
+def test_tests_run_in_the_container_against_the_mounted_source(clone: Clone) -> None:
+    more = clone.root / "services/pilot/tests/test_more.py"
+    more.write_text("def test_here() -> None:\n    assert __file__ == '/app/services/pilot/tests/test_more.py'\n")
+    assert "1 passed" in clone.nox("-s", "test", "--", "pilot", "tests/test_more.py")
+    more.write_text("def test_fails() -> None:\n    assert False\n")
+    assert "tests failed: pilot" in clone.nox("-s", "test", "--", "pilot", "-k", "fails", code=1)
+    assert "no test matches: pilot" in clone.nox("-s", "test", "--", "pilot", "-k", "no_such_test", code=1)
+    more.unlink()
+    assert (clone.root / "reports/junit-pilot.xml").exists()
+    assert (clone.root / "reports/coverage-pilot.xml").exists()
+    assert clone.git("status", "--porcelain") == ""
+    assert clone.left("container", "network") == []
+
+
+def test_watched_tests_run_again_on_every_save_and_leave_nothing(clone: Clone) -> None:
+    more = clone.root / "services/pilot/tests/test_more.py"
+    more.write_text(FEW_EXAMPLES)
+    views = clone.root / "services/pilot/pilot/__init__.py"
+    with clone.start("-s", "test", "--", "pilot", "deck", "--watch") as process:
+        timer = threading.Timer(WATCH_TIMEOUT_S, process.kill)
+        timer.start()
+        try:
+            assert process.stdout
+            wait_for(process.stdout, r"pilot \| pilot: 3 passed in", r"deck  \| deck: 2 passed in")
+            edit(views, "Hello from pilot", "Changed")
+            wait_for(process.stdout, r"pilot \| E .*Changed", r"pilot \| pilot: 1 failed, 2 passed in")
+            edit(views, "Changed", "Hello from pilot")
+            wait_for(process.stdout, r"pilot \| pilot: 3 passed in")
+            more.write_text("1 / 0\n")
+            wait_for(process.stdout, r"pilot \| E +ZeroDivisionError", r"pilot \| pilot: 1 error in")
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        finally:
+            timer.cancel()
+            process.kill()
+            more.unlink()
+    assert process.returncode == 130
+    assert clone.left("container", "network") == []
+    assert clone.git("status", "--porcelain") == ""
+
+
+def wait_for(lines: Iterable[str], *patterns: str) -> None:
+    """Read lines until each of the patterns has matched the beginning of one."""
+    missing, seen = set(patterns), []
+    for line in lines:
+        seen.append(line)
+        missing -= {pattern for pattern in missing if re.match(pattern, line)}
+        if not missing:
+            return
+    raise AssertionError(f"no line matches {missing}:\n{''.join(seen)}")
+
+
+def test_a_failing_test_of_the_stack_shows_the_services_log(clone: Clone) -> None:
+    test = clone.root / "tests/stack/test_more.py"
+    test.write_text(
+        "import httpx\n\n\ndef test_fails(url_of):\n"
+        "    assert httpx.get(url_of('pilot') + '/some-path').status_code == 418\n"
+    )
+    text = clone.nox("-s", "test", "--", "stack", "tests/stack/test_more.py", code=1)
+    test.unlink()
+    assert "tests failed: stack" in text
+    assert "pilot is healthy" in text
+    assert "GET /some-path" in text
+    assert "GET /some-path" in (clone.root / "reports/logs/stack-production.log").read_text()
+    assert clone.left("container", "network") == []
