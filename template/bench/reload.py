@@ -15,24 +15,25 @@ from typing import TYPE_CHECKING, Any
 from tasks.images import bake
 from tasks.ownership import labels
 from tasks.project import ROOT
-from tasks.shell import UserError, output, say
+from tasks.shell import UserError, output
+from tasks.terminal import say
 
-from . import row
+from . import SERVICE, row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 FLASK = ("flask", "run", "--host=0.0.0.0", "--port=8000")
-# Each case's command, in the development image of the service echo. The first is ours, the second its reference.
+# Each case's command, in the development image of the sample service. The first is ours, the second its reference.
 CASES = {
     "live.py": (),
     "flask run --debug": (*FLASK, "--debug"),
     "watchfiles flask run": ("watchfiles", "--filter=python", shlex.join(FLASK)),
-    "gunicorn --reload": ("gunicorn", "--reload", "--bind=0.0.0.0:8000", "--workers=1", "--threads=4", "echo:create_app()"),
+    "gunicorn --reload": ("gunicorn", "--reload", "--bind=0.0.0.0:8000", "--workers=1", "--threads=4", f"{SERVICE}:create_app()"),
 }  # fmt: skip
-PATIENCE = 20.0  # seconds after which an edit counts as lost
-PAUSE = 0.3  # seconds between a response and the next edit, so that edits find everything at rest
+TIMEOUT_S = 20.0  # after which an edit counts as lost
+PAUSE_S = 0.3  # between a response and the next edit, which finds everything idle
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Case:
     def ask(self) -> str:
         """The answer to a request; "" for a connection that is refused or reset."""
         self.requests += 1
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
         try:
             connection.request("GET", "/")
             return connection.getresponse().read().decode()
@@ -67,12 +68,12 @@ class Case:
         began = time.perf_counter()
         self.file.write_text(new, encoding="utf-8")
         while not self.ask().startswith(word):
-            if time.perf_counter() - began > PATIENCE:
-                raise UserError(f"{self.name} has not shown edit {number} for {PATIENCE:g} s")
+            if time.perf_counter() - began > TIMEOUT_S:
+                raise UserError(f"{self.name} has not shown edit {number} for {TIMEOUT_S:g} s")
             time.sleep(0.002)
         self.times.append((time.perf_counter() - began) * 1000)
         # The old process is on its way out now: requests go on coming.
-        rest = time.perf_counter() + PAUSE
+        rest = time.perf_counter() + PAUSE_S
         while time.perf_counter() < rest:
             self.ask()
             time.sleep(0.01)
@@ -81,9 +82,9 @@ class Case:
 def measure(folder: Path, edits: int) -> dict[str, Any]:
     """Edit each case's copy of the service ``edits`` times, in turns, and return the report; ``folder`` takes the copies.
 
-    Whichever is edited gets requests all the while, one connection after the other.
+    The one that is edited gets requests all the while, one connection after the other.
     """
-    (image,) = bake.build(["echo"])
+    (image,) = bake.build([SERVICE])
     with ExitStack() as stack:
         cases = [stack.enter_context(running(name, image, folder)) for name in CASES]
         for number in range(-2, edits):
@@ -100,7 +101,7 @@ def measure(folder: Path, edits: int) -> dict[str, Any]:
 def running(name: str, image: str, folder: Path) -> Iterator[Case]:
     """Run a case on a copy of the service's source, mounted as in development."""
     source = folder / name.split(maxsplit=1)[0]
-    shutil.copytree(ROOT / "services" / "echo", source / "echo")
+    shutil.copytree(ROOT / "services" / SERVICE, source / SERVICE)
     container = output(
         *("docker", "run", "--detach", "--rm", "--init", *labels()),
         *("--user", f"{os.getuid()}:{os.getgid()}", "--publish", "127.0.0.1::8000"),
@@ -108,11 +109,11 @@ def running(name: str, image: str, folder: Path) -> Iterator[Case]:
     ).strip()
     try:
         port = int(output("docker", "port", container, "8000/tcp").splitlines()[0].rpartition(":")[2])
-        case = Case(name, port, source / "echo" / "echo" / "views.py")
-        until = time.monotonic() + PATIENCE
+        case = Case(name, port, source / SERVICE / SERVICE / "views.py")
+        until = time.monotonic() + TIMEOUT_S
         while not case.ask().startswith("METHOD: "):
             if time.monotonic() > until:
-                raise UserError(f"{name} does not answer; it says: {output('docker', 'logs', container)[-500:]}")
+                raise UserError(f"{name} does not answer; its log ends: {output('docker', 'logs', container)[-500:]}")
             time.sleep(0.1)
         case.requests = case.refused = 0
         yield case

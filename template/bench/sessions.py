@@ -1,4 +1,4 @@
-"""What a session costs when everything is built: `test -- echo` and `dev` beside the bare Compose command that each runs."""
+"""What a session costs when everything is built: `test` and `dev` beside the plain Compose command that each runs."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tasks.shell import UserError, say
-from tasks.stack.stack import COMPOSE
+from tasks.shell import UserError
+from tasks.stack.model import COMPOSE
+from tasks.terminal import say
+from tasks.tests.slow.clones import ENVIRONMENT, Clone
 
-from . import ENVIRONMENT, Copy, row
+from . import SERVICE, row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PATIENCE = 120.0  # seconds
+TIMEOUT_S = 120.0
 NOX = (sys.executable, "-m", "nox", "-s")
 
 
 def measure(folder: Path, runs: int) -> dict[str, Any]:
     """Run each session, and what it is measured against, ``runs`` times in turns, in a copy of the project; seconds."""
-    here = Copy(folder / "copy")
+    here = Clone.copy_of_this(folder / "copy")
     here.nox("-s", "dev", "--", "--detach")
-    port = int(here.run(*COMPOSE, "port", "echo", "8000").rpartition(":")[2])
+    port = int(here.compose("port", SERVICE, "8000").rpartition(":")[2])
     down(here)
     cases: dict[str, Callable[[], object]] = {
-        "docker compose run --rm echo pytest": lambda: here.run(*COMPOSE, "run", "--rm", "--no-deps", "echo", "pytest"),
-        "nox -s test -- echo": lambda: here.run(*NOX, "test", "--", "echo"),
+        f"docker compose run --rm {SERVICE} pytest": lambda: here.compose(
+            "run", "--rm", "--no-deps", "--no-TTY", SERVICE, "pytest"
+        ),
+        f"nox -s test -- {SERVICE}": lambda: here.nox("-s", "test", "--", SERVICE),
         "docker compose up": lambda: until_it_answers(here, port, *COMPOSE, "up", "--detach"),
         "nox -s dev": lambda: until_it_answers(here, port, *NOX, "dev", "--", "--detach"),
-        "docker compose up echo": lambda: until_it_answers(here, port, *COMPOSE, "up", "--detach", "echo"),
-        "nox -s dev -- echo": lambda: until_it_answers(here, port, *NOX, "dev", "--", "echo", "--detach"),
+        f"docker compose up {SERVICE}": lambda: until_it_answers(here, port, *COMPOSE, "up", "--detach", SERVICE),
+        f"nox -s dev -- {SERVICE}": lambda: until_it_answers(here, port, *NOX, "dev", "--", SERVICE, "--detach"),
     }
     times: dict[str, list[float]] = {case: [] for case in cases}
     try:
@@ -54,26 +58,26 @@ def measure(folder: Path, runs: int) -> dict[str, Any]:
     }
 
 
-def down(here: Copy) -> None:
-    """Have nothing up, so that each run begins alike."""
-    here.run(*COMPOSE, "down", "--remove-orphans")
+def down(here: Clone) -> None:
+    """Stop the stack, so that each run begins alike."""
+    here.compose("down", "--remove-orphans")
 
 
-def until_it_answers(here: Copy, port: int, *command: str) -> float:
-    """Start a stack; return after how many seconds echo has answered, when all is up."""
+def until_it_answers(here: Clone, port: int, *command: str) -> float:
+    """Start a stack; return after how many seconds the sample has answered, when everything has started."""
     began = time.monotonic()
     nothing = subprocess.DEVNULL
     with subprocess.Popen(command, cwd=here.root, env=ENVIRONMENT, stdout=nothing, stderr=nothing) as process:
         while not answers(port):
-            if time.monotonic() - began > PATIENCE:
+            if time.monotonic() - began > TIMEOUT_S:
                 process.terminate()
-                raise UserError(f"`{' '.join(command)}` has not brought echo up for {PATIENCE:g} s")
+                raise UserError(f"`{' '.join(command)}` has not started {SERVICE} within {TIMEOUT_S:g} s")
             time.sleep(0.01)
         return time.monotonic() - began
 
 
 def answers(port: int) -> bool:
-    """Whether echo does."""
+    """Whether the sample answers at this port."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     with suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/")

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.images import bake
 from tasks.ownership import remove_own
-from tasks.project import ROOT, clone_id
-from tasks.shell import UserError, output, say, start
-from tasks.stack.stack import COMPOSE
+from tasks.project import ROOT, clone_id, env_prefix
+from tasks.shell import UserError, output, start
+from tasks.stack.model import COMPOSE
+from tasks.terminal import say
 from tasks.testing.watch import rerun
 
-from . import row
+from . import SERVICE, row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PAUSE = 0.5  # seconds between a verdict and the next save, so that saves find everything at rest
+PAUSE_S = 0.5  # between a verdict and the next save, which finds everything idle
 # The references run the same tests with as few examples as the watching process, by this plugin of pytest's.
 FEW = """
 def pytest_load_initial_conftests():
@@ -35,20 +36,22 @@ def pytest_load_initial_conftests():
 
 def measure(folder: Path, edits: int) -> dict[str, Any]:
     """Edit the service ``edits`` times for each case, in turns, and return the report; ``folder`` takes the copies."""
-    bake.build(["echo"])
+    bake.build([SERVICE])
     ours, plain = mounted(folder / "ours"), mounted(folder / "plain")
     with watching(ours) as verdict, up(plain):
         cases: dict[str, Callable[[], object]] = {
-            "test -- echo --watch": verdict,
-            "docker compose exec": lambda: output(*COMPOSE, "exec", "-T", "echo", "pytest", "-p", "few", env=plain),
+            f"test -- {SERVICE} --watch": verdict,
+            "docker compose exec": lambda: output(*COMPOSE, "exec", "-T", SERVICE, "pytest", "-p", "few", env=plain),
             "docker compose run": lambda: output(
-                *(*COMPOSE, "run", "--rm", "--no-deps", "-T", "echo", "pytest", "-p", "few"), env=plain
+                *(*COMPOSE, "run", "--rm", "--no-deps", "-T", SERVICE, "pytest", "-p", "few"), env=plain
             ),
         }
         times: dict[str, list[float]] = {name: [] for name in cases}
         for number in range(-2, edits):
             for name, run in cases.items():
-                took = timed(run, folder / ("ours" if run is verdict else "plain") / "echo/echo/views.py", number)
+                took = timed(
+                    run, folder / ("ours" if run is verdict else "plain") / SERVICE / SERVICE / "views.py", number
+                )
                 if number >= 0:  # those before warm up
                     times[name].append(took)
             if number >= 0 and not (number + 1) % 5:
@@ -58,7 +61,7 @@ def measure(folder: Path, edits: int) -> dict[str, Any]:
 
 def timed(run: Callable[[], object], file: Path, number: int) -> float:
     """Change a file, and measure in milliseconds from the write until ``run`` returns."""
-    time.sleep(PAUSE)
+    time.sleep(PAUSE_S)
     text = file.read_text(encoding="utf-8").partition("\n# Edit ")[0] + f"\n# Edit {number}\n"
     began = time.perf_counter()
     file.write_text(text, encoding="utf-8")
@@ -71,16 +74,16 @@ def mounted(source: Path) -> dict[str, str]:
     shutil.copytree(ROOT / "services", source)
     constant = re.search(r"^EXAMPLES = (\d+)", (ROOT / "docker/dev/rerun.py").read_text(encoding="utf-8"), re.MULTILINE)
     assert constant
-    (source / "echo/few.py").write_text(FEW.format(examples=constant[1]), encoding="utf-8")
+    (source / SERVICE / "few.py").write_text(FEW.format(examples=constant[1]), encoding="utf-8")
     override = source.with_suffix(".json")
     mount = {"type": "bind", "source": str(source), "target": "/app/services"}
     service = {"command": ["sleep", "infinity"], "volumes": [mount], "healthcheck": {"disable": True}}
-    override.write_text(json.dumps({"services": {"echo": service}}), encoding="utf-8")
+    override.write_text(json.dumps({"services": {SERVICE: service}}), encoding="utf-8")
     return {
         "COMPOSE_FILE": f"docker/compose.yaml:{override}",
         "COMPOSE_ENV_FILES": ".env",
         "COMPOSE_PROJECT_NAME": f"{clone_id()}-bench",
-        "ECHO_PORT": "0",
+        f"{env_prefix(SERVICE)}_PORT": "0",
     }
 
 
@@ -88,7 +91,7 @@ def mounted(source: Path) -> dict[str, str]:
 def up(settings: dict[str, str]) -> Iterator[None]:
     """Have a container up that does nothing, for `exec`, and remove all of the project afterwards."""
     try:
-        output(*COMPOSE, "up", "--detach", "--no-build", "--no-deps", "echo", env=settings)
+        output(*COMPOSE, "up", "--detach", "--no-build", "--no-deps", SERVICE, env=settings)
         yield
     finally:
         output(*COMPOSE, "down", "--remove-orphans", "--volumes", env=settings)
@@ -98,17 +101,17 @@ def up(settings: dict[str, str]) -> Iterator[None]:
 def watching(settings: dict[str, str]) -> Iterator[Callable[[], None]]:
     """Watch the service; what is yielded returns with the next verdict."""
     nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
-    with start(*rerun("echo", []), env=settings, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT) as process:
+    with start(*rerun(SERVICE, []), env=settings, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT) as process:
         assert process.stdout
         said = iter(process.stdout)
 
         def verdict() -> None:
             line = "nothing"
             for line in said:
-                if line.startswith("echo: "):
+                if line.startswith(f"{SERVICE}: "):
                     break
-            if not re.fullmatch(r"echo: \d+ passed in [\d.]+ s\n", line):
-                raise UserError(f"there is no time to measure, for the tests did not pass: {line.strip()}")
+            if not re.fullmatch(rf"{SERVICE}: \d+ passed in [\d.]+ s\n", line):
+                raise UserError(f"there is no time to measure, because the tests did not pass: {line.strip()}")
 
         try:
             verdict()
