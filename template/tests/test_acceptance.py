@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.project import name, service_names
+from tasks.project import name
 from tasks.tests.slow.clones import Clone
 
 if TYPE_CHECKING:
@@ -19,7 +19,11 @@ pytestmark = pytest.mark.slow
 PARTS = {
     "tasks.machine.debian": ("tasks/machine/debian.py", "docker/bases", "tasks/tests/test_debian.py"),
     "tasks.machine.podman": ("tasks/machine/podman.py", "tasks/tests/test_podman.py"),
-    "tasks.stack.network": ("tasks/stack/network.py", "tasks/tests/test_network.py", "tasks/tests/slow/test_network.py"),
+    "tasks.stack.network": (
+        "tasks/stack/network.py",
+        "tasks/tests/test_network.py",
+        "tasks/tests/slow/test_network.py",
+    ),
     "tasks.scaffold.adopt": (
         *(f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements")),
         "tasks/tests/test_adopt.py",
@@ -45,11 +49,7 @@ def test_after_rename_nothing_has_the_old_name_or_names_a_missing_path(clone: Cl
 
 
 def test_without_the_samples_everything_passes(clone: Clone) -> None:
-    for sample in service_names():
-        clone.nox("-s", "remove", "--", sample)
-        clone.commit(f"Remove {sample}")
-    clone.nox("-s", "new", "--", "pilot")
-    clone.commit("Add pilot")
+    clone.replace_services("pilot")
     text = clone.nox("-s", "test", "build", "sizes", "lint")
     assert re.search(r"pilot:prod +\d", text), text
     assert len(re.findall(r"^=+ \d+ passed", text, re.MULTILINE)) == 3  # pilot's tests, the tooling's, the stack's
