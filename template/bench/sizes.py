@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.env import env
-from tasks.images import bake
+from tasks.images import bake, target
 from tasks.project import clone_id, service_names
 from tasks.sizes.weigh import weigh
 from tasks.stack.model import production
@@ -41,7 +41,7 @@ def measure(_folder: Path, _runs: int) -> dict[str, Any]:
 
 def build(recipe: Path, service: str) -> str:
     """Build a reference as a service's production image is built, and return its name."""
-    ours = bake.target_of(production("slim"), service)
+    ours = target.target_of(production("slim"), service)
     image = f"{clone_id()}/reference:{recipe.stem}"
     bake.bake({recipe.stem: replace(ours, dockerfile=str(recipe), target="", tags=(image,))}, "references")
     return image

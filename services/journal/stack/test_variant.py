@@ -11,14 +11,14 @@ import pytest
 from tasks.shell import CommandFailed, output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from tasks.stack.model import Stack
 
+    OwnStack = Callable[[str], AbstractContextManager[Stack]]
+
 DATABASE = "journal-database"
-
-
-OwnStack = "Callable[[str], AbstractContextManager[Stack]]"
 
 
 def inspect(stack: Stack, service: str) -> dict[str, Any]:
