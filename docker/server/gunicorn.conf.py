@@ -4,10 +4,11 @@ import os
 import resource
 
 from gunicorn_worker import Logger, Worker
+from server_limits import FIELDS, LINE_BYTES
 
 wsgi_app = os.environ["APPLICATION"]
-# The Unix socket is for health checks, see healthcheck.py.
-bind = ["0.0.0.0:8000", f"unix:{os.environ.get('STACK_HEALTH_SOCKET', '/dev/shm/health.sock')}"]  # noqa: S108
+port, health = os.environ.get("STACK_PORT", "8000"), os.environ.get("STACK_HEALTH_SOCKET", "/dev/shm/health.sock")  # noqa: S108
+bind = [f"0.0.0.0:{port}", f"unix:{health}"]  # the second is for health checks, see healthcheck.py
 workers = int(os.environ.get("WEB_CONCURRENCY") or 1)
 worker_class = Worker
 logger_class = Logger
@@ -23,6 +24,8 @@ control_socket_disable = True
 accesslog = "-"
 # Shorter than the 10 s that Docker waits between SIGTERM and SIGKILL.
 graceful_timeout = 3
+limit_request_line = limit_request_field_size = LINE_BYTES
+limit_request_fields = FIELDS
 # gunicorn_worker.py relies on these.
 http_parser = "python"
 header_map = "refuse"  # 400 to names with underscores, which a proxy may read as hyphens

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import errno
-import os
 import select
 import struct
 import threading
 import time
 from contextlib import suppress
-from socket import MSG_DONTWAIT, SHUT_RDWR, SO_LINGER, SOL_SOCKET
+from socket import MSG_DONTWAIT, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
+from server_limits import ANSWERS_BYTES, HEAD_BYTES, LARGE_BODIES, RATE, TIMEOUT_S
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
 
-# Clients must send and read at least RATE bytes a second; those that fall TIMEOUT_S seconds behind are disconnected.
-RATE = 1000
-TIMEOUT_S = float(os.environ.get("STACK_CLIENT_TIMEOUT_S") or 10)
-HEAD_BYTES = 32 * 1024  # the request line and all header fields
-ANSWERS_BYTES = 48 * 1024 * 1024  # all answers that slow clients have not read yet
-LARGE_BODIES = threading.Semaphore(16)  # that are in memory at a time, until their clients have to read the answer
+LARGE_BODY_SLOTS = threading.Semaphore(LARGE_BODIES)
+# A client may go on sending for so long, and so much, before its connection is reset, to get to see the last answer.
+LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
 
 
 class Client:
@@ -121,7 +118,7 @@ class Client:
         """Wait for a turn, if necessary that of a slow client; False when too many wait already, or it takes too long."""
         if queue.acquire(blocking=False):
             for _ in range(2):
-                self.large_body = self.large_body or LARGE_BODIES.acquire(timeout=TIMEOUT_S / 2)
+                self.large_body = self.large_body or LARGE_BODY_SLOTS.acquire(timeout=TIMEOUT_S / 2)
                 if not self.large_body:
                     with self.slow_changed:
                         self.disconnect_slowest(client for client in self.slow if client.large_body)
@@ -132,7 +129,7 @@ class Client:
         """Let the next client have its turn."""
         if self.large_body:
             self.large_body = False
-            LARGE_BODIES.release()
+            LARGE_BODY_SLOTS.release()
 
     def disconnect_slowest(self, clients: Iterable[Client]) -> None:
         """Disconnect the one of some clients that was waited for longest during its request."""
@@ -146,3 +143,13 @@ class Client:
         with suppress(OSError):
             self.sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
             self.sock.shutdown(SHUT_RDWR)
+
+    def close_gracefully(self) -> None:
+        """Close the connection when the client has received the answer and hung up, or after a while."""
+        until, left = time.monotonic() + LINGER_S, LINGER_BYTES
+        self.head_bytes, self.time_left_s = None, LINGER_S
+        with suppress(OSError):
+            self.sock.shutdown(SHUT_WR)
+            while left > 0 and time.monotonic() < until and (data := self.recv(16 * 1024)):
+                left -= len(data)
+        self.sock.close()

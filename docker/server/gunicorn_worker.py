@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import select
 import selectors
 import socket
@@ -15,19 +14,14 @@ from gunicorn import glogging
 from gunicorn.http import errors
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.unreader import SocketUnreader
-from gunicorn.util import close_graceful, write_error
+from gunicorn.util import write_error
 from gunicorn.workers import gthread
-from gunicorn_clients import HEAD_BYTES, TIMEOUT_S, Client
+from gunicorn_clients import Client
+from server_limits import HEAD_BYTES, HOST, LARGE_BYTES, TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-LARGE_BYTES = 64 * 1024  # bodies of more bytes are large, and those of unknown length may be
-# A client may go on sending for so long, and so much, before its connection is reset, to get to see the last answer.
-LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
-# RFC 9110, section 7.2, without the punctuation that RFC 3986 allows in names but no name has.
-HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(:[0-9]*)?")
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
 gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.1  # seconds that a new connection may hold a thread without a request
@@ -101,6 +95,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def set_accept_enabled(self, enabled: bool) -> None:
         """Start or stop accepting connections; before the worker ends, accept those that are waiting already."""
         if not self.alive:
+            gthread.DEFAULT_WORKER_DATA_TIMEOUT = self.cfg.graceful_timeout  # nobody else needs the threads
             for listener in self.sockets * self.cfg.backlog:
                 if not select.select([listener], [], [], 0)[0]:
                     break
@@ -119,12 +114,13 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             conn.sock = Client(conn.sock)
         conn.sock.start_request()
         keep = super().handle(conn)
+        if keep is gthread._DEFER and not self.alive:
+            keep = super().handle(conn)  # gunicorn would close a connection whose request may be on its way
         conn.sock.not_slow()
         conn.sock.end_large_body()
         if not keep:
             # gunicorn does this in its main thread, where all others would wait until this client hangs up.
-            conn.sock.head_bytes, conn.sock.time_left_s = None, LINGER_S
-            close_graceful(conn.sock, LINGER_S, LINGER_BYTES)
+            conn.sock.close_gracefully()
             conn.close = lambda **_: None
         elif conn.parser:
             conn.parser.mesg = None  # an idle connection needs no memory for its last request

@@ -1,6 +1,6 @@
 """Asks the server in this container whether it is healthy; the exit code is the answer.
 
-gunicorn, in production, has a listener for that. A server that has no /healthz, and says so, is alive.
+In production it has a listener for that. A server that has no /healthz, and says so, is alive.
 """
 
 import os

@@ -19,22 +19,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SERVER = Path(__file__).parents[1]
-TIMEOUT_S, THREADS = 2, 32
+TIMEOUT_S, THREADS = 1.5, 32
 
 
 class Server:
     """A running server, with few threads and little time for slow clients."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **env: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.log = folder / "log.txt"
         self.env = os.environ | {
             "APPLICATION": "app:app",
             "MALLOC_MMAP_THRESHOLD_": "131072",  # as in the images: large answers are given back to the system at once
-            "GUNICORN_CMD_ARGS": f"--threads={THREADS} --bind=127.0.0.1:{self.port} --bind=unix:{folder}/health",
+            "GUNICORN_CMD_ARGS": f"--threads={THREADS}",
             "STACK_CLIENT_TIMEOUT_S": str(TIMEOUT_S),
             "STACK_HEALTH_SOCKET": f"{folder}/health",
+            "STACK_PORT": str(self.port),
+            **env,
         }
         command = [sys.executable, "-B", str(SERVER / "serve.py")]
         with self.log.open("w") as log:
@@ -63,14 +65,14 @@ class Server:
 
     def workers(self) -> set[str]:
         pid = self.process.pid
-        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) or {str(pid)}
 
 
 @contextmanager
-def running(line: str = "Booting worker") -> Iterator[Server]:
+def running(line: str = "Booting worker", **env: str) -> Iterator[Server]:
     """A server that has logged a line, and that must end well."""
     with TemporaryDirectory() as folder:
-        server = Server(Path(folder))
+        server = Server(Path(folder), **env)
         try:
             server.wait_for(line)
             yield server
@@ -78,6 +80,7 @@ def running(line: str = "Booting worker") -> Iterator[Server]:
             assert server.process.wait(4) == 0, server.log.read_text()
         finally:
             server.process.kill()
+            server.process.wait()
 
 
 def statuses(client: socket.socket) -> list[int]:

@@ -21,7 +21,6 @@ http.message:Message.__init__ (self, cfg, unreader, peer_addr) _expected_100_con
 http.parser:Parser.__init__ (self, cfg, source, source_addr) mesg unreader
 http.unreader:SocketUnreader.chunk (self, size_hint=None) max_body_chunk recv sock
 http.wsgi:create (req, sock, client, server, cfg, response_class=None, response_args=()) _expected_100_continue
-util:close_graceful (sock, timeout=2.0, max_drain=65536) recv
 util:write_error (sock, status_int, reason, mesg)
 workers.base:Worker.init_process (self) load_wsgi run
 workers.gthread:TConn.__init__ (self, cfg, sock, client, server) client parser server sock
@@ -30,7 +29,7 @@ workers.gthread:ThreadWorker._keepalive_after (self, conn, keepalive) finish_bod
 workers.gthread:ThreadWorker.accept (self, listener) TConn enqueue_req
 workers.gthread:ThreadWorker.enqueue_req (self, conn) handle submit tpool
 workers.gthread:ThreadWorker.finish_request (self, conn, fs) close
-workers.gthread:ThreadWorker.handle (self, conn) DEFAULT_WORKER_DATA_TIMEOUT _keepalive_after handle_request sock
+workers.gthread:ThreadWorker.handle (self, conn) DEFAULT_WORKER_DATA_TIMEOUT _DEFER _keepalive_after handle_request sock
 workers.gthread:ThreadWorker.handle_request (self, req, conn) sock wsgi
 workers.gthread:ThreadWorker.run (self) alive set_accept_enabled
 workers.gthread:ThreadWorker.set_accept_enabled (self, enabled) sockets

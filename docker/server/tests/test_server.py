@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from corpus import BODIES, HEADS, TRUNCATED, C, G, P
+from corpus import BODIES, HEADS, TRUNCATED, C, G, P, encoded
 from harness import THREADS, TIMEOUT_S, Server, running, statuses
 
 if TYPE_CHECKING:
@@ -71,21 +71,20 @@ def test_log(server: Server) -> None:
     assert "/healthz" not in server.log.read_text()
 
 
+def attack(kind: str, **settings: str) -> tuple[str, int, list[int], list[int], bool]:
+    """What others get during an attack: the health check's exit code, two answers; whether memory stays free."""
+    number, sent = ATTACKS[kind]
+    with running(**settings) as server, ThreadPoolExecutor(number) as pool:
+        attackers = [pool.submit(server.connect, sent) for _ in range(number)]
+        time.sleep(0.5)
+        found = server.healthcheck(), server.ask(GET), server.ask(LARGE)
+        memory_kb = re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{max(server.workers())}/status").read_text())[0]
+        for attacker in attackers:
+            attacker.result().close()
+    return kind, *found, int(memory_kb) < 90_000
+
+
 def test_attacks() -> None:
-    """Others are answered at once, large bodies when a slow client has been disconnected; memory stays free."""
-
-    def attack(kind: str) -> tuple[str, int, list[int], list[int], bool]:
-        number, sent = ATTACKS[kind]
-        with running() as server, ThreadPoolExecutor(number) as pool:
-            attackers = [pool.submit(server.connect, sent) for _ in range(number)]
-            time.sleep(0.5)
-            found = server.healthcheck(), server.ask(GET), server.ask(LARGE)
-            (worker,) = server.workers()
-            memory_kb = re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{worker}/status").read_text())[0]
-            for attacker in attackers:
-                attacker.result().close()
-        return kind, *found, int(memory_kb) < 90_000
-
     with ThreadPoolExecutor(len(ATTACKS)) as pool:
         assert list(pool.map(attack, ATTACKS)) == [(kind, 0, [200], [200], True) for kind in ATTACKS]
 
@@ -101,13 +100,14 @@ def test_slow_clients_are_disconnected(server: Server) -> None:
 
 def test_requests_in_flight_are_answered_before_the_end() -> None:
     with running() as server, ExitStack() as stack:
-        clients = [stack.enter_context(server.connect(HALF)) for _ in range(THREADS // 2)]
+        late, *clients = [stack.enter_context(server.connect(sent)) for sent in ("", *[HALF] * (THREADS // 2))]
         server.process.terminate()
         server.wait_for("Handling signal: term")
         time.sleep(0.5)
-        for client in clients:
+        late.sendall(encoded(HALF))
+        for client in (late, *clients):
             client.sendall(REST)
-        assert [statuses(client) for client in clients] == [[200]] * len(clients)
+        assert [statuses(client) for client in (late, *clients)] == [[200]] * (1 + len(clients))
 
 
 def test_it_can_be_stopped_while_it_starts() -> None:
