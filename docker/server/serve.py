@@ -1,8 +1,9 @@
-"""Starts gunicorn, and handles SIGTERM from its first moment on.
+"""Starts gunicorn, or uvicorn where INTERFACE is asgi, and handles SIGTERM from its first moment on.
 
-PID 1 of a container gets no signal that it has no handler for, and gunicorn sets its handlers only when all is imported.
+PID 1 of a container gets no signal that it has no handler for, and servers set their handlers only when all is imported.
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -10,13 +11,18 @@ from types import FrameType
 
 
 def end(_number: int, _frame: FrameType | None) -> None:
-    """Exit with 0: nothing has begun."""
+    """Exit with 0."""
     raise SystemExit
 
 
 signal.signal(signal.SIGTERM, end)
 
-from gunicorn.app.wsgiapp import run  # noqa: E402
+if os.environ.get("INTERFACE") == "asgi":
+    import serve_asgi
 
-sys.argv = ["gunicorn", f"--config={Path(__file__).with_name('gunicorn.conf.py')}"]
-run()
+    serve_asgi.run()
+else:
+    from gunicorn.app.wsgiapp import run
+
+    sys.argv = ["gunicorn", f"--config={Path(__file__).with_name('gunicorn.conf.py')}"]
+    run()

@@ -1,4 +1,4 @@
-"""The limits on clients."""
+"""The limits on clients, of gunicorn and uvicorn."""
 
 import os
 import re

@@ -71,9 +71,9 @@ def test_log(server: Server) -> None:
     assert "/healthz" not in server.log.read_text()
 
 
-def attack(kind: str, **settings: str) -> tuple[str, int, list[int], list[int], bool]:
+def attack(kind: str, share: int = 1, **settings: str) -> tuple[str, int, list[int], list[int], bool]:
     """What others get during an attack: the health check's exit code, two answers; whether memory stays free."""
-    number, sent = ATTACKS[kind]
+    number, sent = ATTACKS[kind][0] // share, ATTACKS[kind][1]
     with running(**settings) as server, ThreadPoolExecutor(number) as pool:
         attackers = [pool.submit(server.connect, sent) for _ in range(number)]
         time.sleep(0.5)
