@@ -1,7 +1,8 @@
 """Live reload for any process in a development container.
 
-    live.py                     a web application on port 8000, by Werkzeug with its debugger. APPLICATION names it, as
-                                MODULE:NAME or MODULE:FACTORY(); without that, Flask finds it by FLASK_APP
+    live.py                     a web application on port 8000, by Werkzeug with its debugger or, where STACK_INTERFACE is
+                                asgi and not wsgi, by uvicorn. APPLICATION names it, as MODULE:NAME or MODULE:FACTORY();
+                                without that, Flask finds it by FLASK_APP
     live.py -m MODULE [ARG...]  a module, such as a worker
     live.py FILE [ARG...]       a script
 
@@ -10,6 +11,7 @@ The parent holds the listening socket: it never closes, so no connection is refu
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import pkgutil
@@ -73,6 +75,35 @@ def wsgi_server(listener: socket.socket) -> Callable[[Any], None]:
     return serve
 
 
+def asgi_server(listener: socket.socket) -> Callable[[Any], None]:
+    """In the parent: import uvicorn; return what serves an application, or a text as an error, in a child."""
+    import asyncio
+
+    uvicorn: Any = importlib.import_module("uvicorn")  # a dependency of the services that need it
+
+    def serve(app: Any) -> None:
+        async def error(scope: Any, _receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                headers = [(b"content-type", b"text/plain; charset=utf-8")]
+                await send({"type": "http.response.start", "status": 500, "headers": headers})
+                await send({"type": "http.response.body", "body": app.encode()})
+
+        # Not uvloop, for which accepting cannot be stopped before the connections that are accepted already are closed.
+        config = uvicorn.Config(error if isinstance(app, str) else app, loop="asyncio")
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # no lines for its start and its end
+        server = uvicorn.Server(config)
+
+        def stop(*_: object) -> None:
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(loop.remove_reader, listener)  # new connections are the new child's
+            loop.call_soon_threadsafe(loop.call_later, IDLE_S, setattr, server, "should_exit", True)
+
+        server.handle_exit = stop  # what it does on SIGTERM
+        server.run([listener])
+
+    return serve
+
+
 def load() -> Any:
     """Import the application; return a text where that fails."""
     try:
@@ -114,14 +145,15 @@ def main(command: list[str]) -> None:
     """Run a command, or without one a web application."""
     os.environ.update(FLASK_DEBUG="1", FLASK_RUN_FROM_CLI="true", WERKZEUG_RUN_MAIN="true")
     if not command:
-        servers = {"wsgi": wsgi_server}
+        servers = {"wsgi": wsgi_server, "asgi": asgi_server}
         if (interface := os.environ.get("STACK_INTERFACE", "wsgi")) not in servers:
-            sys.exit("live.py: STACK_INTERFACE is wsgi; for a command, write live.py -m MODULE or live.py FILE")
+            sys.exit("live.py: STACK_INTERFACE is wsgi or asgi; for a command, write live.py -m MODULE or live.py FILE")
         address = os.environ.get("FLASK_RUN_HOST", "0.0.0.0"), int(os.environ.get("FLASK_RUN_PORT", "8000"))  # noqa: S104 (a container's own)
         listener = socket.create_server(address, backlog=1024)
         listener.setblocking(False)  # another child may have accepted the connection
         serve = servers[interface](listener)
-        logging.getLogger("werkzeug").addFilter(lambda record: not HEALTH_CHECK.match(record.getMessage()))
+        for log in ("werkzeug", "uvicorn.access"):
+            logging.getLogger(log).addFilter(lambda record: not HEALTH_CHECK.match(record.getMessage()))
     # Neither this folder nor its modules may hide those of the service.
     sys.path[0] = str(Path.cwd())
     del sys.modules["supervisor"]

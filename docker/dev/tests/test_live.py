@@ -32,6 +32,14 @@ async def answer(path):
 
 app = flask.Flask(__name__)
 app.before_request(lambda: asyncio.run(answer(flask.request.path)))
+
+def make():
+    async def app(scope, receive, send):
+        assert scope["type"] == "http"
+        body = (await answer(scope["path"])).encode()
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": body})
+    return app
 """
 WORKER = """
 import signal, subprocess, sys, time, text
@@ -42,10 +50,13 @@ time.sleep(100)
 """
 
 
-@pytest.fixture(scope="module", params=["wsgi"])
+@pytest.fixture(scope="module", params=["wsgi", "asgi"])
 def web(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Program]:
     """An application that the tests of this module share: each saves a text of its own first."""
     env = {"FLASK_APP": "web"}
+    if request.param == "asgi":
+        pytest.importorskip("uvicorn")
+        env = {"STACK_INTERFACE": "asgi", "APPLICATION": "web:make()"}
     folder = tmp_path_factory.mktemp(request.param) / "web"
     (folder / "web/deep").mkdir(parents=True)
     (folder / "web/__init__.py").write_text(APP)
@@ -167,4 +178,4 @@ def test_polling_sees_changes(tmp_path: Path) -> None:
 def test_a_wrong_interface_is_told(tmp_path: Path) -> None:
     program = Program(tmp_path, "live.py", STACK_INTERFACE="command")
     assert program.process.wait(TIMEOUT_S) == 1
-    program.says("STACK_INTERFACE is wsgi")
+    program.says("STACK_INTERFACE is wsgi or asgi")
