@@ -1,6 +1,6 @@
 """Live reload for any process in a development container.
 
-    live.py                     a web application on port 8000, by Werkzeug with its debugger or, where STACK_INTERFACE is
+    live.py                     a web application on port 8000, by Werkzeug with its debugger or, where INTERFACE is
                                 asgi and not wsgi, by uvicorn. APPLICATION names it, as MODULE:NAME or MODULE:FACTORY();
                                 without that, Flask finds it by FLASK_APP
     live.py -m MODULE [ARG...]  a module, such as a worker
@@ -146,8 +146,8 @@ def main(command: list[str]) -> None:
     os.environ.update(FLASK_DEBUG="1", FLASK_RUN_FROM_CLI="true", WERKZEUG_RUN_MAIN="true")
     if not command:
         servers = {"wsgi": wsgi_server, "asgi": asgi_server}
-        if (interface := os.environ.get("STACK_INTERFACE", "wsgi")) not in servers:
-            sys.exit("live.py: STACK_INTERFACE is wsgi or asgi; for a command, write live.py -m MODULE or live.py FILE")
+        if (interface := os.environ.get("INTERFACE", "wsgi")) not in servers:
+            sys.exit("live.py: INTERFACE is wsgi or asgi; for a command, write live.py -m MODULE or live.py FILE")
         address = os.environ.get("FLASK_RUN_HOST", "0.0.0.0"), int(os.environ.get("FLASK_RUN_PORT", "8000"))  # noqa: S104 (a container's own)
         listener = socket.create_server(address, backlog=1024)
         listener.setblocking(False)  # another child may have accepted the connection

@@ -56,7 +56,7 @@ def web(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
     env = {"FLASK_APP": "web"}
     if request.param == "asgi":
         pytest.importorskip("uvicorn")
-        env = {"STACK_INTERFACE": "asgi", "APPLICATION": "web:make()"}
+        env = {"INTERFACE": "asgi", "APPLICATION": "web:make()"}
     folder = tmp_path_factory.mktemp(request.param) / "web"
     (folder / "web/deep").mkdir(parents=True)
     (folder / "web/__init__.py").write_text(APP)
@@ -176,6 +176,6 @@ def test_polling_sees_changes(tmp_path: Path) -> None:
 
 
 def test_a_wrong_interface_is_told(tmp_path: Path) -> None:
-    program = Program(tmp_path, "live.py", STACK_INTERFACE="command")
+    program = Program(tmp_path, "live.py", INTERFACE="command")
     assert program.process.wait(TIMEOUT_S) == 1
-    program.says("STACK_INTERFACE is wsgi or asgi")
+    program.says("INTERFACE is wsgi or asgi")
