@@ -49,6 +49,8 @@ class CommandFailed(UserError):  # noqa: N818 (it is what has happened)
 def interruptible() -> None:
     """Take SIGTERM and a closed terminal as Ctrl-C, so that clean-up in ``finally`` always happens."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # A script's background job inherits SIGINT as ignored, and so would the commands that `stop` ends by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, _interrupt)
 
