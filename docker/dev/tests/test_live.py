@@ -60,10 +60,11 @@ def web(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
     folder = tmp_path_factory.mktemp(request.param) / "web"
     (folder / "web/deep").mkdir(parents=True)
     (folder / "web/__init__.py").write_text(APP)
-    (folder / "web/deep/text.py").write_text("TEXT = 'first'")
+    (folder / "web/deep/text.py").write_text("import atexit, time\natexit.register(time.sleep, 99)\nTEXT = 'hangs'")
     with running(folder, "live.py", **env) as web:
-        web.answers("first")
+        web.answers("hangs")
         yield web
+        web.says("does not end: killed")
 
 
 def test_a_nested_file_and_a_new_folder_are_reloaded(web: Program) -> None:
