@@ -35,7 +35,9 @@ class Editor:
 
     def wait_for(self, name: str) -> dict[str, Any]:
         """The body of the next event or response of this name; fails on a response that reports a failure."""
+        until = time.monotonic() + TIMEOUT_S
         while True:
+            assert time.monotonic() < until, f"there is no {name} in {self.seen}"
             header = self.file.readline()
             assert header, f"the debugger has closed the connection, after {self.seen}"
             self.file.readline()
