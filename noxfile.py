@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # nox does not
 from tasks import cli, ownership, venv
 from tasks.images import bake
 from tasks.lint import lint as run_linters
-from tasks.project import REPORTS, choose_services, service_names
+from tasks.project import REPORTS, choose_services, has_own_lock, service_names
 from tasks.scaffold import rename as scaffold_rename
 from tasks.scaffold import service
 from tasks.scaffold import update as scaffold_update
@@ -112,19 +112,19 @@ def sizes(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Check style, types, Dockerfiles, workflows, schemas and the lock: -- [--fix]"""
     args = cli.flags("lint", session.posargs, "--fix")
-    venv.install(session, "host", "lint", "tests", *service_names())
+    venv.install(session, "host", "lint", "tests", *(name for name in service_names() if not has_own_lock(name)))
     run_linters(session, fix=args.fix)
 
 
 @session(venv=True)
 def lock(session: nox.Session) -> None:
-    """Update poetry.lock to pyproject.toml, or run another command of Poetry's: -- [add --lock --group SERVICE PACKAGE]"""
-    venv.poetry(session, *(session.posargs or ["lock"]))
+    """Update poetry.lock to pyproject.toml, or run another command of Poetry's: -- [--service NAME] [add --lock --group SERVICE PACKAGE]"""
+    venv.poetry(session, *cli.lock(session.posargs))
 
 
 @session(venv=True)
 def new(session: nox.Session) -> None:
-    """Make a service: -- NAME [--like SERVICE | --from DIR [--app MODULE:NAME]]"""
+    """Make a service: -- NAME [--like SERVICE | --from DIR [--app MODULE:NAME] [--own-lock]]"""
     args = cli.new(session.posargs)
     service.check_name(args.name)
     with service.all_or_nothing(args.name):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import changes
-from .project import choose_services
+from .project import SERVICES, choose_services
 from .shell import UserError
 
 if TYPE_CHECKING:
@@ -119,6 +119,17 @@ def new(posargs: Sequence[str]) -> argparse.Namespace:
     options.add_argument("name", metavar="NAME")
     options.add_argument("--like", metavar="SERVICE", default="", help="a copy of this service")
     return options.parse_args(posargs)
+
+
+def lock(posargs: Sequence[str]) -> list[str]:
+    """Poetry's command line: ``lock`` where nothing is asked for, in the folder of the ``--service`` that is named first."""
+    if posargs[:1] == ["--service"]:
+        options = parser("lock", services=1)
+        (service,) = options.parse_args(posargs[1:2]).services
+        if not (SERVICES / service / "pyproject.toml").is_file():
+            raise UserError(f"services/{service} has no pyproject.toml of its own: `nox -s lock` is for the shared one")
+        return [f"--directory=services/{service}", *(posargs[2:] or ["lock"])]
+    return list(posargs) or ["lock"]
 
 
 def plan(posargs: Sequence[str]) -> str | None:

@@ -29,12 +29,23 @@ def toml(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def pyproject() -> dict[str, Any]:
-    """Read pyproject.toml; raises UserError, with the place, when it does not parse."""
+def pyproject(file: str = "pyproject.toml") -> dict[str, Any]:
+    """Read pyproject.toml, or another ``file`` below the root; raises UserError, with the place, when it does not parse."""
     try:
-        return toml((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        return toml((ROOT / file).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"pyproject.toml does not parse: {error}") from None
+        raise UserError(f"{file} does not parse: {error}") from None
+
+
+def has_own_lock(service: str) -> bool:
+    """Whether a service is resolved by itself: its folder has a pyproject.toml and a poetry.lock."""
+    return all((SERVICES / service / name).is_file() for name in ("pyproject.toml", "poetry.lock"))
+
+
+def own_tests(service: str) -> set[str]:
+    """The packages that a service's own lock has for its dependency group ``tests``; none where the shared ones are used."""
+    packages = pyproject(f"services/{service}/poetry.lock")["package"] if has_own_lock(service) else ()
+    return {package["name"] for package in packages if "tests" in package.get("groups", ())}
 
 
 def name() -> str:
@@ -82,9 +93,16 @@ def service_names() -> list[str]:
             raise UserError(
                 f"services/{service} has no compose.yaml: `nox -s new` makes one for a new service; or remove the folder"
             )
-        if service not in groups:
+        if has_own_lock(service):
+            if service in groups:
+                raise UserError(
+                    f"services/{service} has a poetry.lock of its own: remove the dependency group {service!r} from pyproject.toml"
+                )
+        elif service not in groups:
+            own = f"; or `nox -s lock -- --service {service}`, for a lock of its own"
             raise UserError(
                 f"pyproject.toml has no dependency group {service!r} for services/{service}: add it, then `nox -s lock`"
+                + (own if (SERVICES / service / "pyproject.toml").is_file() else "")
             )
     if lost := sorted(set(groups) - set(found) - TOOL_GROUPS):
         raise UserError(
@@ -113,11 +131,15 @@ def env_prefix(service: str) -> str:
 
 
 def libs_of(service: str) -> list[str]:
-    """The names of the libs/ packages that a service's dependency group asks for; raises UserError for a missing one."""
-    group = pyproject().get("tool", {}).get("poetry", {}).get("group", {}).get(service, {})
+    """The names of the libs/ packages that a service's dependencies ask for; raises UserError for a missing one."""
+    own = has_own_lock(service)
+    file = f"services/{service}/pyproject.toml" if own else "pyproject.toml"
+    poetry = pyproject(file).get("tool", {}).get("poetry", {})
+    group = poetry if own else poetry.get("group", {}).get(service, {})
     paths = [spec.get("path", "") for spec in group.get("dependencies", {}).values() if isinstance(spec, dict)]
-    found = sorted(path.removeprefix("libs/").rstrip("/") for path in paths if path.startswith("libs/"))
+    inside = [path.removeprefix("../../" if own else "") for path in paths]
+    found = sorted(path.removeprefix("libs/").rstrip("/") for path in inside if path.startswith("libs/"))
     for lib in found:
         if not (ROOT / "libs" / lib / lib).is_dir():
-            raise UserError(f"pyproject.toml: {service} uses libs/{lib}, and there is no package libs/{lib}/{lib}")
+            raise UserError(f"{file}: {service} uses libs/{lib}, and there is no package libs/{lib}/{lib}")
     return found

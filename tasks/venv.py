@@ -77,8 +77,11 @@ def sbom(session: Session, images: Sequence[str]) -> None:
         say(f"wrote {target.relative_to(ROOT)}")
 
 
-def poetry(session: Session, *arguments: str) -> None:
-    """Run Poetry, which nobody has to install, against the package index that pip uses; raises UserError when it fails."""
+def poetry(session: Session, *arguments: str, silent: bool = False) -> None:
+    """Run Poetry, which nobody has to install, against the package index that pip uses.
+
+    Raises UserError when it fails; if ``silent``, CommandFailed with its words, which are not shown.
+    """
     # pip, because uv makes environments without it, and it knows its default index.
     pip(session, "--quiet", "pip", "--requirement", "docker/build/tools.txt")
     ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
@@ -88,7 +91,10 @@ def poetry(session: Session, *arguments: str) -> None:
         settings["REQUESTS_CA_BUNDLE"] = bundle  # Poetry does not look at the system's certificates
     show(("poetry", *arguments))
     program = str(Path(session.bin) / "poetry")
-    if credentials := re.search(r"://([^/\s]+)@", index):
+    code = 0
+    if silent:
+        output(program, *arguments, env=settings)
+    elif credentials := re.search(r"://([^/\s]+)@", index):
         # Poetry shows them when the index does not answer.
         secret = credentials[1]
         code = lines(program, *arguments, on_line=lambda line: say(line.replace(secret, "***")), env=settings)

@@ -10,7 +10,7 @@ from ..terminal import Status, cut, say
 SHOWN_FROM_S = 0.1
 # What BuildKit says in many lines, and what it means in one.
 HINTS = (
-    (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`"),
+    (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`, with `-- --service NAME` for a service's own"),
     (r"no space left on device", "no disk space is left for the build: `docker system df` shows what takes it"),
     (r"error reading from server: EOF|Cannot connect to the Docker daemon", ENGINE_GONE),
     (r"mkdir (\S+)/\.docker: ", "Docker's client cannot write its configuration: set HOME, or DOCKER_CONFIG, to a folder that you may write to"),
@@ -62,6 +62,8 @@ def reason(log: str) -> str:
     """Why a build failed, in one line, from its whole log."""
     if package := re.search(r"Failed to build `([^`]+)`", log):
         return f"{package[1]} has no wheel for this platform, and there is no compiler to build it with: choose another version of it"
+    if conflict := re.search(r"the shared group .* does not go with .*", log):
+        return conflict[0]
     for pattern, meaning in HINTS:
         if re.search(pattern, log, re.IGNORECASE):
             return meaning

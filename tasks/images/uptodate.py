@@ -32,10 +32,10 @@ def fingerprints(targets: Mapping[str, Target], flavor: str, images: Mapping[str
     for service, target in targets.items():
         base = target.args.get("STACK_BASE", "")
         facts = json.dumps([asdict(target), images.get(base, base), shared], sort_keys=True)
-        # In development images, source is mounted.
-        own = (
-            () if flavor == "dev" else (ROOT / "services" / service, *(ROOT / "libs" / lib for lib in libs_of(service)))
-        )
+        # In development images, source is mounted, and only a lock of the service's own is inside.
+        own = [ROOT / "services" / service / name for name in ("pyproject.toml", "poetry.lock")]
+        if flavor != "dev":
+            own = [ROOT / "services" / service, *(ROOT / "libs" / lib for lib in libs_of(service))]
         found[service] = hashlib.sha256((facts + digest(own)).encode()).hexdigest()
     return found
 

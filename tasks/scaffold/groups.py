@@ -43,7 +43,7 @@ def copy(document: Any, name: str, new: str) -> None:
 
 def remove(document: Any, name: str) -> None:
     """Remove a group, its packages from libs/, and the service's size budgets."""
-    document["dependency-groups"].remove(name)
+    document["dependency-groups"].pop(name, None)
     document["tool"]["poetry"].get("group", {}).pop(name, None)
     budgets = document["tool"].get("stack", {}).get("budgets", {})
     for image in [image for image in budgets if image.partition(":")[0] == name]:

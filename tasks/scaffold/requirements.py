@@ -38,7 +38,7 @@ def find_requirements(session: Session, source: Path) -> list[Requirement]:
             wanted.append(Requirement(line))
         except InvalidRequirement as error:
             raise UserError(f"{place}: {line!r} is no requirement: {str(error).splitlines()[0]}") from None
-    version = official_base().partition(":")[2].partition("-")[0]
+    version = image_python()
     image = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux", "extra": ""}
     names = [canonicalize_name(one.name) for one in wanted]
     # Poetry takes several requirements of one package only where no Python can want two of them: here just one is left.
@@ -48,6 +48,24 @@ def find_requirements(session: Session, source: Path) -> list[Requirement]:
         else:
             wanted.remove(one)
     return [one for one in wanted if "extra ==" not in str(one.marker)]
+
+
+def image_python() -> str:
+    """The version of Python in the images, such as 3.13."""
+    return official_base().partition(":")[2].partition("-")[0]
+
+
+def find_distribution(source: Path) -> str:
+    """A project's own name and version, as NAME==VERSION; "" where they are not written down, or computed."""
+    path, config = source / "pyproject.toml", configparser.ConfigParser(interpolation=None)
+    data = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config.read(source / "setup.cfg", encoding="utf-8")
+    metadata = dict(config["metadata"]) if config.has_section("metadata") else {}
+    for table in (data.get("project", {}), data.get("tool", {}).get("poetry", {}), metadata):
+        line = f"{table.get('name')}=={table.get('version')}"
+        if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", line):
+            return line
+    return ""
 
 
 def written(session: Session, source: Path) -> Iterator[tuple[str, str]]:

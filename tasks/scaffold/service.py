@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .. import venv
 from ..changes import git
-from ..project import ROOT, SERVICES, choose_services, env_prefix, pyproject, service_names, toml
+from ..project import ROOT, SERVICES, choose_services, env_prefix, has_own_lock, pyproject, service_names, toml
 from ..shell import UserError
 from ..testing.host import SUITES
 from . import like
@@ -34,7 +34,7 @@ LONGEST_NAME = 40  # a DNS label has 63, and Compose puts the project's name in 
 # Words with a meaning of their own behind `--`, besides the dependency groups that are no service's.
 RESERVED = {"prod", "test", *SUITES}
 
-# Further ways to make a service, by the option of `new` that asks for one; optional parts add theirs.
+# Further ways to make a service, and to lock what it needs, by the option of `new` that asks for one; optional parts add theirs.
 WAYS: dict[str, Callable[[Session, Namespace], None]] = {}
 
 
@@ -70,11 +70,10 @@ def is_label(name: str) -> bool:
 
 
 def check_imports(service: str, packages: set[str], *groups: str) -> None:
-    """Raise UserError if a service's own ``packages`` hide one that it imports: those that the lock has for ``groups``."""
-    lock = toml(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else {}
-    used = {
-        found["name"].replace("-", "_") for found in lock.get("package", ()) if {*groups} & {*found.get("groups", ())}
-    }
+    """Raise UserError if a service's own ``packages`` hide one that it imports: those that its lock has for ``groups``."""
+    locks = [toml(path.read_text(encoding="utf-8")) for path in (LOCK, SERVICES / service / LOCK.name) if path.exists()]
+    found = [package for lock in locks for package in lock.get("package", ())]
+    used = {package["name"].replace("-", "_") for package in found if {*groups} & {*package.get("groups", ())}}
     for hidden in sorted(packages & used):
         raise UserError(f"services/{service}: its own {hidden} would hide the package {hidden} that it uses: rename it")
 
@@ -106,7 +105,8 @@ def new(session: Session, args: Namespace) -> None:
     elif args.like:
         (model,) = choose_services([args.like])
         like.copy(model, args.name, free_port())
-        edit_group(session, "copy", model, args.name)
+        if not has_own_lock(model):
+            edit_group(session, "copy", model, args.name)
     else:
         package = args.name.replace("-", "_")
         fill(args.name, {"SERVICE": args.name} | ({"PACKAGE": package} if package != args.name else {}))
@@ -116,9 +116,10 @@ def new(session: Session, args: Namespace) -> None:
         raise UserError("docker/compose.yaml has no line `include:` for the services: add it")
     lines.insert(lines.index("include:\n") + 1, include(args.name))
     STACK.write_text("".join(lines), encoding="utf-8")
-    venv.poetry(session, "lock")
+    if not ways and not has_own_lock(args.name):
+        venv.poetry(session, "lock")
     names = {path.stem for path in (SERVICES / args.name).iterdir()} - {"tests", "stack"}
-    check_imports(args.name, names, args.name, "dev", "tests")
+    check_imports(args.name, names, args.name, "main", "dev", "tests")
 
 
 def fill(service: str, arguments: Mapping[str, str], only: str = "*") -> None:
@@ -165,7 +166,8 @@ def remove(session: Session, service: str) -> None:
         raise UserError(f"docker/compose.yaml has no line `{include(service).strip()}`: take {service} out by hand")
     STACK.write_text(text.replace(include(service), ""), encoding="utf-8")
     edit_group(session, "remove", service)
-    venv.poetry(session, "lock")
+    if not has_own_lock(service):
+        venv.poetry(session, "lock")
     REMOVED.parent.mkdir(exist_ok=True)
     folder.rename(REMOVED)
 

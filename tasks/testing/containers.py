@@ -9,7 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from ..ownership import SESSION, remove_own, session_id
-from ..project import REPORTS
+from ..project import REPORTS, own_tests
 from ..shell import UserError, lines, run, run_parallel
 from ..stack.lifecycle import remove_unused_networks
 from ..stack.model import COMPOSE
@@ -73,11 +73,13 @@ def run_in_container() -> list[str]:
 
 
 def command(service: str, pytest_args: Sequence[str]) -> list[str]:
-    """The Docker command that runs a service's tests."""
+    """The Docker command that runs a service's tests, with coverage unless its own test tools lack pytest-cov."""
+    tools = own_tests(service)
+    coverage = ["--cov", "--cov-config=/app/pyproject.toml", f"--cov-report=xml:/app/reports/coverage-{service}.xml"]
     return [
         *(*run_in_container(), "--volume", f"{REPORTS}:/app/reports", service),
         *("pytest", f"--junitxml=/app/reports/junit-{service}.xml"),
-        *("--cov", "--cov-config=/app/pyproject.toml", f"--cov-report=xml:/app/reports/coverage-{service}.xml"),
+        *(coverage if not tools or "pytest-cov" in tools else []),
         *(["--color=yes"] if sys.stdout.isatty() else []),
         *pytest_args,
     ]
