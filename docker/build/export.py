@@ -54,7 +54,9 @@ def resolve(group: str, folder: Path, fixed: list[Path]) -> None:
         text = " ".join(done.stderr.split())
         why = re.search(r"Because (.*?), (?:we|and)", text)
         mend = "; a group tests of its own replaces it" if group == "tests" else ""
-        sys.exit(f"the shared group {group} does not go with {fixed[0].name}'s own lock: {why[1] if why else text}{mend}")
+        sys.exit(
+            f"the shared group {group} does not go with {fixed[0].name}'s own lock: {why[1] if why else text}{mend}"
+        )
 
 
 def main(folder: Path, service: str = "") -> None:
