@@ -118,7 +118,8 @@ def new(session: Session, args: Namespace) -> None:
     STACK.write_text("".join(lines), encoding="utf-8")
     if not ways and not has_own_lock(args.name):
         venv.poetry(session, "lock")
-    names = {path.stem for path in (SERVICES / args.name).iterdir()} - {"tests", "stack"}
+    modules = [path for path in (SERVICES / args.name).iterdir() if path.is_dir() or path.suffix == ".py"]
+    names = {path.stem for path in modules} - {"tests", "stack"}
     check_imports(args.name, names, args.name, "main", "dev", "tests")
 
 

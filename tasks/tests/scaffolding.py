@@ -79,7 +79,7 @@ def small_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         service, "EDITED", tuple(root / path for path in ("pyproject.toml", "docker/compose.yaml", "poetry.lock"))
     )
     monkeypatch.setattr(service, "REMOVED", root / ".nox/removed")
-    monkeypatch.setattr(venv, "poetry", lambda *_: None)
+    monkeypatch.setattr(venv, "poetry", lambda *_, **__: None)
     monkeypatch.setattr(service, "edit_group", lambda _, *words: groups.main(root / "pyproject.toml", *words))
     git(root, "init", "-q")
     commit(root)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from packaging.requirements import Requirement
 
+from .. import project, venv
 from ..scaffold import adopt, service
 from ..scaffold.application import find_application
-from ..scaffold.requirements import find_requirements
-from ..shell import UserError
+from ..scaffold.requirements import find_distribution, find_requirements
+from ..shell import CommandFailed, UserError
 from .scaffolding import NO_SESSION, commit, git, in_git, real, small_project
 
 if TYPE_CHECKING:
@@ -208,10 +209,10 @@ def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], t
         find_requirements(NO_SESSION, write(files))
 
 
-def take(source: Path | None, name: str = "theirs", app: str = "", like: str = "") -> None:
+def take(source: Path | None, name: str = "theirs", app: str = "", like: str = "", *, own: bool = False) -> None:
     service.check_name(name)
     with service.all_or_nothing(name):
-        service.new(NO_SESSION, Namespace(name=name, like=like, source=source, app=app))
+        service.new(NO_SESSION, Namespace(name=name, like=like, source=source, app=app, own_lock=own))
 
 
 @pytest.mark.parametrize(
@@ -289,11 +290,116 @@ def test_mistakes_change_nothing(ours: Path, write: Write, files: dict[str, str]
 
 
 def test_options_that_exclude_each_other(ours: Path) -> None:
-    told = "--app goes with --from DIR, and neither of them with --like"
+    told = "--app and --own-lock go with --from DIR, and none of them with --like"
     with pytest.raises(UserError, match=told):
         take(None, app="a:b")
     with pytest.raises(UserError, match=told):
         take(ours, like="pilot")
+    with pytest.raises(UserError, match=told):
+        take(None, own=True)
+
+
+CONFLICT = """Resolving dependencies...
+
+Because ours depends on x (>=2)
+ and theirs on x (1), version solving failed.
+
+Try something else.
+"""
+
+
+def poetry(folder: Path, words: str) -> Callable[..., None]:
+    """A Poetry that cannot lock all services' requirements, and says so in these words; that of one service it can."""
+
+    def run(_: object, *arguments: str, silent: bool = False) -> None:
+        if silent:
+            raise CommandFailed(["poetry", *arguments], words)
+        assert arguments == ("--directory=services/theirs", "lock")
+        (folder / "poetry.lock").write_text('[[package]]\nname = "x"\ngroups = ["main"]\n')
+
+    return run
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_lock_of_its_own(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own: bool
+) -> None:
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", CONFLICT))
+    take(write({"app.py": APP, "requirements.txt": 'x==1; python_version > "3"\n'}), own=own)
+    said = (
+        "--own-lock asks for it"
+        if own
+        else "Because ours depends on x (>=2) and theirs on x (1), version solving failed"
+    )
+    assert f"{said}\n" in capsys.readouterr().out
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["project"]["dependencies"] == ['x==1; python_version > "3"', service.SERVERS["wsgi"]]
+    assert made["tool"] == {"poetry": {"package-mode": False}, "pytest": {"ini_options": {}}}
+    assert git(ours, "diff", "--name-only").split() == ["docker/compose.yaml"]
+    assert project.service_names() == ["pilot", "theirs"]
+    with service.all_or_nothing("again"):
+        service.new(NO_SESSION, Namespace(name="again", like="theirs"))
+    assert project.has_own_lock("again")
+    for name in ("theirs", "again"):
+        with service.all_or_nothing(name):
+            service.remove(NO_SESSION, name)
+    assert git(ours, "status", "--porcelain") == ""
+
+
+def test_what_else_fails_leads_to_no_lock(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        venv, "poetry", poetry(ours / "services/theirs", "All attempts to connect to h.invalid failed.")
+    )
+    with pytest.raises(UserError, match=r"All attempts to connect to h.invalid failed"):
+        take(write({"app.py": APP, "requirements.txt": "x==1\n"}))
+    assert git(ours, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("files", "settings"),
+    [
+        ({"pytest.ini": "[pytest]\n"}, None),
+        ({"setup.cfg": "[tool:pytest]\n"}, None),
+        (
+            {"pyproject.toml": "[tool.pytest.ini_options]\nmarkers = [\n    'a',\n]\n[tool.black]\n"},
+            {"ini_options": {"markers": ["a"]}},
+        ),
+    ],
+)
+def test_its_own_settings_for_pytest(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], settings: object
+) -> None:
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
+    take(write({"app.py": APP, "requirements.txt": "x==1\n", **files}), own=True)
+    assert tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"].get("pytest") == settings
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"pyproject.toml": "[project]\nname = 'a-b'\nversion = '1.2rc1'\n"}, "a-b==1.2rc1"),
+        ({"pyproject.toml": "[tool.poetry]\nname = 'a'\nversion = '1'\n"}, "a==1"),
+        ({"setup.cfg": "[metadata]\nname = a\nversion = 1.0\n"}, "a==1.0"),
+        ({"setup.cfg": "[metadata]\nname = a\nversion = attr: a.VERSION\n"}, ""),
+        ({"pyproject.toml": "[project]\nname = 'a'\ndynamic = ['version']\n"}, ""),
+        ({"app.py": APP}, ""),
+    ],
+)
+def test_its_own_distribution(ours: Path, write: Write, files: dict[str, str], found: str) -> None:
+    source = write({"app.py": APP, "requirements.txt": "flask\n"} | files)
+    assert find_distribution(source) == found
+    take(source)
+    compose = (ours / "services/theirs/compose.yaml").read_text()
+    assert (f'        DISTRIBUTION: "{found}"\n' in compose) is bool(found)
+    assert ("DISTRIBUTION" in compose) is bool(found)
+
+
+def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> None:
+    take(write({"app.py": APP, "requirements.txt": "flask\n"}))
+    assert tomllib.loads((ours / "services/theirs/ruff.toml").read_text()) == {"exclude": ["*"]}
+    service.remove(NO_SESSION, "theirs")
+    take(write({"ruff.toml": "line-length = 79\n"}))
+    assert (ours / "services/theirs/ruff.toml").read_text() == "line-length = 79\n"
 
 
 @pytest.mark.slow
@@ -343,3 +449,37 @@ def test_flasks_own_tutorial_is_adopted_as_it_is(clone: Path, tmp_path: Path) ->
         real(clone, "clean")
     real(clone, "remove", "--", "blog")
     assert git(clone, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_pins_that_do_not_go_with_the_other_services(clone: Path, write: Write) -> None:
+    in_git(clone)
+    asks = 'from importlib.metadata import version\n\n\n@app.get("/")\ndef names():\n'
+    asks += '    return " ".join(version(name) for name in ("flask", "typing_extensions", "old-blog"))\n'
+    test = (
+        'from app import app\n\n\ndef test_it():\n    assert app.test_client().get("/").text == "3.0.0 4.8.0 1.2.3"\n'
+    )
+    source = write(
+        {
+            "app.py": APP + asks,
+            "requirements.txt": "Flask==3.0.0\ntyping_extensions==4.8.0\n",
+            "setup.cfg": "[metadata]\nname = old-blog\nversion = 1.2.3\n",
+            "tests/test_app.py": test,
+        }
+    )
+    said = real(clone, "new", "--", "blog", "--from", str(source))
+    assert "services/blog gets a pyproject.toml and a poetry.lock of its own" in said
+    assert git(clone, "diff", "--name-only").split() == ["docker/compose.yaml"]
+    commit(clone)
+    try:
+        assert "1 passed" in real(clone, "test", "--", "blog")
+        assert "built blog" in real(clone, "build", "--", "blog")
+        real(clone, "lock", "--", "--service", "blog", "add", "--lock", "packaging==21.3")
+        told = real(clone, "test", "--", "blog", code=1)
+        assert "the shared group tests does not go with blog's own lock: pytest" in told
+        git(clone, "checkout", "-q", ".")
+    finally:
+        real(clone, "clean")
+    real(clone, "remove", "--", "blog")
+    git(clone, "add", "--all")
+    assert git(clone, "diff", "--cached", "--name-only", "HEAD~1") == ""

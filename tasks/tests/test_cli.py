@@ -126,3 +126,15 @@ def test_attach_needs_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_optional_parts_add_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cli.OPTIONS, "new", [lambda parser: parser.add_argument("--with")])
     assert vars(cli.new(["a", "--with", "b"]))["with"] == "b"
+
+
+def test_poetry_runs_for_the_service_that_is_named_first(project: Path) -> None:
+    assert cli.lock([]) == ["lock"]
+    assert cli.lock(["add", "--lock", "x"]) == ["add", "--lock", "x"]
+    with pytest.raises(UserError, match=r"services/pilot has no pyproject.toml of its own"):
+        cli.lock(["--service", "pilot"])
+    (project / "services/pilot/pyproject.toml").touch()
+    assert cli.lock(["--service", "pilot"]) == ["--directory=services/pilot", "lock"]
+    assert cli.lock(["--service", "pilot", "add", "x"]) == ["--directory=services/pilot", "add", "x"]
+    with pytest.raises(SystemExit):
+        cli.lock(["--service"])

@@ -95,3 +95,11 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--color=yes" not in containers.command("pilot", [])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert "--color=yes" in containers.command("pilot", [])
+
+
+@pytest.mark.parametrize(("tools", "covered"), [(set(), True), ({"pytest"}, False), ({"pytest", "pytest-cov"}, True)])
+def test_coverage_is_left_out_where_a_services_own_tools_have_none(
+    monkeypatch: pytest.MonkeyPatch, tools: set[str], covered: bool
+) -> None:
+    monkeypatch.setattr(containers, "own_tests", lambda _: tools)
+    assert ("--cov" in containers.command("pilot", [])) is covered

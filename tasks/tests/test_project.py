@@ -98,3 +98,35 @@ def test_libs_are_those_that_the_service_asks_for(project: Path) -> None:
     (project / "libs/plain/plain").rmdir()
     with pytest.raises(UserError, match="pilot uses libs/plain, and there is no package libs/plain/plain"):
         service_names()
+
+
+OWN = """[project]
+name = "third"
+[tool.poetry.dependencies]
+paper = {path = "../../libs/paper", develop = true}
+"""
+
+
+def test_a_service_with_a_lock_of_its_own_needs_no_group(project: Path) -> None:
+    folder = project / "services/third"
+    folder.mkdir()
+    (folder / "compose.yaml").touch()
+    (folder / "pyproject.toml").write_text(OWN)
+    with pytest.raises(UserError, match=r"no dependency group 'third' .* or `nox -s lock -- --service third`"):
+        service_names()
+    (folder / "poetry.lock").write_text(
+        '[[package]]\nname = "pytest"\ngroups = ["tests"]\n[[package]]\nname = "flask"\ngroups = ["main"]\n'
+    )
+    with pytest.raises(
+        UserError, match=r"services/third/pyproject.toml: third uses libs/paper, and there is no package"
+    ):
+        service_names()
+    (project / "libs/paper/paper").mkdir(parents=True)
+    assert service_names() == ["other", "pilot", "third"]
+    assert libs_of("third") == ["paper"]
+    assert tasks_project.own_tests("third") == {"pytest"}
+    assert tasks_project.own_tests("pilot") == set()
+    root = project / "pyproject.toml"
+    root.write_text(root.read_text().replace("[dependency-groups]\n", "[dependency-groups]\nthird = []\n"))
+    with pytest.raises(UserError, match=r"services/third has a poetry.lock of its own: remove the dependency group"):
+        service_names()

@@ -92,6 +92,8 @@ def test_source_is_no_part_of_a_development_image(repository: Repository) -> Non
     repository.write("services/other/other/__init__.py", "new")
     repository.write("libs/plain/plain/__init__.py", "new")
     assert repository.stale("dev") == []
+    repository.write("services/other/poetry.lock", "new")
+    assert repository.stale("dev") == ["other"]
     repository.write("poetry.lock", "new")
     assert repository.stale("dev") == ["other", "pilot"]
 
