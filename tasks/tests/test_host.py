@@ -54,7 +54,8 @@ def test_a_suite_is_there_where_its_tests_are(tests: Path) -> None:
         (".github/workflows/ci.yml", {"unit"}),
         ("services/pilot/pilot/__init__.py", {"stack"}),
         ("more/test_d.py", {"more"}),
-        ("README.md", set()),
+        ("README.md", {"unit"}),
+        ("LICENSE", set()),
     ],
 )
 def test_a_change_affects_suites(monkeypatch: pytest.MonkeyPatch, path: str, affected: set[str]) -> None:
