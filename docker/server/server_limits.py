@@ -9,8 +9,8 @@ TIMEOUT_S = float(os.environ.get("STACK_CLIENT_TIMEOUT_S") or 10)
 # The request line and all header fields together; one line; the number of fields.
 HEAD_BYTES, LINE_BYTES, FIELDS = 32 * 1024, 8190, 100
 # All answers that slow clients have not read yet.
-ANSWERS_BYTES = 48 * 1024 * 1024
+ANSWERS_BYTES = 40 * 1024 * 1024
 # Bodies of more bytes are large, and those of unknown length may be; so many are received and processed at a time.
-LARGE_BYTES, LARGE_BODIES = 64 * 1024, 16
+LARGE_BYTES, LARGE_BODIES = 64 * 1024, 10
 # RFC 9110, section 7.2, without the punctuation that RFC 3986 allows in names but no name has.
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(:[0-9]*)?")

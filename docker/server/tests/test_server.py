@@ -27,7 +27,7 @@ LARGE = P + "Connection: close|Content-Length: 1000000||" + "x" * 1_000_000
 ATTACKS = {  # how many clients do what to keep the server from answering others
     "do not read": (90, LARGE_GET),
     "do not read the answers to large bodies": (20, LARGE.replace("/", "/large", 1)),
-    "do not finish large bodies": (16, LARGE[:-1]),
+    "do not finish large bodies": (10, LARGE[:-1]),
     "do not finish small bodies": (90, HALF),
     "do not finish heads": (90, G + "A: "),
     "send large heads": (90, G + f"A: {'a' * 8000}|" * 97),
