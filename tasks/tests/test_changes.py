@@ -48,6 +48,7 @@ LIBS: dict[str, list[str]] = {"a": [], "b": ["shared"], "c": []}
     [
         ("services/a/a/__init__.py", "", ["a"]),
         ("services/a/deep/er/file", "", ["a"]),
+        ("services/a/poetry.lock", "", ["a"]),
         ("libs/shared/shared/__init__.py", "", ["b"]),
         ("libs/other/x.py", "", []),
         ("docker/Dockerfile", "", ["a", "b", "c"]),
