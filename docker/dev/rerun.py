@@ -87,7 +87,7 @@ class Plugin:
 
     def tell(self, verdict: str) -> None:
         """Tell the verdict, once."""
-        if not self.told:
+        if self.began and not self.told:
             print(f"{NAME}: {verdict} in {time.monotonic() - self.began:.2f} s", flush=True)
             self.told = True
             self.supervisor.report()
@@ -124,7 +124,5 @@ if __name__ == "__main__":
     # From here on this is a child.
     plugin = Plugin(supervisor)
     code = pytest.main([*OPTIONS, *sys.argv[1:]], plugins=[plugin])
-    if plugin.began:
-        plugin.tell("1 error")  # in tests/conftest.py, say: pytest has ended before it started
-        code = DONE
-    sys.exit(code)
+    plugin.tell("1 error")  # in tests/conftest.py, say: pytest has ended before it started
+    sys.exit(DONE if plugin.told else code)

@@ -137,9 +137,9 @@ class Supervisor:
                     self.next = 0
                 if pid == self.current:
                     self.current = 0
-                    failure = f"{self.name} ended with {code}; the next change starts it again" * (code != DONE)
-        if failure:
-            print(f"live: {failure}", flush=True)
+                    if code != DONE:
+                        failure = f"{self.name} ended with {code}; the next change starts it again"
+                        print(f"live: {failure}", flush=True)
         return failure
 
     def stop(self, grace_s: float) -> None:

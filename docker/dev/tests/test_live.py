@@ -130,12 +130,11 @@ def test_a_request_in_flight_is_finished_while_the_new_process_answers(web: Prog
 def test_no_connection_is_refused_or_reset(web: Program) -> None:
     reloading = True
 
-    def ask() -> int:
-        count = 0
+    def ask() -> set[int]:
+        statuses = set()
         while reloading:
-            assert web.get()[0] == 200
-            count += 1
-        return count
+            statuses.add(web.get()[0])
+        return statuses
 
     with ThreadPoolExecutor() as pool:
         clients = [pool.submit(ask) for _ in range(2)]
@@ -145,35 +144,27 @@ def test_no_connection_is_refused_or_reset(web: Program) -> None:
                 web.answers(f"edit {number}.")
         finally:
             reloading = False
-        assert all(client.result() > 20 for client in clients)
+        assert [client.result() for client in clients] == [{200}, {200}]
 
 
-@pytest.mark.parametrize("command", [["-m", "worker"], ["worker.py"]])
-def test_a_command_restarts_even_if_it_hangs(tmp_path: Path, command: list[str]) -> None:
+@pytest.mark.parametrize(("poll", "command"), [("0", ["-m", "worker"]), ("1", ["worker.py"])])
+def test_a_command_restarts_even_if_it_hangs(tmp_path: Path, poll: str, command: list[str]) -> None:
     (tmp_path / "worker.py").write_text(WORKER)
     (tmp_path / "text.py").write_text("1 / 0")
-    with running(tmp_path, "live.py", *command, "argument") as worker:
+    with running(tmp_path, "live.py", *command, "argument", STACK_POLL=poll) as worker:
         worker.says("ZeroDivisionError")
         worker.says(f"{tmp_path.name} ended with 1")
         worker.write("text.py", "TEXT = 'works'")
+        os.utime(tmp_path / "text.py", (time.time() + 9,) * 2)  # polling compares seconds
         worker.says("works argument")
         assert len(worker.processes()) >= 4  # the parent, the watcher, the worker and what it has started
-        if command[0] == "-m":
+        if poll == "0":
             worker.write("text.py", "TEXT = 'restarted'")
             worker.says("does not end: killed")
             worker.says("restarted argument")
         else:
             worker.process.send_signal(signal.SIGINT)
             worker.process.wait(TIMEOUT_S)
-
-
-def test_polling_sees_changes(tmp_path: Path) -> None:
-    (tmp_path / "worker.py").write_text("print('one')")
-    with running(tmp_path, "live.py", "worker.py", STACK_POLL="1") as worker:
-        worker.says("one")
-        worker.write("worker.py", "print('two')")
-        os.utime(tmp_path / "worker.py", (time.time() + 9,) * 2)  # it compares seconds
-        worker.says("two")
 
 
 def test_a_wrong_interface_is_told(tmp_path: Path) -> None:
