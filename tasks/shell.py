@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import WeakSet
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Result = TypeVar("Result")
-# The commands that are running, so that an interrupt can end them all.
-RUNNING: WeakSet[subprocess.Popen[str]] = WeakSet()
-# How long an interrupted command may take to clean up before it is killed.
-STOP_TIMEOUT_S = 30
+RUNNING: WeakSet[subprocess.Popen[str]] = WeakSet()  # all commands, for an interrupt to end
+STOP_TIMEOUT_S = 30  # for an interrupted command to clean up before it is killed
+TURN_S = 0.2
 ENGINE_GONE = "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"
 
 
@@ -183,7 +182,10 @@ def run_parallel(
         for thread in threads:
             thread.start()
         while len(results) < len(jobs):
-            name, result, error = ended.get()
+            try:  # in short turns: a signal that comes right before a wait is only handled after it
+                name, result, error = ended.get(timeout=TURN_S)
+            except Empty:
+                continue
             if error:
                 raise error
             results[name] = result

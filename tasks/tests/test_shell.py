@@ -190,7 +190,10 @@ def test_a_signal_ends_all_jobs(tmp_path: Path, number: signal.Signals) -> None:
         while not (tmp_path / "pids").exists() or (tmp_path / "pids").read_text().count("\n") < at_once:
             time.sleep(0.01)
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        try:
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert b"KeyboardInterrupt" in said
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == at_once
