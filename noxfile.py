@@ -35,6 +35,7 @@ import tasks.machine.debian  # setup installs the engine, and builds base images
 import tasks.machine.podman  # Podman in Docker's place
 import tasks.scaffold.adopt  # new -- --from
 import tasks.stack.network  # dev -- --network
+import tasks.release  # publish, deploy
 import template.sessions  # template only
 
 nox.needs_version = ">=2025.2.9"

@@ -12,8 +12,8 @@ from ..project import ROOT
 # From the top down: a module may import those of lower layers, and of its own folder. Folders in one set do not import
 # each other.
 LAYERS: list[str | set[str]] = [
-    *("session", "scaffold"),
-    {"testing", "sizes", "release", "lint"},
+    *("release", "session", "scaffold"),
+    {"testing", "sizes", "lint"},
     *("images", "stack", "machine"),
     *("venv", "ownership", "cli", "changes", "env", "project", "shell", "terminal"),
 ]

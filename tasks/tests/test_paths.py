@@ -10,7 +10,7 @@ from ..project import ROOT
 FOLDERS = ("tasks", "docker", "tests", "docs", "template", "deploy", ".github", ".ci", ".devcontainer", ".vscode")
 PATH = re.compile(rf"(?<![\w./{{}}-])((?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]*[\w/])")
 # A place in any service's folder; and an optional part, which may have been deleted.
-EXPECTED = {"tests/conftest.py", "docker/bases"}
+EXPECTED = {"tests/conftest.py", "docker/bases", "docs/releasing.md", "docs/deploying.md"}
 
 
 def test_every_named_path_exists() -> None:

@@ -19,6 +19,10 @@ pytestmark = pytest.mark.slow
 PARTS = {
     "tasks.machine.debian": ("tasks/machine/debian.py", "docker/bases", "tasks/tests/test_debian.py"),
     "tasks.machine.podman": ("tasks/machine/podman.py", "tasks/tests/test_podman.py"),
+    "tasks.release": (
+        *("tasks/release", "deploy", "docs/releasing.md", "docs/deploying.md", "tasks/tests/registry.py"),
+        *("tasks/tests/test_publish.py", "tasks/tests/test_deploy.py", "tasks/tests/slow/test_release.py"),
+    ),
     "tasks.stack.network": (
         "tasks/stack/network.py",
         "tasks/tests/test_network.py",

@@ -1,7 +1,11 @@
-"""The project's own budgets, in lines: a feature that needs more than it is worth goes."""
+"""The project's own budgets, in lines of code: a feature that needs more than it is worth goes.
+
+Blank lines, comments and docstrings do not count, so that nobody saves on these.
+"""
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -14,10 +18,24 @@ TESTS = {"tests", "skeleton"}
 PROGRAMS = {
     "slicer": ("docker/build/slice", 450),
     "reloader and rerunner": ("docker/dev", 900),
-    "server": ("docker/server", 450),
+    "server": ("docker/server", 820),  # WSGI 600, ASGI 220
 }
-OPTIONAL = {"tasks/release": 400, "tasks/scaffold/adopt.py": 200}
-HOST = 2_800
+ADOPT = tuple(f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements"))
+OPTIONAL = {("tasks/release",): 550, ADOPT: 330}
+HOST = 2_830
+
+
+def code_lines(path: Path) -> int:
+    """The lines of a module without blank lines, comments and docstrings."""
+    text = path.read_text(encoding="utf-8")
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
+            docstrings.update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    lines = enumerate(map(str.strip, text.splitlines()), start=1)
+    return sum(bool(line) and line[0] != "#" and number not in docstrings for number, line in lines)
 
 
 def modules(*places: str) -> dict[str, int]:
@@ -27,11 +45,7 @@ def modules(*places: str) -> dict[str, int]:
         for place in places
         for path in ((ROOT / place).rglob("*.py") if Path(place).suffix != ".py" else [ROOT / place])
     ]
-    return {
-        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
-        for path in paths
-        if path.exists()
-    }
+    return {str(path.relative_to(ROOT)): code_lines(path) for path in paths if path.exists()}
 
 
 def without_tests(found: dict[str, int]) -> dict[str, int]:
@@ -41,13 +55,13 @@ def without_tests(found: dict[str, int]) -> dict[str, int]:
 
 def test_the_host_tooling() -> None:
     found = without_tests(modules("noxfile.py", "tasks"))
-    counted = {name: lines for name, lines in found.items() if not name.startswith(tuple(OPTIONAL))}
+    counted = {name: lines for name, lines in found.items() if not name.startswith(sum(OPTIONAL, ()))}
     assert sum(counted.values()) <= HOST, counted
 
 
 @pytest.mark.parametrize("part", OPTIONAL)
-def test_an_optional_part(part: str) -> None:
-    found = modules(part)
+def test_an_optional_part(part: tuple[str, ...]) -> None:
+    found = modules(*part)
     assert sum(found.values()) <= OPTIONAL[part], found
 
 

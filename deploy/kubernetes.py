@@ -1,0 +1,189 @@
+"""Writes Compose's production model as a Kustomize base: ``python kubernetes.py DIR <model.json``.
+
+`nox -s deploy` runs it, and gives it the model with images by digest. What it writes is checked against the schemas of
+the oldest and the newest version of Kubernetes that is supported.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import kubernetes_validate
+import yaml
+from model import Object, jobs, needs, ports, seconds, step
+
+OLDEST = "1.30"  # the first that has preStop's sleep
+PORT = 8000  # what docker/server listens on
+USER = 10001  # as docker/Dockerfile has it; images whose Compose user has only a name get it, too
+DRAIN_S = 5  # until no proxy sends requests to a pod that ends
+HEALTH = ["python3", "/app/healthcheck.py"]
+
+
+def probes(spec: Object, *, listens: bool) -> Object:
+    """The three probes of a container: all run the health check of Compose, or else the image's own."""
+    check = spec.get("healthcheck") or {}
+    test = check.get("test") or (["CMD", *HEALTH] if listens and "build" in spec else [])
+    if check.get("disable") or not test:
+        return {}
+    command = ["sh", "-c", test[1]] if test[0] == "CMD-SHELL" else test[1:]
+    probe = {"exec": {"command": command}, "timeoutSeconds": seconds(check.get("timeout", "3s"))}
+    return {
+        "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": seconds(check.get("start_period", "60s"))},
+        "readinessProbe": {**probe, "periodSeconds": 5, "failureThreshold": 2},
+        "livenessProbe": {**probe, "periodSeconds": seconds(check.get("interval", "10s")), "failureThreshold": 6},
+    }
+
+
+def storage(spec: Object) -> tuple[list[Object], list[Object]]:
+    """A pod's volumes, and where its container has them: tmpfs, secrets, and the claims of a StatefulSet."""
+    mounts = [
+        {"name": v["source"], "mountPath": v["target"]} for v in spec.get("volumes") or () if v["type"] == "volume"
+    ]
+    volumes: list[Object] = []
+    for number, path in enumerate(spec.get("tmpfs") or ()):
+        volumes.append({"name": f"tmp-{number}", "emptyDir": {"sizeLimit": "64Mi"}})
+        mounts.append({"name": f"tmp-{number}", "mountPath": path})
+    folders: dict[str, list[Object]] = {}
+    for secret in spec.get("secrets") or ():
+        target = Path("/run/secrets", secret.get("target") or secret["source"])
+        item = {"key": secret["source"], "path": target.name}
+        folders.setdefault(str(target.parent), []).append({"secret": {"name": secret["source"], "items": [item]}})
+    for number, (folder, sources) in enumerate(folders.items()):
+        volumes.append({"name": f"secrets-{number}", "projected": {"sources": sources}})
+        mounts.append({"name": f"secrets-{number}", "mountPath": folder, "readOnly": True})
+    return volumes, mounts
+
+
+def pod(model: Object, service: str) -> Object:
+    """A service's pod, which satisfies the restricted Pod Security Standard."""
+    spec = model["services"][service]
+    volumes, mounts = storage(spec)
+    user = int(str(spec.get("user", "")).partition(":")[0]) if re.match(r"\d", str(spec.get("user", ""))) else USER
+    limits = {"memory": f"{int(spec['mem_limit']) >> 20}Mi", "cpu": str(spec.get("cpus") or 1)}
+    container = {
+        "name": service,
+        "image": spec["image"],
+        "command": spec.get("entrypoint"),
+        "args": spec.get("command"),
+        "workingDir": spec.get("working_dir"),
+        "env": [
+            {"name": k, "value": str(v)} for k, v in sorted((spec.get("environment") or {}).items()) if v is not None
+        ],
+        "ports": [{"containerPort": port} for port in ports(model, service)],
+        "volumeMounts": mounts,
+        "resources": {"requests": {"memory": limits["memory"], "cpu": "100m"}, "limits": limits},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": bool(spec.get("read_only")),
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    grace = seconds(spec.get("stop_grace_period", "10s"))
+    if service not in jobs(model):
+        container |= probes(spec, listens=PORT in ports(model, service))
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": DRAIN_S}}}
+        grace += DRAIN_S
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [{key: value for key, value in container.items() if value not in (None, [])}],
+        "volumes": volumes,
+    }
+
+
+def objects(model: Object, service: str) -> list[Object]:
+    """Everything that a service is in Kubernetes."""
+    spec = model["services"][service]
+    app = {"app.kubernetes.io/name": service}
+    labels = {**app, "stack.step": str(step(model, service))}
+    template = {"metadata": {"labels": app}, "spec": pod(model, service)}
+    selected: Object = {"selector": {"matchLabels": app}}
+
+    def made(kind: str, version: str, content: Object, name: str = service) -> Object:
+        return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": labels}, "spec": content}
+
+    found = [made("NetworkPolicy", "networking.k8s.io/v1", policy(model, service))]
+    if listens := ports(model, service):
+        named = [{"name": f"port-{port}", "port": port, "targetPort": port} for port in listens]
+        found.append(made("Service", "v1", {"selector": app, "ports": named}))
+    if service in jobs(model):
+        # A job cannot be changed: each image has its own.
+        name = f"{service}-{spec['image'].rpartition(':')[2][:8]}"
+        template["spec"]["restartPolicy"] = "OnFailure"
+        return [*found, made("Job", "batch/v1", {"backoffLimit": 6, "template": template}, name)]
+    if claims := [v["source"] for v in spec.get("volumes") or () if v["type"] == "volume"]:
+        size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}
+        templates = [{"metadata": {"name": name}, "spec": size} for name in claims]
+        content = {"serviceName": service, "replicas": 1, **selected, "template": template}
+        return [*found, made("StatefulSet", "apps/v1", {**content, "volumeClaimTemplates": templates})]
+    spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+    template["spec"]["topologySpreadConstraints"] = [{**spread, "labelSelector": {"matchLabels": app}}]
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": service}
+    usage = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
+    scale = {"minReplicas": 2, "maxReplicas": 6, "metrics": [{"type": "Resource", "resource": usage}]}
+    return [
+        *found,
+        made(
+            "Deployment", "apps/v1", {**selected, "strategy": rolling, "template": template}
+        ),  # replicas: the scaler's
+        made("HorizontalPodAutoscaler", "autoscaling/v2", {"scaleTargetRef": target, **scale}),
+        made("PodDisruptionBudget", "policy/v1", {"maxUnavailable": 1, **selected}),
+    ]
+
+
+def policy(model: Object, service: str) -> Object:
+    """Who may talk to a service, and to whom it may: what depends_on says, published ports for all, and DNS."""
+
+    def peers(names: list[str]) -> list[Object]:
+        return [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": name}}} for name in names]
+
+    def allowed(numbers: list[int]) -> list[Object]:
+        return [{"port": port, "protocol": "TCP"} for port in numbers]
+
+    published = [port["target"] for port in model["services"][service].get("ports") or ()]
+    clients = sorted(name for name in model["services"] if service in needs(model, name))
+    ingress: list[Object] = [{"ports": allowed(published)}] if published else []
+    if clients and (inside := ports(model, service)):
+        ingress.append({"from": peers(clients), "ports": allowed(inside)})
+    egress: list[Object] = [{"ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]}]
+    egress += [{"to": peers([name]), "ports": allowed(ports(model, name))} for name in sorted(needs(model, service))]
+    selector = {"matchLabels": {"app.kubernetes.io/name": service}}
+    return {"podSelector": selector, "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": egress}
+
+
+def render(model: Object) -> dict[str, list[Object]]:
+    """The files of the base, with their objects."""
+    security = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"metadata": {"name": model["name"], "labels": security}}
+    files = {"namespace.yaml": [{"apiVersion": "v1", "kind": "Namespace", **namespace}]}
+    files |= {f"{service}.yaml": objects(model, service) for service in sorted(model["services"])}
+    for found in [found for documents in files.values() for found in documents]:
+        for version in (OLDEST, kubernetes_validate.latest_version()):
+            kubernetes_validate.validate(found, version, strict=True)
+    base = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
+    return {**files, "kustomization.yaml": [{**base, "namespace": model["name"], "resources": sorted(files)}]}
+
+
+def main() -> None:
+    """Write the files."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, documents in render(json.load(sys.stdin)).items():
+        text = yaml.safe_dump_all(json.loads(json.dumps(documents)), sort_keys=False, width=120)
+        (folder / name).write_text(f"# Written by `nox -s deploy -- kubernetes`.\n{text}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

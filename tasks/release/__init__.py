@@ -1,0 +1,58 @@
+"""Releases: images to a registry, and from there to many machines. Optional: delete with its line in noxfile.py, as docs/releasing.md says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import cli
+from ..project import choose_services
+from ..session import ready, session
+from . import image, push, rollout
+
+if TYPE_CHECKING:
+    import nox
+
+
+@session(venv=True)
+def publish(session: nox.Session) -> None:
+    """Push release images: -- [SERVICE...] --registry HOST/NAMESPACE [--tag TAG]... | --verify | --check-reproducible"""
+    options = cli.parser("publish", services="*")
+    what = options.add_mutually_exclusive_group(required=True)
+    what.add_argument("--registry", metavar="HOST/NAMESPACE", help="where to push, such as registry.example:5000/owner")
+    what.add_argument("--verify", action="store_true", help="compare a registry with reports/release.json")
+    what.add_argument("--check-reproducible", action="store_true", help="build twice without cache and compare")
+    options.add_argument("--tag", action="append", default=[], help="besides the version and the commit")
+    options.add_argument("--move-tags", action="store_true", help="let tags leave the images that have them")
+    options.add_argument("--untagged", action="store_true", help="for a part of a release that --merge completes")
+    options.add_argument(
+        "--merge", type=Path, nargs="+", default=[], metavar="FILE", help="other platforms' release.json"
+    )
+    args = options.parse_args(session.posargs)
+    args.services = choose_services(args.services)
+    if args.verify:
+        push.verify()
+        return
+    ready()
+    if args.check_reproducible:
+        image.check_reproducible(args.services)
+    else:
+        push.publish(session, args)
+
+
+@session(venv=True)
+def deploy(session: nox.Session) -> None:
+    """Run what was published: -- swarm [--context NAME] [--ports host|ingress] | kubernetes --render DIR [--apply]"""
+    options = cli.parser("deploy")
+    engines = options.add_subparsers(dest="engine", required=True)
+    swarm = engines.add_parser("swarm", help="deploy to Docker Swarm and wait")
+    swarm.add_argument("--context", metavar="NAME", default="", help="Docker's context; default: the current one")
+    swarm.add_argument("--ports", choices=("host", "ingress"), default="host", help="how ports are published")
+    kubernetes = engines.add_parser("kubernetes", help="write a Kustomize base")
+    kubernetes.add_argument("--render", type=Path, metavar="DIR", required=True)
+    kubernetes.add_argument("--apply", action="store_true", help="apply it by kubectl, and wait")
+    args = options.parse_args(session.posargs)
+    if args.engine == "swarm":
+        rollout.swarm(session, args.context, args.ports)
+    else:
+        rollout.kubernetes(session, args.render, apply=args.apply)

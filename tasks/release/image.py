@@ -1,0 +1,159 @@
+"""Release images: built so that the same commit gives the same digest, and taken out of the engine as OCI blobs."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import shutil
+import tarfile
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+from ..images.buildlog import Progress, reason
+from ..images.target import Target, target_of
+from ..machine import engine
+from ..project import REPORTS, clone_id
+from ..shell import UserError, output
+from ..stack.model import production
+from ..terminal import Status, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+OCI = "application/vnd.oci.image"
+MANIFEST = f"{OCI}.manifest.v1+json"
+PLATFORM = ("os", "architecture", "variant")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A service's image as a registry takes it: its manifest, and its blobs, the configuration first, as files."""
+
+    service: str
+    manifest: bytes
+    blobs: Sequence[Path]
+
+    @property
+    def platform(self) -> str:
+        """Operating system and processor, such as linux/amd64."""
+        config = json.loads(self.blobs[0].read_bytes())
+        return "/".join(config[key] for key in PLATFORM if config.get(key))
+
+    @property
+    def size(self) -> int:
+        """What a client downloads, in bytes."""
+        return sum(path.stat().st_size for path in self.blobs)
+
+
+def digest_of(data: bytes) -> str:
+    """The digest by which registries name these bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def descriptor(kind: str, data: bytes) -> dict[str, Any]:
+    """How manifests name a blob of a media type."""
+    return {"mediaType": kind, "digest": digest_of(data), "size": len(data)}
+
+
+def compact(value: object) -> bytes:
+    """JSON that is the same on every machine."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def name_of(service: str) -> str:
+    """The release image's name on the engine."""
+    return f"{clone_id()}/{service}:release"
+
+
+def build(services: Sequence[str], *, cache: bool = True, folder: str = "release") -> list[Image]:
+    """Build and verify release images, all times in them those of the commit; raises UserError when that fails.
+
+    The images' files go to ``folder`` in reports/. Without ``cache``, all stages are built anew.
+    """
+    builder = engine.current()
+    if builder.name != "docker":
+        raise UserError(f"release images need Docker's BuildKit, and this machine has {builder.title}")
+    epoch = output("git", "show", "--no-patch", "--format=%ct", "HEAD").strip()
+    # The cache ignores files' times, so these two stages may have those of another build. BuildKit's own attestations
+    # contain the time of the build, and would change the digest; publish attaches others.
+    options: dict[str, Any] = {"no-cache-filter": ["source", "prod"]} if cache else {"no-cache": True}
+    options |= {"attest": ["type=provenance,disabled=true"]}
+    targets: dict[str, Target] = {}
+    for service in services:
+        target = target_of(production(), service)
+        target = replace(target, labels={}, tags=(name_of(service),), args={**target.args, "SOURCE_DATE_EPOCH": epoch})
+        targets |= {service: target, f"{service}-verify": target.verification("prod")}
+    say(f"$ {builder.builder} {' '.join(targets)}  # SOURCE_DATE_EPOCH={epoch}")
+    with Status("building release images") as status:
+        progress = Progress(status)
+        if builder.build({name: asdict(target) | options for name, target in targets.items()}, progress):
+            raise UserError(reason("\n".join(progress.log)))
+    say(f"built {', '.join(targets)} in {status.seconds:.1f} s")
+    return [save(service, REPORTS / folder / service) for service in services]
+
+
+def save(service: str, folder: Path) -> Image:
+    """Take a service's release image out of the engine, its layers compressed, to a folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    output("docker", "save", f"--output={folder / 'image.tar'}", name_of(service))
+    with tarfile.open(folder / "image.tar") as archive:
+        archive.extractall(folder, filter="data")
+    (folder / "image.tar").unlink()
+    found = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    while "manifests" in found:  # with containerd's image store, there is one index in another
+        found = json.loads(blob(folder, found["manifests"][0]).read_bytes())
+    blobs = [blob(folder, found["config"]), *(compressed(blob(folder, layer)) for layer in found["layers"])]
+    config, *layers = [path.read_bytes() for path in blobs]
+    content: dict[str, Any] = {"config": descriptor(f"{OCI}.config.v1+json", config)}
+    content |= {"layers": [descriptor(f"{OCI}.layer.v1.tar+gzip", layer) for layer in layers]}
+    return Image(service, compact({"schemaVersion": 2, "mediaType": MANIFEST, **content}), blobs)
+
+
+def blob(folder: Path, described: Mapping[str, Any]) -> Path:
+    """The file of a blob."""
+    return folder / "blobs" / str(described["digest"]).replace(":", "/")
+
+
+def compressed(layer: Path) -> Path:
+    """A layer's file, compressed by gzip without a time or a name in the header, unless it is compressed already."""
+    target = layer.with_suffix(".gz")
+    with layer.open("rb") as file, target.open("wb") as out:
+        if file.read(2) == b"\x1f\x8b":
+            return layer
+        file.seek(0)
+        with gzip.GzipFile("", "wb", 6, out, mtime=0) as packed:
+            shutil.copyfileobj(file, packed)
+    return target
+
+
+def check_reproducible(services: Sequence[str]) -> None:
+    """Build twice without cache; raises UserError with the first file that differs."""
+    first = build(services, cache=False, folder="release-first")
+    for one, other in zip(first, build(services, cache=False), strict=True):
+        if one.manifest != other.manifest:
+            raise UserError(f"{one.service} is not reproducible: its builds differ in {difference(one, other)}")
+        say(f"{one.service}: both builds are {digest_of(one.manifest)}")
+
+
+def difference(one: Image, other: Image) -> str:
+    """The first file in which two images differ, or where else they do."""
+    for number, (left, right) in enumerate(zip(one.blobs[1:], other.blobs[1:], strict=False), 1):
+        nothing: dict[str, Any] = {}
+        for before, after in zip_longest(entries(left), entries(right), fillvalue=nothing):
+            if kinds := [kind for kind in before | after if before.get(kind) != after.get(kind)]:
+                return f"layer {number}: /{(before | after)['name']} ({', '.join(kinds)})"
+    return "the image's configuration"
+
+
+def entries(layer: Path) -> Iterator[dict[str, Any]]:
+    """What a layer has of each file, in order."""
+    with tarfile.open(layer) as archive:
+        for member in archive:
+            file = archive.extractfile(member) if member.isreg() else None
+            content = hashlib.file_digest(file, "sha256").hexdigest() if file else member.linkname  # type: ignore[arg-type]
+            facts = {kind: getattr(member, kind) for kind in ("name", "mode", "uid", "gid", "mtime", "type")}
+            yield facts | {"content": content}

@@ -1,0 +1,94 @@
+"""Publishing built images: needs Docker, docker-registry and minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ...project import ROOT, service_names
+from ..registry import LocalRegistry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def no_docker() -> None:
+    """These tests need the real one."""
+
+
+def run(clone: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("STACK_", "COMPOSE_"))}
+    environment |= {"NO_COLOR": "1"}
+    return subprocess.run(
+        command, cwd=clone, env=environment, capture_output=True, text=True, check=False, umask=clone_umask(clone)
+    )
+
+
+def clone_umask(clone: Path) -> int:
+    return 0o077 if clone.name == "other" else 0o022
+
+
+def clone_at(folder: Path) -> Path:
+    """A fresh clone of this commit, whose files have other times, and other modes by the umask."""
+    folder.parent.mkdir(parents=True)
+    assert not run(folder.parent, "git", "clone", "--quiet", str(ROOT), str(folder)).returncode
+    subprocess.run(["chmod", "-R", "go-rwx" if clone_umask(folder) == 0o077 else "go+rX", str(folder)], check=True)
+    return folder
+
+
+def nox(clone: Path, *arguments: str) -> str:
+    done = run(clone, sys.executable, "-m", "nox", "-s", *arguments)
+    text = done.stdout + done.stderr
+    assert not done.returncode, text
+    return text
+
+
+def released(clone: Path) -> dict[str, Any]:
+    return {e["service"]: e for e in json.loads((clone / "reports/release.json").read_text())["images"]}
+
+
+def test_two_clones_of_a_commit_release_the_same_digests(tmp_path: Path) -> None:
+    one, other = clone_at(tmp_path / "here/one"), clone_at(tmp_path / "a longer path/other")
+    try:
+        with LocalRegistry(tmp_path) as registry:
+            nox(one, "publish", "--", "--registry", f"{registry.host}/team")
+            nox(one, "publish", "--", "--verify")
+            nox(other, "publish", "--", "--registry", f"{registry.host}/team")  # the same tags, so the same digests
+            assert released(one) == released(other)
+            assert sorted(released(one)) == service_names()
+            for entry in released(one).values():
+                image = f"{entry['name']}@{entry['digest']}"
+                told = run(
+                    one, "docker", "buildx", "imagetools", "inspect", f"{entry['name']}:{entry['tags'][0]}"
+                ).stdout
+                assert entry["digest"] in told  # by a tool that knows nothing of ours
+                assert not run(one, "docker", "pull", "--quiet", image).returncode
+                run(one, "docker", "image", "rm", image)
+            (other / "README.md").write_text("changed")
+            dirty = run(
+                other, sys.executable, "-m", "nox", "-s", "publish", "--", "--registry", f"{registry.host}/team"
+            )
+            assert dirty.returncode
+            assert re.search(r"files differ from the commit \(1, such as README\.md\)", dirty.stdout + dirty.stderr)
+    finally:
+        for clone in (one, other):
+            nox(clone, "clean")
+
+
+def test_a_service_is_the_same_when_it_is_built_twice_without_cache(tmp_path: Path) -> None:
+    clone = clone_at(tmp_path / "clone/one")
+    try:
+        assert f"{service_names()[0]}: both builds are sha256:" in nox(
+            clone, "publish", "--", service_names()[0], "--check-reproducible"
+        )
+    finally:
+        nox(clone, "clean")

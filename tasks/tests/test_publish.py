@@ -1,0 +1,203 @@
+"""Publishing against a real registry, with small images in place of built ones."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from .. import venv
+from ..release import image, push
+from ..release.registry import Repository, credentials
+from ..shell import UserError
+from .conftest import write_tool
+from .registry import LocalRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SERVICES = ["one", "two"]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
+    with LocalRegistry(tmp_path) as started:
+        yield started
+
+
+def made(folder: Path, service: str, content: str, platform: str = "amd64", mtime: int = 0) -> image.Image:
+    """An image with one file, without Docker."""
+    folder.mkdir(parents=True, exist_ok=True)
+    layer, config = folder / f"{service}.tar", folder / f"{service}.json"
+    with tarfile.open(layer, "w") as archive:
+        member = tarfile.TarInfo("app/file")
+        member.size, member.mtime = len(content), mtime
+        archive.addfile(member, io.BytesIO(content.encode()))
+    config.write_text(json.dumps({"os": "linux", "architecture": platform}))
+    packed = image.compressed(layer)
+    content_of = {"config": image.descriptor(f"{image.OCI}.config.v1+json", config.read_bytes())}
+    layers = [image.descriptor(f"{image.OCI}.layer.v1.tar+gzip", packed.read_bytes())]
+    manifest = {"schemaVersion": 2, "mediaType": image.MANIFEST, **content_of, "layers": layers}
+    return image.Image(service, image.compact(manifest), [config, packed])
+
+
+@pytest.fixture
+def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, registry: LocalRegistry) -> Callable[..., dict[str, Any]]:
+    """Publishes images with some content, and returns what release.json has of them by service."""
+    monkeypatch.setattr(push, "REPORTS", tmp_path / "reports")
+    monkeypatch.setattr(push, "RELEASE", tmp_path / "reports/release.json")
+    monkeypatch.setattr(push, "clean_commit", lambda: COMMIT)
+    monkeypatch.setattr(push, "pyproject", lambda: {"project": {"version": "1.2.3"}})
+    (tmp_path / "reports").mkdir()
+    for service in SERVICES:
+        (tmp_path / f"reports/sbom-{service}-release.cdx.json").write_text('{"bomFormat": "CycloneDX"}')
+    monkeypatch.setattr(venv, "sbom", lambda *_: None)
+
+    def run(content: str = "first", platform: str = "amd64", **options: Any) -> dict[str, Any]:
+        def build(services: list[str]) -> list[image.Image]:
+            return [made(tmp_path / content / platform, service, content, platform) for service in services]
+
+        monkeypatch.setattr(image, "build", build)
+        defaults = {"tag": [], "move_tags": False, "untagged": False, "merge": [], "services": SERVICES}
+        push.publish(cast("Any", None), Namespace(**{**defaults, "registry": f"{registry.host}/team", **options}))
+        return {entry["service"]: entry for entry in push.read(push.RELEASE)["images"]}
+
+    return run
+
+
+def tags(registry: LocalRegistry, service: str, *names: str) -> list[str]:
+    repository = Repository(f"{registry.host}/team", service)
+    return [name for name in names if repository.digest(name)]
+
+
+def test_version_commit_and_further_tags_are_the_digest_in_release_json(
+    publish: Callable[..., dict[str, Any]], registry: LocalRegistry
+) -> None:
+    found = publish(tag=["stable"])
+    repository = Repository(f"{registry.host}/team", "one")
+    assert found["one"]["tags"] == ["1.2.3", COMMIT[:12], "stable"]
+    assert {repository.digest(tag) for tag in found["one"]["tags"]} == {found["one"]["digest"]}
+    assert found["one"]["platforms"] == ["linux/amd64"]
+    push.verify()
+
+
+def test_sbom_and_provenance_are_attached_once(publish: Callable[..., dict[str, Any]], registry: LocalRegistry) -> None:
+    digest = publish()["one"]["digest"]
+    assert publish()["one"]["digest"] == digest
+    repository = Repository(f"{registry.host}/team", "one")
+    kinds = [entry["artifactType"] for entry in repository.referrers(digest)]
+    assert kinds == [push.SBOM, push.PROVENANCE]
+    manifest = json.loads(repository.get(f"manifests/{repository.referrers(digest)[1]['digest']}"))
+    assert manifest["subject"]["digest"] == digest
+    statement = json.loads(repository.get(f"blobs/{manifest['layers'][0]['digest']}"))
+    assert f"sha256:{statement['subject'][0]['digest']['sha256']}" == digest
+    assert statement["predicate"]["buildDefinition"]["resolvedDependencies"][0]["digest"] == {"gitCommit": COMMIT}
+
+
+def test_a_tag_moves_only_when_asked(publish: Callable[..., dict[str, Any]], registry: LocalRegistry) -> None:
+    first = publish()["one"]["digest"]
+    with pytest.raises(UserError, match=rf"one:1\.2\.3 is {first} already: raise the version"):
+        publish("second")
+    assert Repository(f"{registry.host}/team", "one").digest("1.2.3") == first
+    assert publish("second", move_tags=True)["one"]["digest"] != first
+    push.verify()
+
+
+def test_verify_names_what_was_moved(publish: Callable[..., dict[str, Any]], registry: LocalRegistry) -> None:
+    publish()
+    recorded = push.RELEASE.read_text()
+    publish("second", services=["two"], move_tags=True)
+    push.RELEASE.write_text(recorded)
+    with pytest.raises(UserError, match=r"differs from reports/release.json: .*team/two:1\.2\.3 is sha256:") as error:
+        push.verify()
+    assert "team/one" not in str(error.value)
+    assert registry.host in str(error.value)
+
+
+def test_a_registry_that_goes_away_in_the_middle_has_no_tag(
+    publish: Callable[..., dict[str, Any]], registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach, attached = Repository.attach, []
+
+    def attach_and_stop(self: Repository, *arguments: Any) -> None:
+        attach(self, *arguments)
+        attached.append(self.name)
+        if attached[-1] == "team/two":
+            registry.stop()
+
+    monkeypatch.setattr(Repository, "attach", attach_and_stop)
+    with pytest.raises(UserError, match=f"the registry {registry.host} cannot be reached"):
+        publish()
+    registry.start()
+    assert tags(registry, "one", "1.2.3", COMMIT[:12]) == []
+    monkeypatch.undo()
+
+
+def test_platforms_are_merged_into_one_index(
+    publish: Callable[..., dict[str, Any]], registry: LocalRegistry, tmp_path: Path
+) -> None:
+    parts = []
+    for platform in ("arm64", "amd64"):
+        publish(platform=platform, untagged=True)
+        parts.append(tmp_path / f"{platform}.json")
+        parts[-1].write_text(push.RELEASE.read_text())
+    assert tags(registry, "one", "1.2.3") == []
+    found = publish(merge=parts)["one"]
+    assert found["platforms"] == ["linux/amd64", "linux/arm64"]
+    index = json.loads(Repository(f"{registry.host}/team", "one").get("manifests/1.2.3"))
+    assert [part["platform"]["architecture"] for part in index["manifests"]] == ["amd64", "arm64"]
+    push.verify()
+
+
+def test_a_login_is_needed_where_the_registry_wants_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with LocalRegistry(tmp_path, auth=True) as registry:
+        with pytest.raises(UserError, match=f"does not let you use team/one: run `docker login {registry.host}`"):
+            Repository(f"{registry.host}/team", "one").digest("1")
+        login = base64.b64encode(b"user:password").decode()
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.host: {"auth": login}}}))
+        repository = Repository(f"{registry.host}/team", "one")
+        assert repository.digest("1") == ""
+        repository.push_blob(b"content")
+
+
+def test_a_credential_helper_is_asked(no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    write_tool(no_docker / "docker-credential-test", 'echo "{\\"Username\\": \\"$(cat)\\", \\"Secret\\": \\"s\\"}"')
+    (tmp_path / "config.json").write_text('{"credsStore": "test"}')
+    assert base64.b64decode(credentials("here:1").split()[1]) == b"here:1:s"
+
+
+def test_no_such_registry() -> None:
+    with pytest.raises(UserError, match=r"the registry 127\.0\.0\.1:1 cannot be reached \(.*refused"):
+        Repository("127.0.0.1:1/team", "one")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["registry.example", "https://registry.example/owner", "registry.example/Owner", "registry.example/owner/"],
+)
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(UserError, match="--registry must be like"):
+        Repository(address, "one")
+
+
+def test_files_that_differ_from_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "output", lambda *_: " M README.md\n")
+    with pytest.raises(UserError, match="such as README"):
+        push.clean_commit()
+
+
+def test_the_first_file_that_differs_is_named(tmp_path: Path) -> None:
+    one, same = (made(tmp_path / name, "one", "x") for name in "ab")
+    assert one.manifest == same.manifest
+    assert image.difference(one, made(tmp_path / "c", "one", "x", mtime=1)) == "layer 1: /app/file (mtime)"
+    assert image.difference(one, made(tmp_path / "d", "one", "y")) == "layer 1: /app/file (content)"
+    assert image.difference(one, made(tmp_path / "e", "one", "x", "arm64")) == "the image's configuration"
