@@ -26,7 +26,7 @@ class Editor:
     def __init__(self, connect: dict[str, Any]) -> None:
         self.socket = socket.create_connection((connect["host"], connect["port"]), timeout=TIMEOUT_S)
         self.file = self.socket.makefile("rb")
-        self.seen: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
 
     def request(self, command: str, **arguments: Any) -> None:
         """Send a request."""
@@ -34,18 +34,20 @@ class Editor:
         self.socket.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
 
     def wait_for(self, name: str) -> dict[str, Any]:
-        """The body of the next event or response of this name; fails on a response that reports a failure."""
+        """The body of the next event or response of this name; fails on a response that reports a failure.
+
+        Debuggers send them in different orders, so others are kept for later.
+        """
         until = time.monotonic() + TIMEOUT_S
-        while True:
-            assert time.monotonic() < until, f"there is no {name} in {self.seen}"
+        while name not in (names := [message.get("event") or message.get("command") for message in self.received]):
+            assert time.monotonic() < until, f"there is no {name} among {names}"
             header = self.file.readline()
-            assert header, f"the debugger has closed the connection, after {self.seen}"
+            assert header, f"the debugger has closed the connection, after {names}"
             self.file.readline()
             message = json.loads(self.file.read(int(header.partition(b":")[2])))
-            self.seen.append(message)
             assert message.get("success", True), message
-            if name in {message.get("event"), message.get("command")}:
-                return dict(message.get("body") or {})
+            self.received.append(message)
+        return dict(self.received.pop(names.index(name)).get("body") or {})
 
     def stop_at(self, url: str, breakpoints: dict[Path, int]) -> str:
         """Send a request to the service, see it stop at every breakpoint by its path on this machine; the answer."""
