@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,17 @@ from .clones import Clone
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+HERE = Path(__file__).parent
+# Two processes that run tests must not find the same free ports at the same time.
+PORTS = 5000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 OFFLINE = re.compile(r"packages could not be installed|All attempts to connect failed|Connection(Error| refused)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a module in one process."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +37,10 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> Clone:
         if OFFLINE.search(str(failed)):
             pytest.skip("the package index cannot be reached, and new services need a new lock")
         raise
+    for number, service in enumerate(("pilot", "deck")):
+        compose = made.root / "services" / service / "compose.yaml"
+        compose.write_text(re.sub(r"(?<=_PORT:-)\d+", str(PORTS + number), compose.read_text()))
+    made.commit("Set the ports")
     return made
 
 

@@ -28,7 +28,6 @@ def test_dev_serves_and_reloads(clone: Clone) -> None:
     answer(url, expect=TEXT)
 
 
-@pytest.mark.xfail(reason="the reloader logs health checks, too")
 def test_the_log_has_requests_and_no_health_checks(clone: Clone) -> None:
     url = url_of(clone.nox("-s", "dev", "--", "--detach"))  # has waited for the first health check
     answer(f"{url}/some-path")
