@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import WeakSet
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 RUNNING: WeakSet[subprocess.Popen[str]] = WeakSet()  # all commands, for an interrupt to end
 STOP_TIMEOUT_S = 30  # for an interrupted command to clean up before it is killed
-TURN_S = 0.2
+TURN_S = 0.01
 ENGINE_GONE = "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"
 
 
@@ -182,10 +182,10 @@ def run_parallel(
         for thread in threads:
             thread.start()
         while len(results) < len(jobs):
-            try:  # in short turns: a signal that comes right before a wait is only handled after it
-                name, result, error = ended.get(timeout=TURN_S)
-            except Empty:
+            if ended.empty():  # wait in short turns: a signal that comes right before a wait is only handled after it
+                time.sleep(TURN_S)
                 continue
+            name, result, error = ended.get()
             if error:
                 raise error
             results[name] = result

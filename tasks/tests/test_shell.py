@@ -141,7 +141,10 @@ def test_an_interrupt_at_any_point_ends_all_jobs(monkeypatch: pytest.MonkeyPatch
 
         first = True
 
-        def get(self, *_: object, **__: object) -> object:
+        def empty(self) -> bool:
+            return self.first and super().empty()
+
+        def get(self, *_: object) -> object:
             nonlocal left, waited
             if self.first:
                 self.first = False
