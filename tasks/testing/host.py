@@ -39,7 +39,7 @@ SUITES = {
         ("tasks/tests", "docker/**/tests"),
         "host",
         ("tasks/", "docker/", "docs/", "noxfile.py", "README.md", ".github/", ".ci/"),
-        options=("--numprocesses=2", "--dist=loadgroup"),  # the slow tests of a module share a clone
+        options=("--numprocesses=2",),
     ),
     "stack": Suite(
         ("tests/stack", "services/*/stack"),

@@ -165,3 +165,17 @@ class FakeDistribution:
 
     def build_base(self, recipe: str, image: str) -> None:
         self.built.append((recipe, image))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[Mapping[str, str]], Path]:
+    """Writes a project's files."""
+
+    def files(texts: Mapping[str, str]) -> Path:
+        source = tmp_path / "theirs"
+        for path, text in texts.items():
+            (source / path).parent.mkdir(parents=True, exist_ok=True)
+            (source / path).write_text(text)
+        return source
+
+    return files

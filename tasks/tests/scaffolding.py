@@ -116,3 +116,17 @@ def real(root: Path, session: str, *args: str, code: int = 0, **environment: str
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+# Projects to adopt.
+FLASK = "from flask import Flask\n"
+APP = f"{FLASK}app = Flask(__name__)\n"
+FACTORY = f"{FLASK}\n\ndef create_app(config=None):\n    app = Flask(__name__)\n    return app\n"
+DJANGO = {
+    "shop/__init__.py": "",
+    "shop/settings.py": "INSTALLED_APPS = ['cart']\n",
+    "shop/wsgi.py": "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n",
+    "shop/asgi.py": "from django.core.asgi import get_asgi_application\napplication = get_asgi_application()\n",
+    "cart/__init__.py": "",
+    "manage.py": "",
+}

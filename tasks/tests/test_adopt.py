@@ -13,10 +13,9 @@ from packaging.requirements import Requirement
 
 from .. import project, venv
 from ..scaffold import adopt, service
-from ..scaffold.application import find_application
-from ..scaffold.requirements import find_distribution, find_requirements
+from ..scaffold.requirements import find_distribution
 from ..shell import CommandFailed, UserError
-from .scaffolding import NO_SESSION, commit, git, in_git, real, small_project
+from .scaffolding import APP, DJANGO, FACTORY, NO_SESSION, commit, git, in_git, real, small_project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,189 +23,11 @@ if TYPE_CHECKING:
 
     Write = Callable[[Mapping[str, str]], Path]
 
-FLASK = "from flask import Flask\n"
-APP = f"{FLASK}app = Flask(__name__)\n"
-FACTORY = f"{FLASK}\n\ndef create_app(config=None):\n    app = Flask(__name__)\n    return app\n"
-DJANGO = {
-    "shop/__init__.py": "",
-    "shop/settings.py": "INSTALLED_APPS = ['cart']\n",
-    "shop/wsgi.py": "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n",
-    "shop/asgi.py": "from django.core.asgi import get_asgi_application\napplication = get_asgi_application()\n",
-    "cart/__init__.py": "",
-    "manage.py": "",
-}
-
 
 @pytest.fixture
 def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(adopt, "SERVICES", tmp_path / "ours/services")
     return small_project(tmp_path / "ours", monkeypatch)
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Writes a project's files."""
-
-    def files(texts: Mapping[str, str]) -> Path:
-        source = tmp_path / "theirs"
-        for path, text in texts.items():
-            (source / path).parent.mkdir(parents=True, exist_ok=True)
-            (source / path).write_text(text)
-        return source
-
-    return files
-
-
-@pytest.mark.parametrize(
-    ("files", "found"),
-    [
-        ({"app.py": APP}, "app:app wsgi"),
-        ({"blog/__init__.py": FACTORY}, "blog:create_app() wsgi"),
-        ({"blog/__init__.py": "", "blog/core.py": APP}, "blog.core:app wsgi"),
-        (
-            {"src/blog/__init__.py": "", "src/blog/web/__init__.py": "", "src/blog/web/main.py": FACTORY},
-            "blog.web.main:create_app() wsgi",
-        ),
-        ({"main.py": "import fastapi\napi: object = fastapi.FastAPI()\n"}, "main:api asgi"),
-        ({"main.py": "from starlette.applications import Starlette\napp = Starlette(routes=[])\n"}, "main:app asgi"),
-        ({"main.py": "def build():\n    app = FastAPI()\n    return app\n"}, "main:build() asgi"),
-        (DJANGO, "shop.wsgi:application wsgi"),
-        ({"a.py": FACTORY, "wsgi.py": "from a import create_app\napp = create_app()\n"}, "a:create_app() wsgi"),
-        (
-            {"a.py": FACTORY.replace("=None", ""), "wsgi.py": "from a import create_app\napp = create_app('x')\n"},
-            "wsgi:app wsgi",
-        ),
-        (
-            {"app.py": APP, "tests/conftest.py": APP, "docs/conf.py": APP, ".venv/x.py": APP, "build/app.py": APP},
-            "app:app wsgi",
-        ),
-        ({"app.py": APP, "old.py": "print 'Python 2'\n"}, "app:app wsgi"),
-    ],
-)
-def test_an_application_is_found(write: Write, files: dict[str, str], found: str) -> None:
-    one = find_application(write(files))
-    assert f"{one.module}:{one.call} {one.interface}" == found
-
-
-TWO = {"one.py": APP, "two.py": f"{FACTORY}\nother = FastAPI()\n", "four/__init__.py": "from one import app\n"}
-
-
-@pytest.mark.parametrize(
-    ("files", "found", "said_by"),
-    [
-        ({".flaskenv": "FLASK_APP=one\n", "Procfile": "web: gunicorn two:other\n"}, "one:app", ".flaskenv"),
-        ({".env": "FLASK_APP='two.py:create_app'\n"}, "two:create_app()", ".env"),
-        ({"Procfile": "web: gunicorn --workers 2 one:app\n"}, "one:app", "Procfile"),
-        (
-            {"gunicorn.conf.py": "bind = '0.0.0.0:80'\nwsgi_app = 'two:create_app(\"x\")'\n"},
-            'two:create_app("x")',
-            "gunicorn.conf.py",
-        ),
-        (
-            {"Dockerfile": 'FROM x\nCMD ["gunicorn", "-c", "python:config.g", \\\n "two:create_app()"]\n'},
-            "two:create_app()",
-            "Dockerfile",
-        ),
-        ({"Dockerfile": "CMD uvicorn two:other --port 80\n"}, "two:other", "Dockerfile"),
-        ({"Procfile": "web: gunicorn four:app\n"}, "four:app", "Procfile"),
-    ],
-)
-def test_files_for_servers_name_the_application(write: Write, files: dict[str, str], found: str, said_by: str) -> None:
-    one = find_application(write(TWO | files))
-    assert (f"{one.module}:{one.call}", one.said_by) == (found, said_by)
-    assert one.interface == ("asgi" if found == "two:other" else "wsgi")
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found"),
-    [("one:app", "one:app"), ("two:create_app", "two:create_app()"), ("two:create_app('x')", "two:create_app('x')")],
-)
-def test_app_says_which(write: Write, wanted: str, found: str) -> None:
-    one = find_application(write(TWO | {"Procfile": "web: gunicorn two:other\n"}), wanted)
-    assert (f"{one.module}:{one.call}", one.said_by) == (found, "--app")
-
-
-@pytest.mark.parametrize(
-    ("files", "wanted", "told"),
-    [
-        (TWO, "", r"3 applications: choose with --app 'one:app' or --app 'two:create_app\(\)' or --app 'two:other'"),
-        (TWO, "three:app", "--app three:app: there is no such module"),
-        (TWO, "one:lost", "--app one:lost: there is no such module in .*, or it has nothing of that name"),
-        (
-            {"worker.py": "print()\n"},
-            "",
-            "no application found: neither FLASK_APP in .flaskenv .* --app MODULE:NAME names it",
-        ),
-        ({"README": ""}, "", "no application found"),
-    ],
-)
-def test_no_application_or_several(write: Write, files: dict[str, str], wanted: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        find_application(write(files), wanted)
-
-
-@pytest.mark.parametrize(
-    ("files", "found"),
-    [
-        ({"pyproject.toml": "[project]\nname = 'x'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
-        ({"pyproject.toml": "[tool.black]\n", "requirements.txt": "a==1\n"}, ["a==1"]),
-        ({"setup.cfg": "[options]\ninstall_requires =\n    a>=1\n    b\n"}, ["a>=1", "b"]),
-        ({"pyproject.toml": "[dependency-groups]\nmain = ['a']\ndev = ['b']\n"}, ["a"]),
-        ({"requirements/prod.txt": "-r base.txt\nb\n", "requirements/base.txt": "a\n"}, ["a", "b"]),
-        (
-            {
-                "requirements.txt": "-r more/x.txt\n# a comment\nb # another\n",
-                "more/x.txt": "--requirement=y.txt\n",
-                "more/y.txt": "a\n",
-            },
-            ["a", "b"],
-        ),
-        (
-            {"requirements.txt": "a==1 \\\n    --hash=sha256:12 \\\n    --hash=sha256:34\nb==2 --hash=sha256:56\n"},
-            ["a==1", "b==2"],
-        ),
-        ({"requirements.txt": 'a; python_version < "3.9"\n'}, ['a; python_version < "3.9"']),
-        (
-            {
-                "requirements.txt": "g<3; python_version<'3.12'\ng>=3.0a1; python_version>='3.12.0rc0'\ng; extra == 'x'\n"
-            },
-            ["g>=3.0a1"],
-        ),
-        (
-            {
-                "requirements.txt": "git+https://h.invalid/a.git@v1#egg=a\nb @ https://h.invalid/b-1.tar.gz\n-e git+https://h.invalid/c#egg=c\n"
-            },
-            ["a @ git+https://h.invalid/a.git@v1", "b @ https://h.invalid/b-1.tar.gz", "c @ git+https://h.invalid/c"],
-        ),
-        ({"requirements.txt": "\ufeff--index-url https://h.invalid/\n-c limits.txt\n-e .\n.\na\n"}, ["a"]),
-    ],
-)
-def test_requirements_are_found(write: Write, files: dict[str, str], found: list[str]) -> None:
-    assert [str(one) for one in find_requirements(NO_SESSION, write(files))] == found
-
-
-@pytest.mark.parametrize(
-    ("files", "told"),
-    [
-        ({"app.py": ""}, "no requirements in pyproject.toml, setup.cfg or requirements.txt"),
-        ({"requirements.txt": "a\nb=1\n"}, r"requirements.txt, line 2: 'b=1' is no requirement"),
-        (
-            {"requirements.txt": "a\nhttps://h.invalid/b.zip\n"},
-            r"requirements.txt, line 2: 'https://h.invalid/b.zip' is no",
-        ),
-        ({"requirements.txt": "-r lost.txt\n"}, r"requirements.txt, line 1: there is no file lost.txt"),
-        ({"requirements.txt": "-r b.txt\n", "b.txt": "\n\n!\n"}, r"b.txt, line 3: '!' is no requirement"),
-        ({"pyproject.toml": "[project\n"}, "pyproject.toml or setup.cfg does not parse"),
-        ({"pyproject.toml": "[project]\ndependencies = ['a b']\n"}, "pyproject.toml: 'a b' is no requirement"),
-        (
-            {"pyproject.toml": "[dependency-groups]\nx = []\ny = []\n"},
-            "which of the groups x, y does the application need",
-        ),
-    ],
-)
-def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        find_requirements(NO_SESSION, write(files))
 
 
 def take(source: Path | None, name: str = "theirs", app: str = "", like: str = "", *, own: bool = False) -> None:

@@ -30,7 +30,7 @@ PARTS = {
     ),
     "tasks.scaffold.adopt": (
         *(f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements")),
-        "tasks/tests/test_adopt.py",
+        *("tasks/tests/test_adopt.py", "tasks/tests/test_application.py"),
     ),
 }
 
