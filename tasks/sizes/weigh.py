@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import re
 import subprocess
 import tarfile
-import zlib
-from dataclasses import dataclass, field, replace
-from typing import IO, TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from ..machine import engine
 from ..shell import UserError, output
@@ -18,7 +19,7 @@ from ..terminal import say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CHUNK = 1 << 20
+GZIP_LEVEL = 6  # Docker's
 
 # Which part of an image a file belongs to: the first pattern that matches its path.
 GROUPS = (
@@ -73,16 +74,9 @@ class Image:
 
     def as_json(self) -> dict[str, Any]:
         """The image as ``sizes -- --json`` has it."""
-        keys = ("digest", "raw_bytes", "gzip_bytes", "shared_with")
-        return {
-            "image": self.image,
-            "service": self.service,
-            "flavor": self.flavor,
-            "raw_bytes": self.raw_bytes,
-            "gzip_bytes": self.gzip_bytes,
-            "layers": [{key: getattr(layer, key) for key in keys} for layer in self.layers],
-            "groups": self.groups,
-        }
+        layers = [{key: value for key, value in asdict(layer).items() if key != "groups"} for layer in self.layers]
+        totals = {"raw_bytes": self.raw_bytes, "gzip_bytes": self.gzip_bytes, "groups": self.groups}
+        return {**asdict(self), **totals, "layers": layers}
 
 
 def weigh(names: Sequence[str]) -> list[Image]:
@@ -101,7 +95,7 @@ def weigh(names: Sequence[str]) -> list[Image]:
             content = saved.extractfile(member) if member.isfile() else None  # some engines add links
             if content and member.name == "manifest.json":
                 manifest = json.load(content)
-            elif content and re.search(r"^blobs/|\.tar$", member.name) and (layer := weigh_layer(content)):
+            elif content and re.search(r"^blobs/|\.tar$", member.name) and (layer := weigh_layer(content.read())):
                 layers[member.name] = layer
     paths = {tag: entry["Layers"] for entry in manifest for tag in entry["RepoTags"] or ()}
     paths |= {engine.current().plain_name(tag): path for tag, path in paths.items()}
@@ -119,48 +113,18 @@ def weigh(names: Sequence[str]) -> list[Image]:
     ]
 
 
-def weigh_layer(blob: IO[bytes]) -> Layer | None:
-    """Weigh one blob of a saved image in a single pass; None for one that is no layer (a configuration, in JSON)."""
-    tap = Tap(blob)
-    if tap.start[:1] == b"{":
+def weigh_layer(blob: bytes) -> Layer | None:
+    """Weigh one blob of a saved image; None for one that is no layer (a configuration, in JSON)."""
+    if blob[:1] == b"{":
         return None
+    raw = gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob
     groups: dict[str, int] = {}
-    with tarfile.open(fileobj=tap, mode="r|") as files:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=io.BytesIO(raw)) as files:
         for member in files:
             if member.isfile():
                 group = group_of(member.name)
                 groups[group] = groups.get(group, 0) + member.size
-    while tap.read(CHUNK):
-        pass
-    return Layer(f"sha256:{tap.digest.hexdigest()}", tap.raw, tap.gzip_bytes(), groups)
-
-
-class Tap:
-    """A file that counts, hashes and compresses what is read through it; a blob that is gzip already is unpacked first."""
-
-    def __init__(self, blob: IO[bytes]) -> None:
-        self.blob = blob
-        self.start = blob.read(2)
-        self.unzip = zlib.decompressobj(wbits=31) if self.start == b"\x1f\x8b" else None
-        self.zip = zlib.compressobj(wbits=31)
-        self.ahead = self.unzip.decompress(self.start) if self.unzip else self.start
-        self.digest = hashlib.sha256()
-        self.raw = 0
-        self.zipped = 0
-
-    def read(self, size: int) -> bytes:
-        """Read at most ``size`` bytes of the uncompressed blob."""
-        while len(self.ahead) < size and (chunk := self.blob.read(CHUNK)):
-            self.ahead += self.unzip.decompress(chunk) if self.unzip else chunk
-        data, self.ahead = self.ahead[:size], self.ahead[size:]
-        self.digest.update(data)
-        self.raw += len(data)
-        self.zipped += len(self.zip.compress(data))
-        return data
-
-    def gzip_bytes(self) -> int:
-        """The size in bytes of what was read, compressed."""
-        return self.zipped + len(self.zip.flush())
+    return Layer(f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw), len(gzip.compress(raw, GZIP_LEVEL)), groups)
 
 
 def group_of(path: str) -> str:

@@ -53,7 +53,7 @@ def layer() -> bytes:
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_layer_is_weighed_unpacked_however_the_engine_keeps_it(packed: bool) -> None:
     plain = layer()
-    weighed = weigh.weigh_layer(io.BytesIO(gzip.compress(plain) if packed else plain))
+    weighed = weigh.weigh_layer(gzip.compress(plain) if packed else plain)
     assert weighed
     assert weighed.digest == f"sha256:{hashlib.sha256(plain).hexdigest()}"
     assert weighed.raw_bytes == len(plain)
