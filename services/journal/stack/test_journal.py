@@ -121,8 +121,9 @@ def test_pages(journal: httpx.Client) -> None:
 def test_the_database_goes_and_comes_back(stack: Stack, journal: httpx.Client, away: str, back: str) -> None:
     journal.get("/entries")  # so that a connection is open
     with without(stack, journal, DATABASE, away, back, "/entries"):
-        for path in ("/entries", "/echo/x"):
-            answer = journal.get(path)
+        with ThreadPoolExecutor() as pool:
+            answers = list(pool.map(journal.get, ("/entries", "/echo/x")))
+        for answer in answers:
             assert (answer.status_code, answer.text) == (503, GONE)
             assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         assert journal.get("/healthz").status_code == 200

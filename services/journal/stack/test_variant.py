@@ -34,13 +34,13 @@ def utc(moment: str) -> str:
 
 @pytest.fixture(scope="module")
 def variant(own_stack: OwnStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack whose database comes up 5 s late, with other names, another user, database and password.
+    """A stack whose database comes up 2 s late, with other names, another user, database and password.
 
     The names and credentials only work together if each is really read from the environment.
     """
     password = tmp_path_factory.mktemp("secrets") / "password"
     password.write_text("another one")
-    late = '["sh", "-c", "sleep 5; exec docker-entrypoint.sh postgres"]'
+    late = '["sh", "-c", "sleep 2; exec docker-entrypoint.sh postgres"]'
     changes = f"""
 services:
   journal: &us
