@@ -82,9 +82,8 @@ def test(session: nox.Session) -> None:
         if args.watch:
             watch.watch(args.services, args.pytest)
         codes |= containers.in_containers(args.services, args.pytest)
-    for suite in host.affected(args.since):
-        if suite in args.suites:
-            codes[suite] = host.test(session, suite, args.pytest)
+    if suites := [suite for suite in host.affected(args.since) if suite in args.suites]:
+        codes |= host.test(session, suites, args.pytest)
     containers.check(codes, filtered=bool(args.pytest))
 
 

@@ -1,4 +1,4 @@
-"""Running the services' tests, each in its own container against the mounted source, in parallel."""
+"""Running tests side by side; the services' run each in its own container against the mounted source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..stack.model import COMPOSE
 from ..terminal import Status, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 NO_TESTS_RAN = 5  # pytest's exit code for it
 PERCENT_DONE = 100
@@ -28,25 +28,40 @@ def environment() -> dict[str, str]:
 
 
 def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
-    """Run the services' tests and return pytest's exit code for each.
-
-    A single service has the terminal for itself. Of several, the output of each comes in one piece, when it has ended.
-    """
+    """Run the services' tests and return pytest's exit code for each."""
     REPORTS.mkdir(exist_ok=True)
     try:
-        if len(services) == 1:
-            return {services[0]: run(*command(services[0], pytest_args), env=environment())}
-        with Status() as status:
-            progress = Progress(len(services), status)
-            jobs = {name: partial(in_container, name, pytest_args, partial(progress, name)) for name in services}
-            ended = run_parallel(jobs, lambda name, result: say(f"--- {name}\n{result[1]}"))
-        return {service: code for service, (code, _) in ended.items()}
+        return side_by_side({name: command(name, pytest_args) for name in services}, environment())
     except BaseException:
         remove_own()
         raise
     finally:
         # The tests ran in the stack's own network, which no container uses any more unless the stack is up.
         remove_unused_networks()
+
+
+def side_by_side(commands: Mapping[str, Sequence[str]], env: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Run pytest's ``commands``, by what they test, in parallel, and return the exit code of each.
+
+    A single one has the terminal for itself. Of several, the output of each comes in one piece, when it has ended.
+    """
+    if len(commands) == 1:
+        return {name: run(*command, env=env) for name, command in commands.items()}
+    with Status() as status:
+        progress = Progress(len(commands), status)
+
+        def off_the_terminal(name: str) -> tuple[int, str]:
+            text: list[str] = []
+
+            def take(line: str) -> None:
+                text.append(line)
+                progress(name, line)
+
+            return lines(*commands[name], on_line=take, env=env), "\n".join(text)
+
+        jobs = {name: partial(off_the_terminal, name) for name in commands}
+        ended = run_parallel(jobs, lambda name, result: say(f"--- {name}\n{result[1]}"))
+    return {name: code for name, (code, _) in ended.items()}
 
 
 def check(codes: Mapping[str, int], *, filtered: bool) -> None:
@@ -85,19 +100,8 @@ def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     ]
 
 
-def in_container(service: str, pytest_args: Sequence[str], on_line: Callable[[str], None]) -> tuple[int, str]:
-    """Run a service's tests off the terminal: their exit code and their output."""
-    text: list[str] = []
-
-    def take(line: str) -> None:
-        text.append(line)
-        on_line(line)
-
-    return lines(*command(service, pytest_args), on_line=take, env=environment()), "\n".join(text)
-
-
 class Progress:
-    """How far the tests of each service are, on the terminal's last line."""
+    """How far each of several pytest commands is, on the terminal's last line."""
 
     def __init__(self, number: int, status: Status) -> None:
         self.number = number
@@ -105,11 +109,11 @@ class Progress:
         self.percent: dict[str, int] = {}
         self.lock = Lock()
 
-    def __call__(self, service: str, line: str) -> None:
+    def __call__(self, name: str, line: str) -> None:
         """Take a line of pytest's."""
         found = re.search(r"\[ *(\d+)%\]", line)
         with self.lock:
-            self.percent[service] = int(found[1]) if found else self.percent.get(service, 0)
+            self.percent[name] = int(found[1]) if found else self.percent.get(name, 0)
             done = sum(percent == PERCENT_DONE for percent in self.percent.values())
             running = [f"{name} {percent} %" for name, percent in self.percent.items() if percent != PERCENT_DONE]
             self.status.text = f"{done} of {self.number} done; {', '.join(running)}"

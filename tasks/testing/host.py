@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from .. import changes, venv
 from ..images import bake
 from ..project import REPORTS, ROOT, service_names
-from ..shell import run
 from ..stack.lifecycle import removed_afterwards
 from ..terminal import say
+from .containers import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ SUITES = {
         ("tasks/tests", "docker/**/tests"),
         "host",
         ("tasks/", "docker/", "docs/", "noxfile.py", "README.md", ".github/", ".ci/"),
-        options=("--numprocesses=2",),
+        options=("--numprocesses=2", "-p", "no:schemathesis"),  # which takes a second to import
     ),
     "stack": Suite(
         ("tests/stack", "services/*/stack"),
@@ -67,17 +67,22 @@ def affected(since: str | None) -> list[str]:
     return [name for name in suites() if not since or any(p.startswith(SUITES[name].affected_by) for p in changed)]
 
 
-def test(session: Session, name: str, pytest_args: Sequence[str]) -> int:
-    """Run a suite, or those paths that pytest's arguments name, and return pytest's exit code."""
-    suite = SUITES[name]
-    venv.install(session, suite.group)
-    named = any(Path(word.partition("::")[0]).exists() for word in pytest_args)
-    report = f"--junitxml={REPORTS}/junit-{name}.xml"
-    with removed_afterwards() if name == "stack" else nullcontext():
-        if name == "stack":
+def test(session: Session, names: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
+    """Run suites side by side, or those paths that pytest's arguments name; return pytest's exit code for each."""
+    for name in names:
+        venv.install(session, SUITES[name].group)
+    with removed_afterwards() if "stack" in names else nullcontext():
+        if "stack" in names:
             bake.build(service_names(), "prod")
-        command = (venv.python(session), "-B", "-m", "pytest", *suite.options, report)
-        return run(*command, *([] if named else paths(suite)), *pytest_args)
+        return side_by_side({name: command(session, name, pytest_args) for name in names})
+
+
+def command(session: Session, name: str, pytest_args: Sequence[str]) -> list[str]:
+    """The command that runs a suite."""
+    named = any(Path(word.partition("::")[0]).exists() for word in pytest_args)
+    start = (venv.python(session), "-B", "-m", "pytest", *SUITES[name].options)
+    report = f"--junitxml={REPORTS}/junit-{name}.xml"
+    return [*start, report, *([] if named else paths(SUITES[name])), *pytest_args]
 
 
 def write_plan(parts: Sequence[str]) -> None:

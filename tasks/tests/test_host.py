@@ -65,34 +65,34 @@ def test_a_change_affects_suites(monkeypatch: pytest.MonkeyPatch, path: str, aff
 
 
 def test_a_suite_runs_in_its_environment(monkeypatch: pytest.MonkeyPatch, tests: Path) -> None:
-    ran: list[tuple[str, ...]] = []
+    ran: list[dict[str, list[str]]] = []
     did: list[str] = []
     monkeypatch.setattr(venv, "install", lambda _session, group: did.append(group))
     monkeypatch.setattr(venv, "python", lambda _session: "python")
     monkeypatch.setattr(bake, "build", lambda services, flavor: did.append(f"{services} {flavor}"))
 
-    def record(*command: str) -> int:
-        ran.append(command)
-        return 3
+    def record(commands: dict[str, list[str]]) -> dict[str, int]:
+        ran.append(commands)
+        return dict.fromkeys(commands, 3)
 
     @contextmanager
     def removed() -> Iterator[None]:
         yield
         did.append("removed")
 
-    monkeypatch.setattr(host, "run", record)
+    monkeypatch.setattr(host, "side_by_side", record)
     monkeypatch.setattr(host, "removed_afterwards", removed)
     monkeypatch.chdir(tests)
-    start = ("python", "-B", "-m", "pytest")
+    start = ["python", "-B", "-m", "pytest"]
     report = f"--junitxml={tests}/reports/junit-more.xml"
-    assert host.test(SESSION, "more", ["-x"]) == 3
-    assert ran.pop() == (*start, "--more", report, "more", "-x")
-    host.test(SESSION, "more", ["-x", "more/test_d.py::test_it"])
-    assert ran.pop() == (*start, "--more", report, "-x", "more/test_d.py::test_it")
+    assert host.test(SESSION, ["more"], ["-x"]) == {"more": 3}
+    assert ran.pop() == {"more": [*start, "--more", report, "more", "-x"]}
+    host.test(SESSION, ["more"], ["-x", "more/test_d.py::test_it"])
+    assert ran.pop() == {"more": [*start, "--more", report, "-x", "more/test_d.py::test_it"]}
     assert did == ["host", "host"]
-    host.test(SESSION, "stack", [])
-    assert did[2:] == ["stack", "['other', 'pilot'] prod", "removed"]
-    assert ran.pop()[-1] == "services/pilot/stack"
+    host.test(SESSION, ["more", "stack"], [])
+    assert did[2:] == ["host", "stack", "['other', 'pilot'] prod", "removed"]
+    assert ran.pop()["stack"][-1] == "services/pilot/stack"
 
 
 def test_a_plan_is_printed_and_handed_to_github(

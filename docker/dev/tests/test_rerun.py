@@ -42,7 +42,8 @@ def rerun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     for name, value in (("one", 1), ("two", 2)):
         (folder / f"{name}.py").write_text(f"VALUE = {value}")
         (folder / f"tests/test_{name}.py").write_text(TEST.format(name=name, value=value))
-    with running(folder, "rerun.py", PYTEST_ADDOPTS=f"-o cache_dir={folder.parent}/cache") as rerun:
+    options = f"-o cache_dir={folder.parent}/cache -p no:schemathesis"  # which takes a second to import
+    with running(folder, "rerun.py", PYTEST_ADDOPTS=options) as rerun:
         assert verdict(rerun, 0) == "2 passed"
         yield rerun
         start_slow_run(rerun)
