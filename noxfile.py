@@ -36,6 +36,7 @@ import tasks.machine.podman  # Podman in Docker's place
 import tasks.scaffold.adopt  # new -- --from
 import tasks.stack.network  # dev -- --network
 import tasks.release  # publish, deploy
+import tasks.audit  # audit
 import template.sessions  # template only
 
 nox.needs_version = ">=2025.2.9"

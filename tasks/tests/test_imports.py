@@ -12,7 +12,8 @@ from ..project import ROOT
 # From the top down: a module may import those of lower layers, and of its own folder. Folders in one set do not import
 # each other.
 LAYERS: list[str | set[str]] = [
-    *("release", "session", "scaffold"),
+    {"release", "audit"},
+    *("session", "scaffold"),
     {"testing", "sizes", "lint"},
     *("images", "stack", "machine"),
     *("venv", "ownership", "cli", "changes", "env", "project", "shell", "terminal"),
