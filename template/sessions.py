@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BENCHES = ("reload", "verdict", "sessions", "scale", "sizes")
 
 SUITES["template"] = Suite(
-    ("template/tests",), "host", (*changes.AFFECTS_ALL, "template/", "README.md"), by_default=False
+    ("template/tests",), "host", (*changes.AFFECTS_ALL, "template/", "README.md"), by_default=False, options=("-m", "")
 )
 
 
