@@ -21,7 +21,7 @@ import os, signal, time
 if not os.fork():
     os.fork() or time.sleep(0.2)
     os._exit(0)
-signal.signal(signal.SIGUSR1, lambda *_: print(os.environ["PYTHONPATH"], flush=True))
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, os.environ["PYTHONPATH"].encode() + b"\\n"))
 signal.signal(signal.SIGTERM, lambda *_: exit(7))
 print("ready", flush=True)
 while True: time.sleep(1)
