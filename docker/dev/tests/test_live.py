@@ -179,7 +179,7 @@ def test_a_command_line_is_run_and_restarted(tmp_path: Path, application: str) -
     programs.mkdir()
     (service / "worker.py").write_text("import sys, time, text\nprint(text.TEXT, *sys.argv[1:])\ntime.sleep(100)")
     (programs / "console").write_text(f"#!{sys.executable}\nimport worker\n")
-    (programs / "binary").write_text("#!/bin/sh\necho $(cut -d\"'\" -f2 text.py) argument\nexec sleep 100\n")
+    (programs / "binary").write_text('#!/bin/sh\necho $(cut -d"\'" -f2 text.py) argument\nexec sleep 100\n')
     for program in programs.iterdir():
         program.chmod(0o755)
     (service / "text.py").write_text("TEXT = 'first'")
