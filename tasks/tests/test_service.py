@@ -118,7 +118,7 @@ def test_a_new_service_of_another_kind(ours: Path, kind: str, needs: list[str], 
 
 
 def test_every_kind_can_be_asked_for() -> None:
-    assert cli.KINDS == tuple(service.KINDS)
+    assert tuple(service.KINDS) == cli.KINDS
 
 
 def test_each_service_has_a_port_of_its_own(ours: Path) -> None:
