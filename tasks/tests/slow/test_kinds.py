@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -55,7 +56,7 @@ ALLOWED_HOSTS = ["127.0.0.1"]
 INSTALLED_APPS = ["notes"]
 ROOT_URLCONF = "notes.urls"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "instance/notes.sqlite3"}}
-USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 """,
     "project/wsgi.py": """\
 import os
@@ -207,9 +208,9 @@ def test_django_is_served_and_its_commands_run(clone: Clone, interface: str) -> 
     edit(compose, "SERVICE: blog", f"SERVICE: blog\n        {application}")
     edit(compose, "  blog:\n", "  blog: &blog\n")
     compose.write_text(compose.read_text() + BLOG)
-    group = pyproject.read_text().partition("\nblog = [")[2].partition("]")[0]
-    framework = group.split('"')[1]
-    edit(pyproject, group, group.replace(framework, "django>=5.2,<6"))
+    text = pyproject.read_text()
+    before, named, after = text.partition("\nblog = [\n")
+    pyproject.write_text(before + named + re.sub('"(flask|fastapi)[^"]*"', '"django>=5.2,<6"', after, count=1))
     clone.nox("-s", "lock")
     clone.nox("-s", "setup")
     try:
