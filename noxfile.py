@@ -167,8 +167,7 @@ def shell(session: nox.Session) -> None:
 @session()
 def logs(session: nox.Session) -> None:
     """Follow the stack's log: -- [SERVICE...]"""
-    stack = development()
-    lifecycle.follow(stack, *stack.processes(cli.logs(session.posargs).services))
+    lifecycle.follow(stack := development(), *stack.processes(cli.logs(session.posargs).services))
 
 
 @session()
