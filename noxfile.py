@@ -61,7 +61,7 @@ def dev(session: nox.Session) -> None:
     stack = development(attached=not args.detach)
     bake.build(stack.with_neighbours(args.services))
     stack = debug.with_debugger(stack, args.debug, args.attach)
-    with lifecycle.running(stack, args.services, args, keep=args.detach):
+    with lifecycle.running(stack, stack.processes(args.services), args, keep=args.detach):
         if args.attach:
             debug.attach_terminal(stack, args.attach)
         elif args.detach:
@@ -125,7 +125,7 @@ def lock(session: nox.Session) -> None:
 
 @session(venv=True)
 def new(session: nox.Session) -> None:
-    """Make a service: -- NAME [--like SERVICE | --from DIR [--app MODULE:NAME] [--own-lock]]"""
+    """Make a service: -- NAME [--kind flask|fastapi|worker | --like SERVICE | --from DIR [--app MODULE:NAME] [--own-lock]]"""
     args = cli.new(session.posargs)
     service.check_name(args.name)
     with service.all_or_nothing(args.name):
@@ -167,7 +167,7 @@ def shell(session: nox.Session) -> None:
 @session()
 def logs(session: nox.Session) -> None:
     """Follow the stack's log: -- [SERVICE...]"""
-    lifecycle.follow(development(), *cli.logs(session.posargs).services)
+    lifecycle.follow(stack := development(), *stack.processes(cli.logs(session.posargs).services))
 
 
 @session()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 FLAVORS = ("prod", "slim", "alpine")
+KINDS = ("flask", "fastapi", "worker")
 # By session, what optional parts add to its parser.
 OPTIONS: dict[str, list[Callable[[argparse.ArgumentParser], None]]] = {"dev": [], "new": []}
 
@@ -114,11 +115,16 @@ def name(session: str, posargs: Sequence[str]) -> str:
 
 
 def new(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``new``: ``name``, ``like``."""
+    """Options of ``new``: ``name``, ``kind``, ``like``."""
     options = parser("new")
     options.add_argument("name", metavar="NAME")
+    options.add_argument("--kind", choices=KINDS, help="what it is made with; default: flask")
     options.add_argument("--like", metavar="SERVICE", default="", help="a copy of this service")
-    return options.parse_args(posargs)
+    args = options.parse_args(posargs)
+    if args.kind and (args.like or getattr(args, "source", None)):
+        options.error("--kind is for a service from the skeleton, and goes with neither --like nor --from")
+    args.kind = args.kind or KINDS[0]
+    return args
 
 
 def lock(posargs: Sequence[str]) -> list[str]:

@@ -1,10 +1,10 @@
 """Live reload for any process in a development container.
 
-    live.py                     a web application on port 8000, by Werkzeug with its debugger or, where INTERFACE is
-                                asgi and not wsgi, by uvicorn. APPLICATION names it, as MODULE:NAME or MODULE:FACTORY();
-                                without that, Flask finds it by FLASK_APP
+    live.py                     what INTERFACE says: a web application on port 8000, by Werkzeug with its debugger (wsgi)
+                                or by uvicorn (asgi), or a command. APPLICATION names it, as MODULE:NAME or
+                                MODULE:FACTORY(), or is the command line; without that, Flask finds it by FLASK_APP
     live.py -m MODULE [ARG...]  a module, such as a worker
-    live.py FILE [ARG...]       a script
+    live.py PROGRAM [ARG...]    a script, or a program on the PATH, such as celery
 
 The parent holds the listening socket: it never closes, so no connection is refused while children are replaced.
 """
@@ -18,6 +18,8 @@ import pkgutil
 import re
 import runpy
 import select
+import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -117,15 +119,27 @@ def load() -> Any:
         return traceback.format_exc()
 
 
+def command_line(text: str) -> list[str]:
+    """The words of a command line, without the interpreter where that only runs a module or a script."""
+    words = shlex.split(text)
+    if not words:
+        raise ValueError("it is empty")
+    return words[1:] if re.fullmatch(r"python3?", words[0]) and re.match("-m|[^-]", "".join(words[1:2])) else words
+
+
 def run_command(command: list[str]) -> None:
-    """Be ``python3 -m module ...`` or ``python3 script ...``."""
+    """Be ``python3 -m module ...``, ``python3 script ...`` or ``program ...``."""
     if command[0] == "-m":
         sys.argv = command[1:]
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = command
-        sys.path[0] = str(Path(command[0]).resolve().parent)
-        runpy.run_path(command[0], run_name="__main__")
+        return
+    if not (found := command[0] if Path(command[0]).is_file() else shutil.which(command[0])):
+        sys.exit(f"live: there is no program {command[0]}")
+    if not (found.endswith(".py") or re.match(rb"#!.*python", Path(found).read_bytes()[:200])):
+        os.execv(found, command)  # noqa: S606
+    sys.argv = [found, *command[1:]]
+    sys.path[0] = str(Path(found).resolve().parent)
+    runpy.run_path(found, run_name="__main__")
 
 
 def listen_for_debugger() -> None:
@@ -143,10 +157,16 @@ def listen_for_debugger() -> None:
 def main(command: list[str]) -> None:
     """Run a command, or without one a web application."""
     os.environ.update(FLASK_DEBUG="1", FLASK_RUN_FROM_CLI="true", WERKZEUG_RUN_MAIN="true")
+    interface, application = os.environ.get("INTERFACE", "wsgi"), os.environ.get("APPLICATION", "")
+    if not command and interface == "command":
+        try:
+            command = command_line(application)
+        except ValueError as error:
+            sys.exit(f"live: APPLICATION is {application!r}, which is no command line: {error}")
     if not command:
         servers = {"wsgi": wsgi_server, "asgi": asgi_server}
-        if (interface := os.environ.get("INTERFACE", "wsgi")) not in servers:
-            sys.exit("live.py: INTERFACE is wsgi or asgi; for a command, write live.py -m MODULE or live.py FILE")
+        if interface not in servers:
+            sys.exit(f"live: INTERFACE is {interface!r}; it must be wsgi, asgi or command")
         address = os.environ.get("FLASK_RUN_HOST", "0.0.0.0"), int(os.environ.get("FLASK_RUN_PORT", "8000"))  # noqa: S104 (a container's own)
         listener = socket.create_server(address, backlog=1024)
         listener.setblocking(False)  # another child may have accepted the connection

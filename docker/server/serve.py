@@ -1,4 +1,4 @@
-"""Starts gunicorn, or uvicorn where INTERFACE is asgi, and handles SIGTERM from its first moment on.
+"""Starts what INTERFACE says, gunicorn (wsgi), uvicorn (asgi) or a command, and handles SIGTERM from its first moment on.
 
 PID 1 of a container gets no signal that it has no handler for, and servers set their handlers only when all is imported.
 """
@@ -16,13 +16,20 @@ def end(_number: int, _frame: FrameType | None) -> None:
 
 
 signal.signal(signal.SIGTERM, end)
+interface = os.environ.get("INTERFACE", "wsgi")
 
-if os.environ.get("INTERFACE") == "asgi":
+if interface == "asgi":
     import serve_asgi
 
     serve_asgi.run()
-else:
+elif interface == "command":
+    import serve_command
+
+    sys.exit(serve_command.run())
+elif interface == "wsgi":
     from gunicorn.app.wsgiapp import run
 
     sys.argv = ["gunicorn", f"--config={Path(__file__).with_name('gunicorn.conf.py')}"]
     run()
+else:
+    sys.exit(f"INTERFACE is {interface!r}; it must be wsgi, asgi or command")

@@ -42,7 +42,7 @@ class Target:
         service = self.args["SERVICE"]
         tested = any((SERVICES / service / "tests").rglob("test_*.py"))
         if not tested:
-            say(f"warning: services/{service}/tests has no tests: nothing is verified but that its application imports")
+            say(f"warning: services/{service}/tests has no tests: nothing is verified but that what it runs is there")
         base = engine.current().verify_base(asdict(self), flavor)
         return replace(
             self,

@@ -89,10 +89,11 @@ def context() -> Iterator[Path]:
 
 
 def digest(paths: Iterable[Path]) -> str:
-    """A hash of files, and of all files in folders, but for those that are hidden or bytecode."""
+    """A hash of files, and of all files in folders, but for those that are hidden, bytecode, or a service's data."""
     found = hashlib.sha256()
     for file in sorted(file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])):
         inside = file.relative_to(ROOT)
-        if file.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in inside.parts):
+        unused = any(part == "__pycache__" or part.startswith(".") for part in inside.parts)
+        if file.is_file() and not unused and inside.parts[2:3] != ("instance",):
             found.update(f"\0{inside}\0{file.stat().st_mode}\0".encode() + file.read_bytes())
     return found.hexdigest()

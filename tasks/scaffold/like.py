@@ -45,7 +45,8 @@ def rename_in_compose(text: str, model: str, service: str, package: str) -> str:
     name = r"(?<![\w.-])(?<![\s:\"'\[,=]/){}(?!\w)"
     text = re.sub(name.format(model), service, text)
     text = re.sub(name.format(model.replace("-", "_")), package, text)
-    text = re.sub(rf"(?<=PACKAGE: ){service}\b|(?<=APPLICATION: ){service}\b|\b{service}(?=\.[a-z_])", package, text)
+    module = rf"(?:(?<=PACKAGE: )|(?<=APPLICATION: )|(?<=-[mA] )|(?<=-m, )){service}\b|\b{service}(?=\.[a-z_])"
+    text = re.sub(module, package, text)
     if "PACKAGE: " not in text and package != service:
         text = text.replace(f"SERVICE: {service}\n", f"SERVICE: {service}\n        PACKAGE: {package}\n")
     return text

@@ -28,8 +28,13 @@ STACK = ROOT / "docker" / "compose.yaml"
 LOCK = ROOT / "poetry.lock"
 EDITED = (ROOT / "pyproject.toml", STACK, LOCK)
 REMOVED = ROOT / ".nox" / "removed"  # a removed service's folder, until all else went well
-FRAMEWORK = "flask>=3.1,<4"
 SERVERS = {"wsgi": "gunicorn>=27,<28", "asgi": "uvicorn>=0.38,<1"}  # docker/server is made for these versions
+# What services of each kind need, and further arguments of their images' builds.
+KINDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "flask": (("flask>=3.1,<4", SERVERS["wsgi"]), {}),
+    "fastapi": (("fastapi>=0.160,<1", SERVERS["asgi"], "httptools>=0.6,<1"), {"INTERFACE": "asgi"}),
+    "worker": ((), {}),
+}
 LONGEST_NAME = 40  # a DNS label has 63, and Compose puts the project's name in front and a number behind
 # Words with a meaning of their own behind `--`, besides the dependency groups that are no service's.
 RESERVED = {"prod", "test", *SUITES}
@@ -39,7 +44,7 @@ WAYS: dict[str, Callable[[Session, Namespace], None]] = {}
 
 
 class Skeleton(Template):
-    """Text with %name, %package, %{PREFIX}, %port; compose files use $ themselves."""
+    """Text with %name, %package, %{PREFIX} and the like; compose files use $ themselves."""
 
     delimiter = "%"
 
@@ -109,8 +114,10 @@ def new(session: Session, args: Namespace) -> None:
             edit_group(session, "copy", model, args.name)
     else:
         package = args.name.replace("-", "_")
-        fill(args.name, {"SERVICE": args.name} | ({"PACKAGE": package} if package != args.name else {}))
-        edit_group(session, "add", args.name, FRAMEWORK, SERVERS["wsgi"])
+        requirements, arguments = KINDS[args.kind]
+        own = {"SERVICE": args.name} | ({"PACKAGE": package} if package != args.name else {})
+        fill(args.name, own | arguments, kind=args.kind)
+        edit_group(session, "add", args.name, *requirements)
     lines = STACK.read_text(encoding="utf-8").splitlines(keepends=True)
     if "include:\n" not in lines:
         raise UserError("docker/compose.yaml has no line `include:` for the services: add it")
@@ -123,13 +130,14 @@ def new(session: Session, args: Namespace) -> None:
     check_imports(args.name, names, args.name, "main", "dev", "tests")
 
 
-def fill(service: str, arguments: Mapping[str, str], only: str = "*") -> None:
-    """Write the skeleton's files, or ``only`` one of them; ``arguments`` are those of its image's build."""
+def fill(service: str, arguments: Mapping[str, str], only: str = "*", kind: str = "flask") -> None:
+    """Write the files of a skeleton, or ``only`` one of them; ``arguments`` are those of its image's build."""
     package = service.replace("-", "_")
     words = {"name": service, "package": package, "PREFIX": env_prefix(service), "port": str(free_port())}
     words["arguments"] = "\n        ".join(f"{key}: {value}" for key, value in arguments.items())
-    for path in sorted(SKELETON.rglob(only)):
-        inside = str(path.relative_to(SKELETON)).replace("PACKAGE", package).removesuffix(".in")
+    # Of two files of one name the kind's own stays.
+    for path in [path for part in ("all", kind) for path in sorted((SKELETON / part).rglob(only))]:
+        inside = "/".join(path.relative_to(SKELETON).parts[1:]).replace("PACKAGE", package).removesuffix(".in")
         target = SERVICES / service / inside
         if path.is_file() and "__pycache__" not in path.parts:
             target.parent.mkdir(parents=True, exist_ok=True)

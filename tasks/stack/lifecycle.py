@@ -34,16 +34,8 @@ ON_DOWN: list[Callable[[], None]] = []
 def up(stack: Stack, services: Sequence[str] = ()) -> None:
     """Create and start a stack in the background; raises UserError when Docker cannot."""
     engine.current().check_health_checks()
-    command = (
-        *COMPOSE,
-        "--progress=plain",
-        "up",
-        "--detach",
-        "--no-build",
-        "--remove-orphans",
-        "--quiet-pull",
-        *services,
-    )
+    options = ("--detach", "--no-build", "--remove-orphans", "--quiet-pull")
+    command = (*COMPOSE, "--progress=plain", "up", *options, *services)
     title = f"starting {', '.join(services) or 'the stack'}"
     try:
         step(title, *command, log=REPORTS / f"logs/up-{stack.flavor}.log", env=stack.env)

@@ -97,16 +97,24 @@ class Stack:
                 return found
         raise UserError(f"no container of {service} is running: start it with `nox -s dev`, or `docker compose up`")
 
+    def processes(self, services: Sequence[str]) -> list[str]:
+        """The Compose services that run these services' images: a web server, its workers, its jobs."""
+        return [name for name, spec in self.model["services"].items() if built_as(name, spec) in services]
+
     def with_neighbours(self, services: Sequence[str]) -> list[str]:
         """Services and those that they depend on, directly or not: what Compose starts for them, and this clone builds."""
-        found: dict[str, None] = {}
-        waiting = list(services)
+        found: set[str] = set()
+        waiting = self.processes(services)
         while waiting:
-            service = waiting.pop()
-            if service not in found:
-                found[service] = None
-                waiting += self.model["services"][service].get("depends_on", ())
-        return sorted(found.keys() & set(service_names()))
+            if (process := waiting.pop()) not in found:
+                found.add(process)
+                waiting += self.model["services"][process].get("depends_on", ())
+        return sorted({built_as(name, self.model["services"][name]) for name in found} & set(service_names()))
+
+
+def built_as(name: str, spec: Mapping[str, Any]) -> str:
+    """The service whose image a Compose service runs; one that is not built here has its own name."""
+    return str(spec.get("build", {}).get("args", {}).get("SERVICE", name))
 
 
 @cache

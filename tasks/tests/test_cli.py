@@ -70,7 +70,8 @@ def test_since_leaves_what_a_change_affects(monkeypatch: pytest.MonkeyPatch) -> 
         (partial(cli.shell, ["pilot", "ls", "-l"]), {"prod": False, "command": ["ls", "-l"]}),
         (partial(cli.shell, ["pilot", "--prod"]), {"prod": True, "command": []}),
         (partial(cli.shell, ["--prod", "pilot", "ls"]), {"prod": True, "command": ["ls"]}),
-        (partial(cli.new, ["a"]), {"name": "a", "like": ""}),
+        (partial(cli.new, ["a"]), {"name": "a", "like": "", "kind": "flask"}),
+        (partial(cli.new, ["a", "--kind", "worker"]), {"name": "a", "kind": "worker"}),
         (partial(cli.flags, "lint", ["--fix"], "--fix"), {"fix": True}),
     ],
 )
@@ -104,6 +105,7 @@ def test_a_wrong_name_is_told(parse: Callable[[], object], told: str) -> None:
         (partial(cli.dev, ["--attach", "pilot"]), "nox -s dev --: error: --attach needs a terminal"),
         (partial(cli.shell, []), "nox -s shell --: error: the following arguments are required: SERVICE"),
         (partial(cli.sizes, ["--json"]), "nox -s sizes --: error: argument --json: expected one argument"),
+        (partial(cli.new, ["a", "--kind=worker", "--like=pilot"]), "goes with neither --like nor --from"),
         (partial(cli.name, "rename", []), "nox -s rename --: error: the following arguments are required: NAME"),
     ],
 )

@@ -65,6 +65,9 @@ def test_neighbours_are_found_through_jobs_and_databases(
 ) -> None:
     depends: dict[str, object] = {
         "pilot": {"depends_on": {"pilot-migrate": {}}},
+        "other-worker": {"build": {"args": {"SERVICE": "other"}}, "depends_on": {"redis": {}}},
+        "pilot-mail": {"build": {"args": {"SERVICE": "pilot"}}, "depends_on": {"other-worker": {}}},
+        "redis": {"image": "redis"},
         "pilot-migrate": {"depends_on": {"pilot-database": {}, "scout": {}}},
         "pilot-database": {},
         "scout": {"depends_on": {"pilot": {}}},
@@ -72,7 +75,9 @@ def test_neighbours_are_found_through_jobs_and_databases(
     }
     fake_docker(no_docker, {"compose config": f"echo '{json.dumps({'services': depends})}'"})
     monkeypatch.setattr(model, "service_names", lambda: ["other", "pilot", "scout"])
-    assert stack.with_neighbours(["pilot"]) == ["pilot", "scout"]
+    assert stack.processes([]) == []
+    assert stack.processes(["pilot", "scout"]) == ["pilot", "pilot-mail", "scout"]
+    assert stack.with_neighbours(["pilot"]) == ["other", "pilot", "scout"]  # other, because pilot-mail needs its image
     assert stack.with_neighbours(["other"]) == ["other"]
 
 

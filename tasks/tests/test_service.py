@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .. import venv
+from .. import cli, venv
 from ..scaffold import groups, like, service
 from ..shell import UserError
 from .scaffolding import LOCK, NO_SESSION, PYPROJECT, commit, git, in_git, real, small_project
@@ -22,10 +22,10 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return small_project(tmp_path / "ours", monkeypatch)
 
 
-def make(name: str, model: str = "") -> None:
+def make(name: str, model: str = "", kind: str = "flask") -> None:
     service.check_name(name)
     with service.all_or_nothing(name):
-        service.new(NO_SESSION, Namespace(name=name, like=model))
+        service.new(NO_SESSION, Namespace(name=name, like=model, kind=kind))
 
 
 def take_away(name: str) -> None:
@@ -88,7 +88,37 @@ def test_a_new_service_has_all_its_parts(ours: Path) -> None:
         compile(path.read_text(), path, "exec")
     assert "  - ../services/parcel-post/compose.yaml\n" in (ours / "docker/compose.yaml").read_text()
     made = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["parcel-post"]
-    assert made == [service.FRAMEWORK, service.SERVERS["wsgi"]]
+    assert made == ["flask>=3.1,<4", service.SERVERS["wsgi"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "needs", "lines"),
+    [
+        ("fastapi", ["fastapi", "uvicorn", "httptools"], ["INTERFACE: asgi", "${PARCEL_POST_PORT:-5000}:8000"]),
+        ("worker", [], ["INTERFACE: command", "APPLICATION: python3 -m parcel_post", "test: [CMD, python3, -m"]),
+    ],
+)
+def test_a_new_service_of_another_kind(ours: Path, kind: str, needs: list[str], lines: list[str]) -> None:
+    make("parcel-post", kind=kind)
+    folder = ours / "services/parcel-post"
+    compose = (folder / "compose.yaml").read_text()
+    assert [line for line in lines if line not in compose] == []
+    assert ("ports:" in compose) == (kind != "worker")
+    for path in folder.rglob("*.py"):
+        compile(path.read_text(), path, "exec")
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files - {"parcel_post/__main__.py"} == {
+        *("compose.yaml", "parcel_post/__init__.py", "parcel_post/py.typed"),
+        *("tests/__init__.py", "tests/test_parcel_post.py", "stack/test_parcel_post.py"),
+    }
+    made = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["parcel-post"]
+    assert [line.partition(">")[0] for line in made] == needs
+    take_away("parcel-post")
+    assert git(ours, "status", "--porcelain", "--ignored") == ""
+
+
+def test_every_kind_can_be_asked_for() -> None:
+    assert tuple(service.KINDS) == cli.KINDS
 
 
 def test_each_service_has_a_port_of_its_own(ours: Path) -> None:
@@ -213,6 +243,9 @@ services:
   page-migrate:
     <<: *page
     command: [python3, -m, page.migrate]
+  page-worker:
+    environment: {APPLICATION: python3 -m page, OTHER: celery -A page worker}
+    healthcheck: {test: [CMD, python3, -m, page, health]}
 """,
     "page/__init__.py": "import page\nfrom page.views import page as view\nfrom . import page as p\nx = click.page(page)\n",
     "page/logo.png": b"\xff\xfe page",
@@ -253,6 +286,9 @@ services:
   front-page-migrate:
     <<: *front-page
     command: [python3, -m, front_page.migrate]
+  front-page-worker:
+    environment: {APPLICATION: python3 -m front_page, OTHER: celery -A front_page worker}
+    healthcheck: {test: [CMD, python3, -m, front_page, health]}
 """
     )
     assert made["front_page/__init__.py"].read_text() == (

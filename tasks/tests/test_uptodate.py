@@ -77,6 +77,8 @@ def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
         (lambda it: it.write("README.md", "new"), []),
         (lambda it: it.write("services/other/other/__pycache__/x.pyc", "new"), []),
         (lambda it: it.write("services/other/.editor", "new"), []),
+        (lambda it: it.write("services/other/instance/data.sqlite3", "new"), []),
+        (lambda it: it.write("services/other/other/instance/x.py", "new"), ["other"]),
         (lambda it: it.write("reports/built.json", "{"), ["other", "pilot"]),
     ],
 )

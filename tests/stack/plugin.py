@@ -17,7 +17,7 @@ import pytest
 from pytest_docker.plugin import get_docker_services
 
 from tasks.ownership import labels
-from tasks.project import ROOT
+from tasks.project import ROOT, service_names
 from tasks.shell import UserError, output
 from tasks.stack import lifecycle
 from tasks.stack.model import COMPOSE, Stack, under_test
@@ -38,6 +38,14 @@ def stack() -> Iterator[Stack]:
         lifecycle.wait(STACK)
         yield STACK
         lifecycle.keep_log(STACK)
+
+
+def processes() -> list[str]:
+    """Every Compose service that runs an image of ours, web servers and workers; not the jobs, which end."""
+    specs = STACK.model["services"].values()
+    needs = [item for spec in specs for item in spec.get("depends_on", {}).items()]
+    jobs = {name for name, need in needs if need["condition"] == "service_completed_successfully"}
+    return [name for name in STACK.processes(service_names()) if name not in jobs]
 
 
 @pytest.fixture

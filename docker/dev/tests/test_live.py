@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -167,7 +168,45 @@ def test_a_command_restarts_even_if_it_hangs(tmp_path: Path, poll: str, command:
             worker.process.wait(TIMEOUT_S)
 
 
-def test_a_wrong_interface_is_told(tmp_path: Path) -> None:
-    program = Program(tmp_path, "live.py", INTERFACE="command")
+@pytest.mark.parametrize(
+    "application",
+    ["python3 -m worker argument", "python3 worker.py argument", "worker.py argument", "console argument", "binary"],
+)
+def test_a_command_line_is_run_and_restarted(tmp_path: Path, application: str) -> None:
+    """A module, a script, a console script on the PATH, and a program that is no Python."""
+    service, programs = tmp_path / "service", tmp_path / "bin"
+    service.mkdir()
+    programs.mkdir()
+    (service / "worker.py").write_text("import sys, time, text\nprint(text.TEXT, *sys.argv[1:])\ntime.sleep(100)")
+    (programs / "console").write_text(f"#!{sys.executable}\nimport worker\n")
+    (programs / "binary").write_text('#!/bin/sh\necho $(cut -d"\'" -f2 text.py) argument\nexec sleep 100\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    (service / "text.py").write_text("TEXT = 'first'")
+    path = f"{programs}:{os.environ['PATH']}"
+    env = {"INTERFACE": "command", "APPLICATION": application, "PATH": path, "PYTHONPATH": str(service)}
+    with running(service, "live.py", **env) as worker:
+        worker.says("first argument")
+        worker.write("text.py", "TEXT = 'second'")
+        worker.says("second argument")
+
+
+def test_a_command_that_does_not_exist_waits_for_a_change(tmp_path: Path) -> None:
+    with running(tmp_path, "live.py", INTERFACE="command", APPLICATION="worker.py x") as worker:
+        worker.says(f"live: there is no program worker.py\nlive: {tmp_path.name} ended with 1; the next change")
+        worker.write("worker.py", "print('here now')")
+        worker.says("here now")
+
+
+@pytest.mark.parametrize(
+    ("interface", "application", "told"),
+    [
+        ("wsig", "x:y", "live: INTERFACE is 'wsig'; it must be wsgi, asgi or command\n"),
+        ("command", "", "live: APPLICATION is '', which is no command line: it is empty\n"),
+        ("command", "sleep '", """live: APPLICATION is "sleep '", which is no command line: No closing quotation\n"""),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path: Path, interface: str, application: str, told: str) -> None:
+    program = Program(tmp_path, "live.py", INTERFACE=interface, APPLICATION=application)
     assert program.process.wait(TIMEOUT_S) == 1
-    program.says("INTERFACE is wsgi or asgi")
+    assert program.log.read_text() == told

@@ -57,6 +57,14 @@ BODIES = {
 # The client hangs up before the body is complete: 400.
 TRUNCATED = [P + "Content-Length: 10||hello", C + "a|hello", C + "5|hello|", C + "5|hello|0|"]
 
+# httptools, which parses for ASGI, accepts these, waits for more, or has 400 where 501 would be right.
+DIFFERENT = ("GET  /", "\nGET", "||GET", "GET /|", "Encoding: x|", "Encoding: |", "5;=|", "8000000000000000")
+
+
+def differs(request: str) -> bool:
+    """Whether uvicorn leaves no choice but to treat a request in another way."""
+    return any(part in request for part in DIFFERENT)
+
 
 def encoded(request: str) -> bytes:
     """What is sent."""

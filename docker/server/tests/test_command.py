@@ -1,0 +1,99 @@
+"""Commands, such as workers, under docker/server/serve.py: signals, orphans, exit codes, errors."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Timer
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVE = Path(__file__).parents[1] / "serve.py"
+WORKER = """
+import os, signal, time
+if not os.fork():
+    os.fork() or time.sleep(0.2)
+    os._exit(0)
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, os.environ["PYTHONPATH"].encode() + b"\\n"))
+signal.signal(signal.SIGTERM, lambda *_: exit(7))
+print("ready", flush=True)
+while True: time.sleep(1)
+"""
+TIMEOUT_S = 10
+REAPS = 36  # PR_SET_CHILD_SUBREAPER of prctl(2): orphans become this process's, as they become PID 1's
+
+
+@contextmanager
+def started(
+    application: str, interface: str = "command", folder: Path = SERVE.parent
+) -> Iterator[subprocess.Popen[str]]:
+    env = {"PATH": f"{Path(sys.executable).parent}:/bin:/usr/bin", "INTERFACE": interface, "APPLICATION": application}
+    process = subprocess.Popen(
+        [sys.executable, str(SERVE)],
+        cwd=folder,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: ctypes.CDLL(None).prctl(REAPS, 1),
+    )
+    with process:  # which waits for its end
+        timer = Timer(TIMEOUT_S, process.kill)
+        timer.start()
+        yield process
+        process.wait()
+        timer.cancel()
+
+
+def test_signals_reach_the_command_and_its_exit_code_comes_back(tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(WORKER)
+    with started("python3 worker.py", folder=tmp_path) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(10)
+        assert process.stdout.readline() == f"{tmp_path}\n"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while len(children.read_text().split()) > 1:  # its two orphans are reaped
+            assert process.poll() is None
+        process.terminate()
+    assert process.returncode == 7
+
+
+def test_no_signal_is_blocked_or_ignored() -> None:
+    with started("grep -E Sig(Blk|Ign) /proc/self/status") as process:
+        assert process.stdout
+        masks = [int(line.split()[1], 16) & 0x7FFFFFFF for line in process.stdout]  # without those of threads
+        assert masks == [0, 0]
+
+
+@pytest.mark.parametrize(("command", "code"), [("python3 -c 'exit(3)'", 3), ("sleep 100", 143)])
+def test_commands_that_end(command: str, code: int) -> None:
+    with started(command) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while command.startswith("sleep") and process.poll() is None:
+            if children.read_text():
+                process.terminate()
+    assert process.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("interface", "application", "told"),
+    [
+        ("wsig", "app:app", "INTERFACE is 'wsig'; it must be wsgi, asgi or command\n"),
+        ("command", "no-such-program -x", "APPLICATION is 'no-such-program -x', and there is no such program\n"),
+        ("command", "", "APPLICATION is '', and there is no such program\n"),
+        ("command", "sleep '1", """APPLICATION is "sleep '1", which is no command line: No closing quotation\n"""),
+    ],
+)
+def test_mistakes_are_told_in_one_line(interface: str, application: str, told: str) -> None:
+    with started(application, interface) as process:
+        assert process.stdout
+        assert process.stdout.read() == told
+    assert process.returncode == 1
