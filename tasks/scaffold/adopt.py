@@ -5,12 +5,13 @@ Optional, with application.py, requirements.py and test_adopt.py: delete these a
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -19,36 +20,41 @@ from .. import cli, venv
 from ..project import ROOT, SERVICES, pyproject
 from ..shell import CommandFailed, UserError
 from ..terminal import say
-from . import service
-from .application import JUNK, LEFT, TESTS, find_application, matches
-from .requirements import find_distribution, find_requirements, image_python
+from . import environment, service
+from .application import JUNK, LEFT, TESTS, Code, find_application, matches
+from .requirements import find_needs, image_python
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from nox import Session
 
+SETTINGS = """\
+# The settings for pytest that this code was written with; without this table, the project's own hold.
+[tool.pytest.ini_options]
+{settings}"""
 OWN_PYPROJECT = """\
 # What services/{name} needs, resolved by itself into the poetry.lock beside this file.
-# `nox -s lock -- --service {name}` updates that; a dependency group `tests` would replace the shared test tools.
+# `nox -s lock -- --service {name}` updates that; the dependency group `tests`, if any, replaces the shared test tools.
 [project]
 name = "{name}"
 version = "0"
 requires-python = "{python}"  # of the images, and of the machine that locks
 dependencies = [
 {lines}]
-
+{tests}
 [tool.poetry]
 package-mode = false
 
-{settings}"""
+"""
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
-PYTEST = re.compile(r"^\[tool\.pytest.*?(?=^\[|\Z)", re.MULTILINE | re.DOTALL)
 RUFF = """\
 # This code was adopted as it is. Without these lines, or with fewer of them, the project's rules hold for it, too.
 exclude = ["*"]
 """
+# What developers have besides what tests need.
+LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|sphinx.*|tox.*|twine|types-.*|wheel")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -70,8 +76,9 @@ def adopt(session: Session, args: Namespace) -> None:
     if not args.source.is_dir():
         raise UserError(f"there is no folder {args.source}")
     source, folder = args.source.resolve(), SERVICES / args.name
-    found = find_application(source, args.app)
-    wanted = find_requirements(session, source)
+    code = Code(source)
+    found = find_application(code, args.app)
+    needs = find_needs(session, source)
     taken, left = copy(source, found.root, folder)
     # Production gets the package alone, or everything where there is more that it may need.
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
@@ -80,9 +87,9 @@ def adopt(session: Session, args: Namespace) -> None:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
     if others and (own.endswith(".py") or any((folder / item).is_dir() or item.endswith(".py") for item in others)):
         own = "."
-    arguments = {"SERVICE": args.name, "PACKAGE": own, "APPLICATION": f"{found.module}:{found.call}"}
-    if distribution := find_distribution(source):
-        arguments["DISTRIBUTION"] = json.dumps(distribution)
+    arguments = {"SERVICE": args.name, "PACKAGE": own, "APPLICATION": json.dumps(f"{found.module}:{found.call}")}
+    if needs.distribution:
+        arguments["DISTRIBUTION"] = json.dumps(needs.distribution)
     service.fill(args.name, arguments | ({"INTERFACE": "asgi"} if found.interface == "asgi" else {}), "compose.yaml.in")
     (folder / "tests").mkdir(exist_ok=True)
     if not (folder / "ruff.toml").exists():
@@ -90,13 +97,24 @@ def adopt(session: Session, args: Namespace) -> None:
     if any(b"instance_" in path.read_bytes() for path in folder.rglob("*.py")):  # Flask's instance_path
         with (folder / "compose.yaml").open("a", encoding="utf-8") as file:
             file.write(f"    volumes:\n      - {args.name}-data:/app/instance\n\nvolumes:\n  {args.name}-data:\n")
-    ours = [*service.SERVERS.values(), *pyproject()["dependency-groups"]["tests"]]
-    names = {Requirement(line).name for line in ours if isinstance(line, str)}
-    lines = [str(one) for one in wanted if canonicalize_name(one.name) not in names]
-    lock(session, args, [*lines, service.SERVERS[found.interface]])
-    left += [str(one) for one in wanted if str(one) not in lines]
+    settings = "".join(f"{key} = {json.dumps(value)}\n" for key, value in pytest_settings(source).items())
+    (folder / "pyproject.toml").write_text(SETTINGS.format(settings=settings), encoding="utf-8")
+    shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
+    server = [service.SERVERS[found.interface]]
+    ours = {canonicalize_name(Requirement(line).name) for line in [*service.SERVERS.values(), *shared]}
+    lines = [str(one) for one in needs.main if canonicalize_name(one.name) not in ours]
+    left += [str(one) for one in needs.main if str(one) not in lines]
+    known = ours | {canonicalize_name(one.name) for one in needs.main}
+    tests = [one for one in needs.tests if not LINTERS.fullmatch(one.name) and canonicalize_name(one.name) not in known]
+    lock(session, args, [*lines, *server], [*shared, *map(str, tests)] if tests else [])
     say(f"{found.module}:{found.call} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     say(f"left out: {', '.join(left) or 'nothing'}")
+    if read := environment.variables(code.trees.values()):
+        say(
+            f"the code reads these environment variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}"
+        )
+    for neighbour in environment.neighbours(known, code.trees.values()):
+        say(f"it seems to use {neighbour}; {environment.provided(args.name, neighbour)}")
 
 
 def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
@@ -118,10 +136,37 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     return sorted(path.name for path in folder.iterdir()), left
 
 
-def lock(session: Session, args: Namespace, lines: list[str]) -> None:
-    """Lock a service's requirements with those of all services; by themselves where asked for, and where that fails."""
-    why, name = "--own-lock asks for it", args.name
-    if not args.own_lock:
+def pytest_settings(source: Path) -> dict[str, Any]:
+    """A project's own settings for pytest, from the first of its files that has some, without coverage, which is ours."""
+    settings: dict[str, Any] = {}
+    for name, section in {
+        "pytest.ini": "pytest",
+        "pyproject.toml": "",
+        "tox.ini": "pytest",
+        "setup.cfg": "tool:pytest",
+    }.items():
+        config = configparser.ConfigParser(interpolation=None)
+        if not settings and (source / name).is_file() and section:
+            config.read(source / name, encoding="utf-8")
+            settings = dict(config[section]) if config.has_section(section) else {}
+        elif not settings and (source / name).is_file():
+            table = pyproject(str(source / name)).get("tool", {}).get("pytest", {})
+            settings = table.get("ini_options", table)
+    words = settings.get("addopts", [])
+    words = words.split() if isinstance(words, str) else words
+    return settings | ({"addopts": [word for word in words if not word.startswith("--cov")]} if words else {})
+
+
+def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) -> None:
+    """Lock a service's requirements with those of all services; by themselves where asked for, and where that fails.
+
+    ``tests`` is what its tests need if the shared test tools are not enough.
+    """
+    why, name = (
+        "--own-lock asks for it" if args.own_lock else "its tests need more than the shared test tools",
+        args.name,
+    )
+    if not args.own_lock and not tests:
         before = {path: path.read_bytes() for path in service.EDITED if path.exists()}
         service.edit_group(session, "add", name, *lines)
         try:
@@ -136,13 +181,10 @@ def lock(session: Session, args: Namespace, lines: list[str]) -> None:
     versions = sorted([sys.version_info[:2], tuple(map(int, image_python().split(".")))])
     words = {"name": name, "python": f">={versions[0][0]}.{versions[0][1]},<{versions[-1][0]}.{versions[-1][1] + 1}"}
     words["lines"] = "".join(f"    {json.dumps(line)},\n" for line in lines)
-    # Their settings for pytest, or none, in place of the root's, which are too strict for code that was written without.
-    files = [args.source / file for file in ("pyproject.toml", "pytest.ini", "tox.ini", "setup.cfg")]
-    texts = [file.read_text(encoding="utf-8") if file.is_file() else "" for file in files]
-    words["settings"] = "".join(PYTEST.findall(texts[0]))
-    if "pytest]" not in "".join(texts[1:]):
-        words["settings"] = words["settings"] or "[tool.pytest.ini_options]\n"
-    (SERVICES / name / "pyproject.toml").write_text(OWN_PYPROJECT.format(**words), encoding="utf-8")
+    words["tests"] = "".join(f"    {json.dumps(line)},\n" for line in tests)
+    words["tests"] = f"\n[dependency-groups]\ntests = [\n{words['tests']}]\n" if tests else ""
+    file = SERVICES / name / "pyproject.toml"
+    file.write_text(OWN_PYPROJECT.format(**words) + file.read_text(encoding="utf-8"), encoding="utf-8")
     say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
     return venv.poetry(session, f"--directory=services/{name}", "lock")
 
