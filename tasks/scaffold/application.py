@@ -143,22 +143,28 @@ class Code:
         """The application that ``text`` means: ``module:name``, ``module:factory('x')``, ``module``, ``src/module.py``."""
         name, _, call = text.partition(":")
         dotted = name.removesuffix(".py").strip("./").replace("/", ".")
-        conventional = {name for name in MODULES if [path.stem for path in self.found].count(name) == 1}
-        for path, found in self.found.items():
-            root, module = self.importable(path)
+        for path in self.modules(dotted):
+            # A server imports it as it is said.
             inside = ".".join(path.relative_to(self.source).with_suffix("").parts)
-            # By convention, a module for servers is meant wherever it is, if there is one.
-            if dotted not in {module, inside} and (path.stem != dotted or dotted not in conventional):
-                continue
+            root, module = (self.source, inside) if name == inside else self.importable(path)
             first = re.split(r"\W", call)[0]
-            for one in sorted(found, key=lambda one: one.call not in NAMES):
+            for one in sorted(self.found[path], key=lambda one: one.call not in NAMES):
                 if not call or first == re.split(r"\W", one.call)[0]:
                     # A factory is called, though it is not said.
-                    return replace(one, call=one.call if call in {"", first} else call)
+                    return replace(one, root=root, module=module, call=one.call if call in {"", first} else call)
             if (bound := set(bindings(self.trees[path]))) and (first in bound or (not call and bound & {*NAMES})):
                 call = call or next(each for each in NAMES if each in bound)
                 return Application(root, module, call, "asgi" if module.endswith("asgi") else "")
         return None
+
+    def modules(self, name: str) -> list[Path]:
+        """The modules that a name may mean: by convention, a module for servers wherever it is, if there is one."""
+        if name in MODULES and self.source / f"{name}.py" not in self.found:
+            found = [path for path in self.found if path.stem == name]
+            return found if len(found) == 1 else []
+        inside = self.source / name.replace(".", "/")
+        exact = [path for path in (inside.with_suffix(".py"), inside / "__init__.py") if path in self.found]
+        return exact or [path for path in self.found if self.importable(path)[1] == name]
 
     def importable(self, path: Path) -> tuple[Path, str]:
         """The folder that a module is imported from, and its name then."""
