@@ -1,4 +1,4 @@
-"""Makes a service of an existing project, and changes nothing in its code: `new NAME --from DIR [--app MODULE:NAME] [--own-lock]`.
+"""Makes a service of an existing project, and changes nothing in its code: `new NAME --from DIR [--app MODULE:NAME] [--extra NAME] [--own-lock]`.
 
 Optional, with application.py, requirements.py and test_adopt.py: delete these and the line in noxfile.py that names it.
 """
@@ -21,7 +21,7 @@ from ..project import ROOT, SERVICES, pyproject
 from ..shell import CommandFailed, UserError
 from ..terminal import say
 from . import environment, service
-from .application import JUNK, LEFT, TESTS, Code, find_application, matches
+from .application import JUNK, LEFT, TESTS, Application, Code, find_application, matches, worker
 from .requirements import find_needs, image_python
 
 if TYPE_CHECKING:
@@ -53,6 +53,17 @@ RUFF = """\
 # This code was adopted as it is. Without these lines, or with fewer of them, the project's rules hold for it, too.
 exclude = ["*"]
 """
+# A second process, from the same image.
+WORKER = """
+  {name}-worker:
+    <<: *{name}
+    environment:
+      INTERFACE: command
+      APPLICATION: {command}
+    ports: []
+    healthcheck: {{disable: true}}
+"""
+PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
 # What developers have besides what tests need.
 LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|sphinx.*|tox.*|twine|types-.*|wheel")
 
@@ -61,7 +72,13 @@ def add_options(parser: ArgumentParser) -> None:
     """Add its options to ``new``'s command line."""
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
     parser.add_argument(
-        "--app", metavar="MODULE:NAME", default="", help="with --from: the application, where it is not found"
+        "--app",
+        metavar="MODULE:NAME",
+        default="",
+        help="with --from: the application, where it is not found, or a command line",
+    )
+    parser.add_argument(
+        "--extra", action="append", metavar="NAME", help="with --from: an extra or a dependency group to take, too"
     )
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
@@ -72,49 +89,84 @@ def adopt(session: Session, args: Namespace) -> None:
     Raises UserError where no application, several, or no requirements are found.
     """
     if args.like or not args.source:
-        raise UserError("--app and --own-lock go with --from DIR, and none of them with --like")
+        raise UserError("--app, --extra and --own-lock go with --from DIR, and none of them with --like")
     if not args.source.is_dir():
         raise UserError(f"there is no folder {args.source}")
     source, folder = args.source.resolve(), SERVICES / args.name
     code = Code(source)
     found = find_application(code, args.app)
-    needs = find_needs(session, source)
+    needs = find_needs(session, source, args.extra or ())
     taken, left = copy(source, found.root, folder)
     # Production gets the package alone, or everything where there is more that it may need.
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
     others = [item for item in taken if item != own and not matches(item, TESTS)]
-    if own not in taken:
+    if found.module and own not in taken:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
     if others and (own.endswith(".py") or any((folder / item).is_dir() or item.endswith(".py") for item in others)):
         own = "."
-    arguments = {"SERVICE": args.name, "PACKAGE": own, "APPLICATION": json.dumps(f"{found.module}:{found.call}")}
+    application = f"{found.module}:{found.call}" if found.module else found.call
+    arguments = {"SERVICE": args.name, "PACKAGE": own, "APPLICATION": json.dumps(application)}
     if needs.distribution:
         arguments["DISTRIBUTION"] = json.dumps(needs.distribution)
-    service.fill(args.name, arguments | ({"INTERFACE": "asgi"} if found.interface == "asgi" else {}), "compose.yaml.in")
+    service.fill(
+        args.name, arguments | ({} if found.interface == "wsgi" else {"INTERFACE": found.interface}), "compose.yaml.in"
+    )
+    packages = {canonicalize_name(one.name) for one in needs.main}
+    read = environment.variables(code.trees.values())
+    beside = environment.neighbours(packages, code.trees.values())
+    finish(args.name, found, worker(source), environment.compose_lines(args.name, beside, read))
+    # Its tests are where those of services are, also in the verification of production images.
+    if (folder / "test").is_dir() and not (folder / "tests").exists():
+        (folder / "test").rename(folder / "tests")
     (folder / "tests").mkdir(exist_ok=True)
+    for path in [*folder.glob("test_*.py"), *folder.glob("*_test.py"), *folder.glob("conftest.py")]:
+        path.rename(folder / "tests" / path.name)
     if not (folder / "ruff.toml").exists():
         (folder / "ruff.toml").write_text(RUFF, encoding="utf-8")
-    if any(b"instance_" in path.read_bytes() for path in folder.rglob("*.py")):  # Flask's instance_path
-        with (folder / "compose.yaml").open("a", encoding="utf-8") as file:
-            file.write(f"    volumes:\n      - {args.name}-data:/app/instance\n\nvolumes:\n  {args.name}-data:\n")
     settings = "".join(f"{key} = {json.dumps(value)}\n" for key, value in pytest_settings(source).items())
     (folder / "pyproject.toml").write_text(SETTINGS.format(settings=settings), encoding="utf-8")
     shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
-    server = [service.SERVERS[found.interface]]
-    ours = {canonicalize_name(Requirement(line).name) for line in [*service.SERVERS.values(), *shared]}
+    server = [service.SERVERS[found.interface]] if found.interface in service.SERVERS else []
+    server += ["httptools>=0.6,<1"] if found.interface == "asgi" else []
+    ours = {
+        canonicalize_name(Requirement(line).name) for line in [*(service.SERVERS.values() if server else ()), *shared]
+    }
     lines = [str(one) for one in needs.main if canonicalize_name(one.name) not in ours]
     left += [str(one) for one in needs.main if str(one) not in lines]
-    known = ours | {canonicalize_name(one.name) for one in needs.main}
+    known = ours | packages
     tests = [one for one in needs.tests if not LINTERS.fullmatch(one.name) and canonicalize_name(one.name) not in known]
     lock(session, args, [*lines, *server], [*shared, *map(str, tests)] if tests else [])
-    say(f"{found.module}:{found.call} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
+    say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
+    left += [f"the extra or group {name}" for name in needs.left]
     say(f"left out: {', '.join(left) or 'nothing'}")
-    if read := environment.variables(code.trees.values()):
+    if read:
         say(
-            f"the code reads these environment variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}"
+            f"the code reads from its environment, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}"
         )
-    for neighbour in environment.neighbours(known, code.trees.values()):
-        say(f"it seems to use {neighbour}; {environment.provided(args.name, neighbour)}")
+    for one in beside:
+        how = "to provide it, uncomment its lines in" if one.url else "set its address in"
+        say(f"it seems to use {one.name}: {how} services/{args.name}/compose.yaml")
+
+
+def finish(name: str, found: Application, second: str, lines: tuple[str, str, str]) -> None:
+    """Add to a service's compose.yaml what the skeleton lacks: a second process, volumes, and, as comments, neighbours."""
+    compose = SERVICES / name / "compose.yaml"
+    text = compose.read_text(encoding="utf-8")
+    volumes = ""
+    if found.interface == "command" and PORT not in found.call:
+        text = f"{text.partition('    ports:')[0]}    healthcheck: {{disable: true}}\n"
+    if any(b"instance_" in path.read_bytes() for path in (SERVICES / name).rglob("*.py")):  # Flask's instance_path
+        text += f"    volumes:\n      - {name}-data:/app/instance\n"
+        volumes = f"  {name}-data:\n"
+    itself, services, more = (re.sub("^(?=.)", "#", part, flags=re.MULTILINE) for part in lines)
+    text += itself
+    if second and found.interface != "command":
+        text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + WORKER.format(
+            name=name, command=json.dumps(second)
+        )
+    text += f"\n{services}" if services else ""
+    text += f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else ""
+    compose.write_text(text, encoding="utf-8")
 
 
 def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
@@ -190,4 +242,4 @@ def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) 
 
 
 cli.OPTIONS["new"].append(add_options)
-service.WAYS |= {"source": adopt, "app": adopt, "own_lock": adopt}
+service.WAYS |= {"source": adopt, "app": adopt, "extra": adopt, "own_lock": adopt}

@@ -45,7 +45,7 @@ TESTS = ("tests", "test", "test_*.py", "*_test.py", "conftest.py", "pytest.ini",
 class Application:
     """What a server runs: the expression ``call`` in ``module``, which is imported from the folder ``root``.
 
-    ``interface`` is wsgi or asgi; "" where the code does not tell.
+    ``interface`` is wsgi or asgi; "" where the code does not tell. With the interface command, ``call`` is a command line.
     """
 
     root: Path
@@ -56,8 +56,10 @@ class Application:
 
 
 def find_application(code: Code, wanted: str = "") -> Application:
-    """The application that is ``wanted`` (MODULE:NAME), or that a file for servers names, or the only one in the code."""
+    """The application that is ``wanted`` (MODULE:NAME, or a command line), or that a file for servers names, or the only one in the code."""
     source = code.source
+    if " " in re.sub(r"[\"'(].*", "", wanted):
+        return Application(source, "", wanted, "command", "--app")
     for said_by, text in [("--app", wanted)] if wanted else named(source):
         if one := code.resolve(text):
             return replace(one, said_by=said_by, interface=one.interface or code.interface)
@@ -74,7 +76,8 @@ def find_application(code: Code, wanted: str = "") -> Application:
     if not found:
         raise UserError(
             f"{source}: no application found: neither FLASK_APP in .flaskenv or .env, nor {', '.join(STARTERS)} name one, and "
-            f"no module calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; --app MODULE:NAME names it"
+            f"no module calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; "
+            "name it with --app MODULE:NAME, or a command with --app 'python -m MODULE'"
         )
     return found[0]
 
@@ -91,6 +94,13 @@ def named(source: Path) -> Iterator[tuple[str, str]]:
                     words = WORD.findall(line.removeprefix(start))
                     yield from ((name, word) for word in sorted(words, key=lambda word: ":" not in word))
     yield from ((f"{name}.py", f"{name}:{call}") for name in MODULES for call in NAMES)
+
+
+def worker(source: Path) -> str:
+    """The command line of a Procfile's worker; "" where it has none."""
+    path = source / "Procfile"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((line.removeprefix("worker:").strip() for line in lines if line.startswith("worker:")), "")
 
 
 class Code:

@@ -55,10 +55,11 @@ class Needs:
     main: list[Requirement]
     tests: list[Requirement]
     distribution: str
+    left: list[str]  # extras and groups that are not taken
 
 
-def find_needs(session: Session, source: Path) -> Needs:
-    """Read what a project needs from its files; raises UserError, with file and line, for what is no requirement."""
+def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Needs:
+    """Read what a project needs from its files, with its own extras or groups named; raises UserError, with file and line, for what is no requirement."""
     path, config = source / "pyproject.toml", configparser.ConfigParser(interpolation=None)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -86,7 +87,9 @@ def find_needs(session: Session, source: Path) -> Needs:
             shutil.copytree(source, folder / "source", symlinks=True)
             name, version, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build gives no metadata")
         distribution, main = f"{name}=={version}", [("its metadata", line) for line in lines]
-        groups |= {kind: found for kind in TESTS if (found := [line for line in lines if f'extra == "{kind}"' in line])}
+        for line in lines:
+            for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
+                groups.setdefault(extra, []).append(line)
     elif chosen := next((name for name in GROUPS if name in groups), ""):
         main = [(str(path), line) for line in groups[chosen]]
     elif groups:
@@ -97,9 +100,14 @@ def find_needs(session: Session, source: Path) -> Needs:
         raise UserError(
             f"{source}: no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"
         )
+    for extra in extras:
+        if extra not in groups:
+            raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
+        main += [(str(path), line) for line in groups[extra]]
     own = canonicalize_name(distribution.partition("==")[0])
     kind, found = tests(source, path, groups)
-    return Needs(for_images(own, main, limits), for_images(own, found, [], extra=kind), distribution)
+    left = [name for name in groups if name not in {*TESTS, *extras, *GROUPS}]
+    return Needs(for_images(own, main, limits, *extras), for_images(own, found, [], kind), distribution, left)
 
 
 def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> tuple[str, list[Line]]:
@@ -138,14 +146,16 @@ def image_python() -> str:
     return official_base().partition(":")[2].partition("-")[0]
 
 
-def for_images(own: str, lines: Iterable[Line], limits: Iterable[Line], extra: str = "") -> list[Requirement]:
+def for_images(own: str, lines: Iterable[Line], limits: Iterable[Line], *extras: str) -> list[Requirement]:
     """The requirements that images have, within constraints; raises UserError for what is none."""
     version = image_python()
-    image = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux", "extra": extra}
+    image = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux", "extra": ""}
     wanted = [one for one in parse(lines) if canonicalize_name(one.name) != own]
-    wanted = [
-        one for one in wanted if not one.marker or "extra ==" not in str(one.marker) or one.marker.evaluate(image)
-    ]
+    for one in [one for one in wanted if one.marker and "extra ==" in str(one.marker)]:
+        if one.marker and any(one.marker.evaluate(image | {"extra": extra}) for extra in extras):
+            one.marker = None
+        else:
+            wanted.remove(one)
     names = [canonicalize_name(one.name) for one in wanted]
     # Poetry takes several requirements of one package only where no Python can want two of them: here just one is left.
     for one in [one for one in wanted if one.marker and names.count(canonicalize_name(one.name)) > 1]:

@@ -136,7 +136,7 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
         (
             {"worker.py": "print()\n"},
             "",
-            "no application found: neither FLASK_APP in .flaskenv .* --app MODULE:NAME names it",
+            "no application found: neither FLASK_APP in .flaskenv .* name it with --app MODULE:NAME, or a command",
         ),
         ({"README": ""}, "", "no application found"),
     ],
