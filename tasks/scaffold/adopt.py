@@ -58,7 +58,7 @@ WORKER = """
   {name}-worker:
     <<: *{name}
     environment:
-      INTERFACE: command
+{shared}      INTERFACE: command
       APPLICATION: {command}
     ports: []
     healthcheck: {{disable: true}}
@@ -162,7 +162,7 @@ def finish(name: str, found: Application, second: str, lines: tuple[str, str, st
     text += itself
     if second and found.interface != "command":
         text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + WORKER.format(
-            name=name, command=json.dumps(second)
+            name=name, command=json.dumps(second), shared="#      <<: *environment\n" if itself else ""
         )
     text += f"\n{services}" if services else ""
     text += f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else ""
@@ -175,9 +175,11 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     server = {path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file()}
     folder.mkdir()
     left = []
-    for path in [path for place in dict.fromkeys((root, source)) for path in sorted(place.iterdir())]:
+    packages = source / "src"  # what is imported from there is installed where it was written
+    roots = [root, *([packages] if packages.is_dir() and not [*packages.glob("*.py")] else []), source]
+    for path in [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir())]:
         target = folder / path.name
-        if path == root or path in root.parents:
+        if any(path == place or path in place.parents for place in roots):
             continue
         if matches(path.name, JUNK + LEFT) or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))

@@ -100,7 +100,7 @@ def compose_lines(service: str, found: Iterable[Neighbour], read: Iterable[str])
         for variable in sorted(name for name in read if re.fullmatch(one.variable, name)) or [one.usual]
     ]
     waits = [f"      %name-{one.name}:\n        condition: service_healthy\n" for one in provided]
-    itself = f"    environment:\n{''.join(urls)}    depends_on:\n{''.join(waits)}" if provided else ""
+    itself = f"    environment: &environment\n{''.join(urls)}    depends_on:\n{''.join(waits)}" if provided else ""
     services = "\n".join((FOLDER / f"{one.name}.yaml").read_text(encoding="utf-8") for one in provided)
     volumes = "".join(
         f"  %name-{one.name}:\n    labels:\n      stack.clone: ${{STACK_CLONE:-local}}\n" for one in provided

@@ -57,6 +57,7 @@ def take(
         ({"blog/__init__.py": FACTORY, "migrations/env.py": "", "alembic.ini": ""}, "."),
         ({"blog/__init__.py": FACTORY, "config/settings.py": ""}, "."),
         ({"src/blog/__init__.py": FACTORY, "tests/conftest.py": "", "setup.py": ""}, "blog"),
+        ({"src/blog/__init__.py": "", "wsgi.py": f"import blog\n{APP}"}, "."),
         (DJANGO, "."),
     ],
 )
@@ -277,7 +278,14 @@ os.environ.setdefault("F_F", "1")
 class Settings(pydantic.BaseSettings):
     database_url: str = "postgresql+psycopg://localhost/x"
 """
-    source = write({"app.py": APP, "settings.py": code, "requirements.txt": "celery[redis]\nflask-redis\n"})
+    source = write(
+        {
+            "app.py": APP,
+            "settings.py": code,
+            "Procfile": "worker: rq worker\n",
+            "requirements.txt": "celery[redis]\nflask-redis\n",
+        }
+    )
     trees = Code(source).trees.values()
     assert variables(trees) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL"}
     assert [one.name for one in neighbours(["flask-redis", "x"], trees)] == ["valkey", "postgres"]
@@ -287,9 +295,14 @@ class Settings(pydantic.BaseSettings):
     assert "A_1, CC, DATABASE_URL, DD, EE, F_F\n" in said
     assert "it seems to use valkey: to provide it, uncomment its lines in services/theirs/compose.yaml\n" in said
     compose = (ours / "services/theirs/compose.yaml").read_text()
-    assert list(yaml.safe_load(compose)["services"]) == ["theirs"]
+    assert list(yaml.safe_load(compose)["services"]) == ["theirs", "theirs-worker"]
     provided = yaml.safe_load(re.sub("^#(?! )|^#(?=  )", "", compose, flags=re.MULTILINE))
-    assert list(provided["services"]) == ["theirs", "theirs-valkey", "theirs-postgres"]
+    assert list(provided["services"]) == ["theirs", "theirs-worker", "theirs-valkey", "theirs-postgres"]
+    worker = provided["services"]["theirs-worker"]["environment"]
+    assert worker == provided["services"]["theirs"]["environment"] | {
+        "INTERFACE": "command",
+        "APPLICATION": "rq worker",
+    }
     assert provided["services"]["theirs"]["environment"] == {
         "REDIS_URL": "redis://theirs-valkey:6379/0",
         "DATABASE_URL": "postgresql://app:${THEIRS_DATABASE_PASSWORD:-development}@theirs-postgres:5432/app",
