@@ -9,20 +9,19 @@ import configparser
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .. import cli, venv
+from .. import cli
 from ..project import ROOT, SERVICES, pyproject
-from ..shell import CommandFailed, UserError
+from ..shell import UserError
 from ..terminal import say
-from . import environment, service
+from . import environment, resolve, service
 from .application import JUNK, LEFT, TESTS, Application, Code, find_application, matches, worker
-from .requirements import find_needs, image_python
+from .requirements import find_needs
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -33,22 +32,6 @@ SETTINGS = """\
 # The settings for pytest that this code was written with; without this table, the project's own hold.
 [tool.pytest.ini_options]
 {settings}"""
-OWN_PYPROJECT = """\
-# What services/{name} needs, resolved by itself into the poetry.lock beside this file.
-# `nox -s lock -- --service {name}` updates that; the dependency group `tests`, if any, replaces the shared test tools.
-[project]
-name = "{name}"
-version = "0"
-requires-python = "{python}"  # of the images, and of the machine that locks
-dependencies = [
-{lines}]
-{tests}
-[tool.poetry]
-package-mode = false
-
-"""
-# How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
-CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
 RUFF = """\
 # This code was adopted as it is. Without these lines, or with fewer of them, the project's rules hold for it, too.
 exclude = ["*"]
@@ -135,7 +118,7 @@ def adopt(session: Session, args: Namespace) -> None:
     left += [str(one) for one in needs.main if str(one) not in lines]
     known = ours | packages
     tests = [one for one in needs.tests if not LINTERS.fullmatch(one.name) and canonicalize_name(one.name) not in known]
-    lock(session, args, [*lines, *server], [*shared, *map(str, tests)] if tests else [])
+    resolve.lock(session, args, [*lines, *server], [*shared, *map(str, tests)] if tests else [])
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     left += [f"the extra or group {name}" for name in needs.left]
     say(f"left out: {', '.join(left) or 'nothing'}")
@@ -209,38 +192,6 @@ def pytest_settings(source: Path) -> dict[str, Any]:
     words = settings.get("addopts", [])
     words = words.split() if isinstance(words, str) else words
     return settings | ({"addopts": [word for word in words if not word.startswith("--cov")]} if words else {})
-
-
-def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) -> None:
-    """Lock a service's requirements with those of all services; by themselves where asked for, and where that fails.
-
-    ``tests`` is what its tests need if the shared test tools are not enough.
-    """
-    why, name = (
-        "--own-lock asks for it" if args.own_lock else "its tests need more than the shared test tools",
-        args.name,
-    )
-    if not args.own_lock and not tests:
-        before = {path: path.read_bytes() for path in service.EDITED if path.exists()}
-        service.edit_group(session, "add", name, *lines)
-        try:
-            return venv.poetry(session, "lock", silent=True)
-        except CommandFailed as error:
-            # What else may fail, such as the network, would fail again.
-            if not (found := CONFLICT.search(error.text)):
-                raise
-            why = f"what it needs does not go with what the others need: {' '.join(found[0].split())}"
-        for path, content in before.items():
-            path.write_bytes(content)
-    versions = sorted([sys.version_info[:2], tuple(map(int, image_python().split(".")))])
-    words = {"name": name, "python": f">={versions[0][0]}.{versions[0][1]},<{versions[-1][0]}.{versions[-1][1] + 1}"}
-    words["lines"] = "".join(f"    {json.dumps(line)},\n" for line in lines)
-    words["tests"] = "".join(f"    {json.dumps(line)},\n" for line in tests)
-    words["tests"] = f"\n[dependency-groups]\ntests = [\n{words['tests']}]\n" if tests else ""
-    file = SERVICES / name / "pyproject.toml"
-    file.write_text(OWN_PYPROJECT.format(**words) + file.read_text(encoding="utf-8"), encoding="utf-8")
-    say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
-    return venv.poetry(session, f"--directory=services/{name}", "lock")
 
 
 cli.OPTIONS["new"].append(add_options)

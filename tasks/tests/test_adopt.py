@@ -14,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from .. import project, venv
-from ..scaffold import adopt, service
+from ..scaffold import adopt, resolve, service
 from ..scaffold.application import Code
 from ..scaffold.environment import neighbours, variables
 from ..scaffold.requirements import find_needs
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(adopt, "SERVICES", tmp_path / "ours/services")
+    for module in (adopt, resolve):
+        monkeypatch.setattr(module, "SERVICES", tmp_path / "ours/services")
+    monkeypatch.setattr(resolve, "with_wheels", lambda _, package: f"versions of {package}")
     return small_project(tmp_path / "ours", monkeypatch)
 
 
@@ -147,7 +149,8 @@ def poetry(folder: Path, words: str) -> Callable[..., None]:
     """A Poetry that cannot lock all services' requirements, and says so in these words; that of one service it can."""
 
     def run(_: object, *arguments: str, silent: bool = False) -> None:
-        if silent:
+        if arguments == ("lock",):
+            assert silent
             raise CommandFailed(["poetry", *arguments], words)
         assert arguments == ("--directory=services/theirs", "lock")
         (folder / "poetry.lock").write_text('[[package]]\nname = "x"\ngroups = ["main"]\n')
@@ -188,6 +191,59 @@ def test_what_else_fails_leads_to_no_lock(ours: Path, write: Write, monkeypatch:
     with pytest.raises(UserError, match=r"All attempts to connect to h.invalid failed"):
         take(write({"app.py": APP, "requirements.txt": "x==1\n"}))
     assert git(ours, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "Because ours depends on x (99) which doesn't match any versions, version solving failed.",
+            r"no version matches x \(99\); versions of x",
+        ),
+        ("Cannot resolve h.invalid\n\nmore", "y @ https://h.invalid/y.zip cannot be fetched: check the address"),
+        ("Resolving dependencies...\n\nNo space left\n", "the requirements cannot be resolved: No space left"),
+    ],
+)
+def test_what_cannot_be_locked(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, words: str, told: str
+) -> None:
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", words))
+    with pytest.raises(UserError, match=told):
+        take(write({"app.py": APP, "requirements.txt": "x==99\ny @ https://h.invalid/y.zip\n"}))
+    assert git(ours, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "fits"),
+    [
+        ("x-1-py3-none-any.whl", True),
+        ("x-1-py2.py3-none-any.whl", True),
+        ("x-1-cp313-cp313-manylinux_2_17_x86_64.whl", True),
+        ("x-1-cp37-abi3-manylinux_2_17_x86_64.whl", True),
+        ("x-1-cp312-cp312-manylinux_2_17_x86_64.whl", False),
+        ("x-1-cp314-abi3-manylinux_2_17_x86_64.whl", False),
+        ("x-1-cp313-cp313-macosx_11_0_arm64.whl", False),
+        ("x-1.tar.gz", False),
+    ],
+)
+def test_wheels_for_the_images(monkeypatch: pytest.MonkeyPatch, file: str, fits: bool) -> None:
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
+    assert resolve.fits(file) is fits
+
+
+def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = [
+        f'[[package]]\nname = "{name}"\nversion = "1"\ngroups = ["{group}"]\nfiles = [{{file = "{file}"}}]\n'
+        for name, group, file in (
+            ("a", "theirs", "a-1.tar.gz"),
+            ("b", "theirs", "b-1-py3-none-any.whl"),
+            ("c", "pilot", "c-1.zip"),
+        )
+    ]
+    (ours / "poetry.lock").write_text("".join(lock))
+    take(write({"app.py": APP, "requirements.txt": "a\n"}))
+    said = capsys.readouterr().out
+    assert re.findall("warning: (.*?); if", said) == ["a 1 has no wheel for Python 3.13"]
 
 
 @pytest.mark.parametrize(
