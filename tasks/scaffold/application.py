@@ -73,6 +73,8 @@ def find_application(code: Code, wanted: str = "") -> Application:
     if len(found) > 1:
         choices = " or ".join(f"--app '{one.module}:{one.call}'" for one in found)
         raise UserError(f"{source} has {len(found)} applications: choose with {choices}")
+    if not code.trees:
+        raise UserError(f"{source} has no Python code, or none but tests")
     if not found:
         raise UserError(
             f"{source}: no application found: neither FLASK_APP in .flaskenv or .env, nor {', '.join(STARTERS)} name one, and "

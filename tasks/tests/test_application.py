@@ -138,7 +138,7 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
             "",
             "no application found: neither FLASK_APP in .flaskenv .* name it with --app MODULE:NAME, or a command",
         ),
-        ({"README": ""}, "", "no application found"),
+        ({"README": "", "tests/test_app.py": APP}, "", "has no Python code, or none but tests"),
     ],
 )
 def test_no_application_or_several(write: Write, files: dict[str, str], wanted: str, told: str) -> None:
