@@ -1,6 +1,6 @@
 """Makes a service of an existing project, and changes nothing in its code: `new NAME --from DIR [--app MODULE:NAME] [--extra NAME] [--own-lock]`.
 
-Optional, with application.py, requirements.py and test_adopt.py: delete these and the line in noxfile.py that names it.
+Optional, with application.py, requirements.py, resolve.py, environment.py, neighbours/ and their tests: delete these and the line in noxfile.py that names it.
 """
 
 from __future__ import annotations

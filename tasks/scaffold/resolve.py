@@ -141,8 +141,5 @@ def with_wheels(session: Session, package: str) -> str:
     except CommandFailed:
         told = ""
     found = told.partition("Available versions: ")[2].partition("\n")[0].split(", ")
-    return (
-        f"versions with one for Python {image_python()}: {', '.join(found[:8])}"
-        if found[0]
-        else f"no version of {package} has a wheel for Python {image_python()}"
-    )
+    python = f"a wheel for Python {image_python()}"
+    return f"versions {found[-1]} to {found[0]} have {python}" if found[0] else f"no version of it has {python}"
