@@ -6,7 +6,7 @@ import resource
 from gunicorn_worker import Logger, Worker
 from server_limits import FIELDS, LINE_BYTES
 
-wsgi_app = os.environ["APPLICATION"]
+wsgi_app = "serve_application:application"  # which knows more than gunicorn does
 port, health = os.environ.get("STACK_PORT", "8000"), os.environ.get("STACK_HEALTH_SOCKET", "/dev/shm/health.sock")  # noqa: S108
 bind = [f"0.0.0.0:{port}", f"unix:{health}"]  # the second is for health checks, see healthcheck.py
 workers = int(os.environ.get("WEB_CONCURRENCY") or 1)

@@ -23,7 +23,6 @@ from server_limits import (
     RATE,
     TIMEOUT_S,
 )
-from uvicorn.importer import import_from_string
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
@@ -174,16 +173,14 @@ def not_a_health_check(record: logging.LogRecord) -> bool:
 def run() -> None:
     """Serve until SIGTERM."""
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
-    name = os.environ["APPLICATION"]
-    app = import_from_string(name.removesuffix("()"))
+    from serve_application import application
+
     health = socket.socket(socket.AF_UNIX)
     path = os.environ.get("STACK_HEALTH_SOCKET", "/dev/shm/health.sock")  # noqa: S108
     with suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108
     health.bind(path)
-    config = uvicorn.Config(
-        Middleware(app() if name.endswith("()") else app), http=Protocol, timeout_graceful_shutdown=3
-    )
+    config = uvicorn.Config(Middleware(application), http=Protocol, timeout_graceful_shutdown=3)
     logging.getLogger("uvicorn.access").addFilter(not_a_health_check)
     server = socket.create_server(("0.0.0.0", int(os.environ.get("STACK_PORT", "8000"))), backlog=config.backlog)  # noqa: S104
     uvicorn.Server(config).run(sockets=[server, health])

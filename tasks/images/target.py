@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..machine import engine
 from ..project import SERVICES
+from ..stack.model import of_flavor
 from ..terminal import say
 
 if TYPE_CHECKING:
@@ -41,15 +43,13 @@ class Target:
         """
         service = self.args["SERVICE"]
         tested = any((SERVICES / service / "tests").rglob("test_*.py"))
+        args = {**self.args, "FLAVOR": engine.current().verify_base(asdict(self), flavor)}
         if not tested:
             say(f"warning: services/{service}/tests has no tests: nothing is verified but that what it runs is there")
-        base = engine.current().verify_base(asdict(self), flavor)
+            environment = of_flavor(flavor).model["services"][service].get("environment") or {}
+            args["ENVIRONMENT"] = json.dumps({name: value for name, value in environment.items() if value is not None})
         return replace(
-            self,
-            target="verify" if tested else "verify-import",
-            tags=(),
-            output=("type=cacheonly",),
-            args={**self.args, "FLAVOR": base},
+            self, target="verify" if tested else "verify-import", tags=(), output=("type=cacheonly",), args=args
         )
 
 

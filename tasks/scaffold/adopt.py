@@ -1,61 +1,67 @@
-"""Makes a service of an existing project, and changes nothing in its code: `new NAME --from DIR [--app MODULE:NAME] [--own-lock]`.
+"""Makes a service of an existing project, and changes nothing in its code: `new NAME --from DIR [--app MODULE:NAME] [--extra NAME] [--own-lock]`.
 
-Optional, with application.py, requirements.py and test_adopt.py: delete these and the line in noxfile.py that names it.
+Optional, with application.py, requirements.py, resolve.py, environment.py, neighbours/ and their tests: delete these and the line in noxfile.py that names it.
 """
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .. import cli, venv
+from .. import cli
 from ..project import ROOT, SERVICES, pyproject
-from ..shell import CommandFailed, UserError
+from ..shell import UserError
 from ..terminal import say
-from . import service
-from .application import JUNK, LEFT, TESTS, find_application, matches
-from .requirements import find_distribution, find_requirements, image_python
+from . import environment, resolve, service
+from .application import JUNK, LEFT, TESTS, Application, Code, find_application, matches, worker
+from .requirements import find_needs
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from nox import Session
 
-OWN_PYPROJECT = """\
-# What services/{name} needs, resolved by itself into the poetry.lock beside this file.
-# `nox -s lock -- --service {name}` updates that; a dependency group `tests` would replace the shared test tools.
-[project]
-name = "{name}"
-version = "0"
-requires-python = "{python}"  # of the images, and of the machine that locks
-dependencies = [
-{lines}]
-
-[tool.poetry]
-package-mode = false
-
+SETTINGS = """\
+# The settings for pytest that this code was written with; without this table, the project's own hold.
+[tool.pytest.ini_options]
 {settings}"""
-# How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
-CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
-PYTEST = re.compile(r"^\[tool\.pytest.*?(?=^\[|\Z)", re.MULTILINE | re.DOTALL)
 RUFF = """\
 # This code was adopted as it is. Without these lines, or with fewer of them, the project's rules hold for it, too.
 exclude = ["*"]
 """
+# A second process, from the same image.
+WORKER = """
+  {name}-worker:
+    <<: *{name}
+    environment:
+{shared}      INTERFACE: command
+      APPLICATION: {command}
+    ports: []
+    healthcheck: {{disable: true}}
+"""
+PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
+# What developers have besides what tests need.
+LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|sphinx.*|tox.*|twine|types-.*|wheel")
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Add its options to ``new``'s command line."""
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
     parser.add_argument(
-        "--app", metavar="MODULE:NAME", default="", help="with --from: the application, where it is not found"
+        "--app",
+        metavar="MODULE:NAME",
+        default="",
+        help="with --from: the application, where it is not found, or a command line",
+    )
+    parser.add_argument(
+        "--extra", action="append", metavar="NAME", help="with --from: an extra or a dependency group to take, too"
     )
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
@@ -66,37 +72,84 @@ def adopt(session: Session, args: Namespace) -> None:
     Raises UserError where no application, several, or no requirements are found.
     """
     if args.like or not args.source:
-        raise UserError("--app and --own-lock go with --from DIR, and none of them with --like")
+        raise UserError("--app, --extra and --own-lock go with --from DIR, and none of them with --like")
     if not args.source.is_dir():
         raise UserError(f"there is no folder {args.source}")
     source, folder = args.source.resolve(), SERVICES / args.name
-    found = find_application(source, args.app)
-    wanted = find_requirements(session, source)
+    code = Code(source)
+    found = find_application(code, args.app)
+    needs = find_needs(session, source, args.extra or ())
     taken, left = copy(source, found.root, folder)
     # Production gets the package alone, or everything where there is more that it may need.
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
     others = [item for item in taken if item != own and not matches(item, TESTS)]
-    if own not in taken:
+    if found.module and own not in taken:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
     if others and (own.endswith(".py") or any((folder / item).is_dir() or item.endswith(".py") for item in others)):
         own = "."
-    arguments = {"SERVICE": args.name, "PACKAGE": own, "APPLICATION": f"{found.module}:{found.call}"}
-    if distribution := find_distribution(source):
-        arguments["DISTRIBUTION"] = json.dumps(distribution)
-    service.fill(args.name, arguments | ({"INTERFACE": "asgi"} if found.interface == "asgi" else {}), "compose.yaml.in")
+    application = f"{found.module}:{found.call}" if found.module else found.call
+    arguments = {"SERVICE": args.name, "PACKAGE": own, "APPLICATION": json.dumps(application)}
+    if needs.distribution:
+        arguments["DISTRIBUTION"] = json.dumps(needs.distribution)
+    service.fill(
+        args.name, arguments | ({} if found.interface == "wsgi" else {"INTERFACE": found.interface}), "compose.yaml.in"
+    )
+    packages = {canonicalize_name(one.name) for one in needs.main}
+    read = environment.variables(code.trees.values())
+    beside = environment.neighbours(packages, code.trees.values())
+    finish(args.name, found, worker(source), environment.compose_lines(args.name, beside, read))
+    # Its tests are where those of services are, also in the verification of production images.
+    if (folder / "test").is_dir() and not (folder / "tests").exists():
+        (folder / "test").rename(folder / "tests")
     (folder / "tests").mkdir(exist_ok=True)
+    for path in [*folder.glob("test_*.py"), *folder.glob("*_test.py"), *folder.glob("conftest.py")]:
+        path.rename(folder / "tests" / path.name)
     if not (folder / "ruff.toml").exists():
         (folder / "ruff.toml").write_text(RUFF, encoding="utf-8")
-    if any(b"instance_" in path.read_bytes() for path in folder.rglob("*.py")):  # Flask's instance_path
-        with (folder / "compose.yaml").open("a", encoding="utf-8") as file:
-            file.write(f"    volumes:\n      - {args.name}-data:/app/instance\n\nvolumes:\n  {args.name}-data:\n")
-    ours = [*service.SERVERS.values(), *pyproject()["dependency-groups"]["tests"]]
-    names = {Requirement(line).name for line in ours if isinstance(line, str)}
-    lines = [str(one) for one in wanted if canonicalize_name(one.name) not in names]
-    lock(session, args, [*lines, service.SERVERS[found.interface]])
-    left += [str(one) for one in wanted if str(one) not in lines]
-    say(f"{found.module}:{found.call} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
+    settings = "".join(f"{key} = {json.dumps(value)}\n" for key, value in pytest_settings(source).items())
+    (folder / "pyproject.toml").write_text(SETTINGS.format(settings=settings), encoding="utf-8")
+    shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
+    server = [service.SERVERS[found.interface]] if found.interface in service.SERVERS else []
+    server += ["httptools>=0.6,<1"] if found.interface == "asgi" else []
+    ours = {
+        canonicalize_name(Requirement(line).name) for line in [*(service.SERVERS.values() if server else ()), *shared]
+    }
+    lines = [str(one) for one in needs.main if canonicalize_name(one.name) not in ours]
+    left += [str(one) for one in needs.main if str(one) not in lines]
+    known = ours | packages
+    tests = [one for one in needs.tests if not LINTERS.fullmatch(one.name) and canonicalize_name(one.name) not in known]
+    resolve.lock(session, args, [*lines, *server], [*shared, *map(str, tests)] if tests else [])
+    say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
+    left += [f"the extra or group {name}" for name in needs.left]
     say(f"left out: {', '.join(left) or 'nothing'}")
+    if read:
+        say(
+            f"the code reads from its environment, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}"
+        )
+    for one in beside:
+        how = "to provide it, uncomment its lines in" if one.url else "set its address in"
+        say(f"it seems to use {one.name}: {how} services/{args.name}/compose.yaml")
+
+
+def finish(name: str, found: Application, second: str, lines: tuple[str, str, str]) -> None:
+    """Add to a service's compose.yaml what the skeleton lacks: a second process, volumes, and, as comments, neighbours."""
+    compose = SERVICES / name / "compose.yaml"
+    text = compose.read_text(encoding="utf-8")
+    volumes = ""
+    if found.interface == "command" and PORT not in found.call:
+        text = f"{text.partition('    ports:')[0]}    healthcheck: {{disable: true}}\n"
+    if any(b"instance_" in path.read_bytes() for path in (SERVICES / name).rglob("*.py")):  # Flask's instance_path
+        text += f"    volumes:\n      - {name}-data:/app/instance\n"
+        volumes = f"  {name}-data:\n"
+    itself, services, more = (re.sub("^(?=.)", "#", part, flags=re.MULTILINE) for part in lines)
+    text += itself
+    if second and found.interface != "command":
+        text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + WORKER.format(
+            name=name, command=json.dumps(second), shared="#      <<: *environment\n" if itself else ""
+        )
+    text += f"\n{services}" if services else ""
+    text += f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else ""
+    compose.write_text(text, encoding="utf-8")
 
 
 def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
@@ -105,9 +158,11 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     server = {path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file()}
     folder.mkdir()
     left = []
-    for path in [path for place in dict.fromkeys((root, source)) for path in sorted(place.iterdir())]:
+    packages = source / "src"  # what is imported from there is installed where it was written
+    roots = [root, *([packages] if packages.is_dir() and not [*packages.glob("*.py")] else []), source]
+    for path in [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir())]:
         target = folder / path.name
-        if path == root or path in root.parents:
+        if any(path == place or path in place.parents for place in roots):
             continue
         if matches(path.name, JUNK + LEFT) or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))
@@ -118,34 +173,26 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     return sorted(path.name for path in folder.iterdir()), left
 
 
-def lock(session: Session, args: Namespace, lines: list[str]) -> None:
-    """Lock a service's requirements with those of all services; by themselves where asked for, and where that fails."""
-    why, name = "--own-lock asks for it", args.name
-    if not args.own_lock:
-        before = {path: path.read_bytes() for path in service.EDITED if path.exists()}
-        service.edit_group(session, "add", name, *lines)
-        try:
-            return venv.poetry(session, "lock", silent=True)
-        except CommandFailed as error:
-            # What else may fail, such as the network, would fail again.
-            if not (found := CONFLICT.search(error.text)):
-                raise
-            why = f"what it needs does not go with what the others need: {' '.join(found[0].split())}"
-        for path, content in before.items():
-            path.write_bytes(content)
-    versions = sorted([sys.version_info[:2], tuple(map(int, image_python().split(".")))])
-    words = {"name": name, "python": f">={versions[0][0]}.{versions[0][1]},<{versions[-1][0]}.{versions[-1][1] + 1}"}
-    words["lines"] = "".join(f"    {json.dumps(line)},\n" for line in lines)
-    # Their settings for pytest, or none, in place of the root's, which are too strict for code that was written without.
-    files = [args.source / file for file in ("pyproject.toml", "pytest.ini", "tox.ini", "setup.cfg")]
-    texts = [file.read_text(encoding="utf-8") if file.is_file() else "" for file in files]
-    words["settings"] = "".join(PYTEST.findall(texts[0]))
-    if "pytest]" not in "".join(texts[1:]):
-        words["settings"] = words["settings"] or "[tool.pytest.ini_options]\n"
-    (SERVICES / name / "pyproject.toml").write_text(OWN_PYPROJECT.format(**words), encoding="utf-8")
-    say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
-    return venv.poetry(session, f"--directory=services/{name}", "lock")
+def pytest_settings(source: Path) -> dict[str, Any]:
+    """A project's own settings for pytest, from the first of its files that has some, without coverage, which is ours."""
+    settings: dict[str, Any] = {}
+    for name, section in {
+        "pytest.ini": "pytest",
+        "pyproject.toml": "",
+        "tox.ini": "pytest",
+        "setup.cfg": "tool:pytest",
+    }.items():
+        config = configparser.ConfigParser(interpolation=None)
+        if not settings and (source / name).is_file() and section:
+            config.read(source / name, encoding="utf-8")
+            settings = dict(config[section]) if config.has_section(section) else {}
+        elif not settings and (source / name).is_file():
+            table = pyproject(str(source / name)).get("tool", {}).get("pytest", {})
+            settings = table.get("ini_options", table)
+    words = settings.get("addopts", [])
+    words = words.split() if isinstance(words, str) else words
+    return settings | ({"addopts": [word for word in words if not word.startswith("--cov")]} if words else {})
 
 
 cli.OPTIONS["new"].append(add_options)
-service.WAYS |= {"source": adopt, "app": adopt, "own_lock": adopt}
+service.WAYS |= {"source": adopt, "app": adopt, "extra": adopt, "own_lock": adopt}

@@ -12,16 +12,25 @@ from ..env import parse
 from ..shell import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 # What makes an application, and the interface that it has.
-MAKERS = {"Flask": "wsgi", "get_wsgi_application": "wsgi"}
-MAKERS |= dict.fromkeys(("FastAPI", "Starlette", "Quart", "get_asgi_application"), "asgi")
+MAKERS = dict.fromkeys(("Flask", "get_wsgi_application", "Bottle", "Dash", "falcon.App"), "wsgi")
+MAKERS |= dict.fromkeys(
+    ("FastAPI", "Starlette", "Quart", "Litestar", "falcon.asgi.App", "get_asgi_application"), "asgi"
+)
+# The application in what a maker returns, where that is not one itself.
+INSIDE = {"Dash": ".server"}
 FACTORIES = {"create_app", "make_app"}
+# The parameters of a function that is an application itself.
+PARAMETERS = {("environ", "start_response"): "wsgi", ("scope", "receive", "send"): "asgi"}
+# The modules that by convention are for servers, and what servers look for in a module.
+MODULES, NAMES = ("wsgi", "asgi"), ("application", "app")
 # Where an application is named, and how the lines begin that name it.
-STARTERS = {"Procfile": ("web:",), "Dockerfile": ("CMD", "ENTRYPOINT")}
+STARTERS = {"Procfile": ("web:",), "Dockerfile": ("CMD", "ENTRYPOINT", "ENV FLASK_APP")}
 STARTERS |= dict.fromkeys(("gunicorn.conf.py", "gunicorn_conf.py", "config/gunicorn.py"), ("wsgi_app",))
+WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
 JUNK = (".*", "__pycache__", "*.py[co]", "*.egg-info", "node_modules", "venv", "env", "build", "dist")
 # What is not taken along besides: what is said elsewhere here, documents, the data of a development server.
 LEFT = (
@@ -34,7 +43,10 @@ TESTS = ("tests", "test", "test_*.py", "*_test.py", "conftest.py", "pytest.ini",
 
 @dataclass(frozen=True)
 class Application:
-    """What a server runs: ``module:call``, to be imported from the folder ``root``; ``interface`` is wsgi or asgi."""
+    """What a server runs: the expression ``call`` in ``module``, which is imported from the folder ``root``.
+
+    ``interface`` is wsgi or asgi; "" where the code does not tell. With the interface command, ``call`` is a command line.
+    """
 
     root: Path
     module: str
@@ -43,46 +55,33 @@ class Application:
     said_by: str = "its code"
 
 
-def find_application(source: Path, wanted: str = "") -> Application:
-    """The application that is ``wanted`` (MODULE:NAME), or that a file for servers names, or the only one in the code."""
-    skipped = (*JUNK, *LEFT, *TESTS)
-    inside = {path: path.relative_to(source).parts for path in sorted(source.rglob("*.py"))}
-    paths = [path for path, parts in inside.items() if not any(matches(part, skipped) for part in parts)]
-    known = {path: list(applications(source, path)) for path in paths}
+def find_application(code: Code, wanted: str = "") -> Application:
+    """The application that is ``wanted`` (MODULE:NAME, or a command line), or that a file for servers names, or the only one in the code."""
+    source = code.source
+    if " " in re.sub(r"[\"'(].*", "", wanted):
+        return Application(source, "", wanted, "command", "--app")
     for said_by, text in [("--app", wanted)] if wanted else named(source):
-        if one := resolve(source, text, known):
-            return replace(one, said_by=said_by)
+        if one := code.resolve(text):
+            return replace(one, said_by=said_by, interface=one.interface or code.interface)
     if wanted:
         raise UserError(f"--app {wanted}: there is no such module in {source}, or it has nothing of that name")
-    every = [one for found in known.values() for one in found]
+    every = [one for found in code.found.values() for one in found]
     # What a factory has made counts only where that takes arguments; of Django's two interfaces, wsgi does.
-    found = [one for one in every if one.interface] or [replace(one, interface="wsgi") for one in every]
+    found = [one for one in every if one.interface] or [replace(one, interface=code.interface) for one in every]
     if {one.call for one in found} == {"application"}:
         found = [one for one in found if one.interface == "wsgi"] or found
     if len(found) > 1:
         choices = " or ".join(f"--app '{one.module}:{one.call}'" for one in found)
         raise UserError(f"{source} has {len(found)} applications: choose with {choices}")
+    if not code.trees:
+        raise UserError(f"{source} has no Python code, or none but tests")
     if not found:
         raise UserError(
             f"{source}: no application found: neither FLASK_APP in .flaskenv or .env, nor {', '.join(STARTERS)} name one, and "
-            f"no module calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; --app MODULE:NAME names it"
+            f"no module calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; "
+            "name it with --app MODULE:NAME, or a command with --app 'python -m MODULE'"
         )
     return found[0]
-
-
-def resolve(source: Path, text: str, known: Mapping[Path, list[Application]]) -> Application | None:
-    """The application that ``text`` means: ``module:name``, ``module:factory('x')``, ``module``, ``src/module.py``."""
-    name, _, call = text.partition(":")
-    for path, found in known.items():
-        root, module = importable(source, path)
-        from_source = ".".join(path.relative_to(source).with_suffix("").parts)
-        if name.removesuffix(".py").replace("/", ".") in {module, from_source}:
-            for one in found:
-                if not call or call.partition("(")[0] == one.call.partition("(")[0]:
-                    return replace(one, call=call if "(" in call else one.call, interface=one.interface or "wsgi")
-            if call and re.search(rf"\b{re.escape(call.partition('(')[0])}\b", path.read_text("utf-8", "replace")):
-                return Application(root, module, call, "wsgi")
-    return None
 
 
 def named(source: Path) -> Iterator[tuple[str, str]]:
@@ -93,42 +92,123 @@ def named(source: Path) -> Iterator[tuple[str, str]]:
     for name, starts in STARTERS.items():
         if (source / name).is_file():
             for line in (source / name).read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-                found = (
-                    re.findall(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(?:\([^)]*\))?", line) if line.startswith(starts) else []
-                )
-                yield from ((name, text) for text in found)
+                for start in filter(line.startswith, starts):
+                    words = WORD.findall(line.removeprefix(start))
+                    yield from ((name, word) for word in sorted(words, key=lambda word: ":" not in word))
+    yield from ((f"{name}.py", f"{name}:{call}") for name in MODULES for call in NAMES)
 
 
-def applications(source: Path, path: Path) -> Iterator[Application]:
-    """The applications, and functions that make one without being told more, in a module.
-
-    What a factory returns has no ``interface`` here.
-    """
-    try:
-        nodes = ast.parse(path.read_bytes()).body
-    except SyntaxError:  # a template, or code for another Python
-        return
-    for node in nodes:
-        calls = {getattr(n.func, "id", getattr(n.func, "attr", "")) for n in ast.walk(node) if isinstance(n, ast.Call)}
-        interface = next((MAKERS[call] for call in calls & MAKERS.keys()), "")
-        if isinstance(node, ast.FunctionDef):
-            places = len(node.args.posonlyargs + node.args.args)
-            required = places > len(node.args.defaults) or None in node.args.kw_defaults
-            returns = any(isinstance(inner, ast.Return) for inner in ast.walk(node))
-            if returns and not required and (interface or node.name in FACTORIES):
-                yield Application(*importable(source, path), f"{node.name}()", interface or "wsgi")
-        elif isinstance(node, ast.Assign | ast.AnnAssign) and (interface or calls & FACTORIES):
-            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                if isinstance(target, ast.Name):
-                    yield Application(*importable(source, path), target.id, interface)
+def worker(source: Path) -> str:
+    """The command line of a Procfile's worker; "" where it has none."""
+    path = source / "Procfile"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((line.removeprefix("worker:").strip() for line in lines if line.startswith("worker:")), "")
 
 
-def importable(source: Path, path: Path) -> tuple[Path, str]:
-    """The folder that a module is imported from, and its name then."""
-    root = path.parent
-    while (root / "__init__.py").is_file() and root != source:
-        root = root.parent
-    return root, ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+class Code:
+    """The modules in a folder, parsed, without tests, and the applications in each."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.trees: dict[Path, ast.Module] = {}
+        for path in sorted(source.rglob("*.py")):
+            skipped = any(matches(part, (*JUNK, *LEFT, *TESTS)) for part in path.relative_to(source).parts)
+            try:
+                self.trees |= {} if skipped else {path: ast.parse(path.read_bytes())}
+            except (SyntaxError, ValueError):  # a template, or code for another Python
+                continue
+        self.imports = {name for tree in self.trees.values() for name in imported(tree)}
+        libraries = {name.partition(".")[0] for name in self.imports}
+        asgi = libraries & {"starlette", "fastapi", "uvicorn", "asgiref"} and not libraries & {"flask", "django"}
+        self.interface = "asgi" if asgi else "wsgi"  # where an application does not tell
+        self.found = {path: [*self.applications(path, tree)] for path, tree in self.trees.items()}
+        known = {one.interface for found in self.found.values() for one in found} - {""}
+        self.interface = known.pop() if len(known) == 1 else self.interface
+
+    def applications(self, path: Path, tree: ast.Module) -> Iterator[Application]:
+        """The applications, and functions that make one without being told more, in a module.
+
+        What a factory returns has no ``interface`` here.
+        """
+        place = self.importable(path)
+        for node in tree.body:
+            calls = {ast.unparse(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)}
+            maker = next((maker for maker in MAKERS if any(f".{call}".endswith(f".{maker}") for call in calls)), "")
+            interface = MAKERS.get(maker, "")
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names = tuple(argument.arg for argument in node.args.posonlyargs + node.args.args)
+                required = len(names) > len(node.args.defaults) or None in node.args.kw_defaults
+                returns = any(isinstance(inner, ast.Return) for inner in ast.walk(node))
+                if names in PARAMETERS:
+                    yield Application(*place, node.name, PARAMETERS[names])
+                elif (
+                    returns and not required and (interface or node.name in FACTORIES) and type(node) is ast.FunctionDef
+                ):
+                    yield Application(*place, f"{node.name}()", interface or self.interface)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                made = interface or {call.rpartition(".")[2] for call in calls} & FACTORIES
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    if isinstance(target, ast.Name) and made:
+                        yield Application(*place, target.id + INSIDE.get(maker, ""), interface)
+
+    def resolve(self, text: str) -> Application | None:
+        """The application that ``text`` means: ``module:name``, ``module:factory('x')``, ``module``, ``src/module.py``."""
+        name, _, call = text.partition(":")
+        dotted = name.removesuffix(".py").strip("./").replace("/", ".")
+        for path in self.modules(dotted):
+            # A server imports it as it is said.
+            inside = ".".join(path.relative_to(self.source).with_suffix("").parts)
+            root, module = (self.source, inside) if name == inside else self.importable(path)
+            first = re.split(r"\W", call)[0]
+            for one in sorted(self.found[path], key=lambda one: one.call not in NAMES):
+                if not call or first == re.split(r"\W", one.call)[0]:
+                    # A factory is called, though it is not said.
+                    return replace(one, root=root, module=module, call=one.call if call in {"", first} else call)
+            if (bound := set(bindings(self.trees[path]))) and (first in bound or (not call and bound & {*NAMES})):
+                call = call or next(each for each in NAMES if each in bound)
+                return Application(root, module, call, "asgi" if module.endswith("asgi") else "")
+        return None
+
+    def modules(self, name: str) -> list[Path]:
+        """The modules that a name may mean: by convention, a module for servers wherever it is, if there is one."""
+        if name in MODULES and self.source / f"{name}.py" not in self.found:
+            found = [path for path in self.found if path.stem == name]
+            return found if len(found) == 1 else []
+        inside = self.source / name.replace(".", "/")
+        exact = [path for path in (inside.with_suffix(".py"), inside / "__init__.py") if path in self.found]
+        return exact or [path for path in self.found if self.importable(path)[1] == name]
+
+    def importable(self, path: Path) -> tuple[Path, str]:
+        """The folder that a module is imported from, and its name then."""
+        root = path.parent
+        while root != self.source and ((root / "__init__.py").is_file() or self.imported_as_package(root)):
+            root = root.parent
+        return root, ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+    def imported_as_package(self, folder: Path) -> bool:
+        """Whether modules import something of this folder's by its name, although it has no __init__.py."""
+        files = [folder.parent / name.replace(".", "/") for name in self.imports if name.startswith(f"{folder.name}.")]
+        return any(file.is_dir() or file.with_suffix(".py").is_file() for file in files)
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """What a module imports, by absolute names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def bindings(tree: ast.Module) -> Iterator[str]:
+    """The names that a module defines or imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).partition(".")[0]
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -3,51 +3,142 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
+import shutil
 import tomllib
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from nox.command import CommandFailed
+import nox.project
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from ..env import official_base
-from ..shell import UserError
+from .. import venv
+from ..env import env, official_base
+from ..ownership import temporary_folder
+from ..shell import CommandFailed, UserError, output
 from ..terminal import say
-from . import service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from nox import Session
 
+    Line = tuple[str, str]  # a requirement as it is written, after its file
+
 FILES = [f"requirements{place}.txt" for place in ("", "/prod", "/production", "/base", "/main")]
+GROUPS = ("main", "prod", "production", "default")
+# What a project calls the extra, the group or the file with what its tests need.
+TESTS = ("test", "tests", "testing", "dev")
+TEST_FILES = ("requirements-{}.txt", "requirements_{}.txt", "{}-requirements.txt", "requirements/{}.txt")
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
-import pathlib, sys; from poetry.core.factory import Factory
-for found in Factory().create_poetry(pathlib.Path(sys.argv[1])).package.requires: print(found.to_pep_508())
+import json, pathlib, sys; from poetry.core.factory import Factory
+package = Factory().create_poetry(pathlib.Path(sys.argv[1])).package
+groups = {name: package.dependency_group(name).dependencies for name in package.dependency_group_names()}
+print(json.dumps({name: [one.to_pep_508() for one in found] for name, found in groups.items()}))
+"""
+# Asks a project's own build, such as its setup.py, for its metadata.
+ASK_BUILD = """
+import json, sys; from build.util import project_wheel_metadata
+found = project_wheel_metadata(sys.argv[1])
+print(json.dumps([found["Name"], found["Version"], *(found.get_all("Requires-Dist") or ())]))
 """
 
 
-def find_requirements(session: Session, source: Path) -> list[Requirement]:
-    """What a project needs on the Python of the images; raises UserError, with file and line, for what is no requirement."""
-    wanted: list[Requirement] = []
-    for place, line in written(session, source):
-        try:
-            wanted.append(Requirement(line))
-        except InvalidRequirement as error:
-            raise UserError(f"{place}: {line!r} is no requirement: {str(error).splitlines()[0]}") from None
-    version = image_python()
-    image = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux", "extra": ""}
-    names = [canonicalize_name(one.name) for one in wanted]
-    # Poetry takes several requirements of one package only where no Python can want two of them: here just one is left.
-    for one in [one for one in wanted if one.marker and names.count(canonicalize_name(one.name)) > 1]:
-        if one.marker and one.marker.evaluate(image):
-            one.marker = None
-        else:
-            wanted.remove(one)
-    return [one for one in wanted if "extra ==" not in str(one.marker)]
+@dataclass(frozen=True)
+class Needs:
+    """What a project needs, on the Python of the images, and what its tests need besides; its own NAME==VERSION, or ""."""
+
+    main: list[Requirement]
+    tests: list[Requirement]
+    distribution: str
+    left: list[str]  # extras and groups that are not taken
+
+
+def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Needs:
+    """Read what a project needs from its files, with its own extras or groups named; raises UserError, with file and line, for what is no requirement."""
+    path, config = source / "pyproject.toml", configparser.ConfigParser(interpolation=None)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        config.read(source / "setup.cfg", encoding="utf-8")
+        groups = {name: [*nox.project.dependency_groups(data, name)] for name in data.get("dependency-groups", {})}
+    except (ValueError, LookupError, configparser.Error) as error:
+        raise UserError(f"{source}: pyproject.toml or setup.cfg does not parse: {error}") from None
+    project, poetry = data.get("project", {}), data.get("tool", {}).get("poetry", {})
+    metadata = dict(config["metadata"]) if config.has_section("metadata") else {}
+    names = [f"{table.get('name')}=={table.get('version')}" for table in (project, poetry, metadata)]
+    distribution = next((name for name in names if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", name)), "")
+    groups |= project.get("optional-dependencies", {})
+    files = [source / name for name in FILES if (source / name).is_file()]
+    limits: list[Line] = []
+    main: list[Line] = []
+    if "dependencies" in project:
+        main = [(str(path), line) for line in project["dependencies"]]
+    elif "dependencies" in poetry:
+        groups |= ask(session, ASK_POETRY, source, f"{path}: Poetry cannot read it")
+        main = [(str(path), line) for line in groups.pop("main")]
+    elif files:
+        main = [*listed(files[0], limits)]
+    elif project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file():
+        with temporary_folder() as folder:  # setuptools writes to the folder that it builds
+            shutil.copytree(source, folder / "source", symlinks=True)
+            name, version, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build gives no metadata")
+        distribution, main = f"{name}=={version}", [("its metadata", line) for line in lines]
+        for line in lines:
+            for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
+                groups.setdefault(extra, []).append(line)
+    elif chosen := next((name for name in GROUPS if name in groups), ""):
+        main = [(str(path), line) for line in groups[chosen]]
+    elif groups:
+        raise UserError(
+            f"{path}: which of its groups {', '.join(groups)} does the application need? Copy it to [project]"
+        )
+    else:
+        raise UserError(
+            f"{source}: no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"
+        )
+    for extra in extras:
+        if extra not in groups:
+            raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
+        main += [(str(path), line) for line in groups[extra]]
+    own = canonicalize_name(distribution.partition("==")[0])
+    kind, found = tests(source, path, groups)
+    left = [name for name in groups if name not in {*TESTS, *extras, *GROUPS}]
+    return Needs(for_images(own, main, limits, *extras), for_images(own, found, [], kind), distribution, left)
+
+
+def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> tuple[str, list[Line]]:
+    """What the tests need, from the first extra, group or file with a name for that, and this name."""
+    for kind in TESTS:
+        if kind in groups:
+            return kind, [(str(path), line) for line in groups[kind]]
+        for name in TEST_FILES:
+            if (file := source / name.format(kind)).is_file():
+                return kind, [*listed(file, [])]
+    return "", []
+
+
+def ask(session: Session, program: str, source: Path, failure: str) -> Any:
+    """Run a program about a folder where Poetry is installed; return what it prints, which is JSON."""
+    venv.poetry(session, "--version", "--quiet")  # installs it
+    index = env().get("PIP_INDEX_URL")
+    try:
+        return json.loads(
+            output(
+                venv.python(session),
+                "-W",
+                "ignore",
+                "-c",
+                program,
+                str(source),
+                env={"PIP_INDEX_URL": index} if index else {},
+            ).splitlines()[-1]
+        )
+    except CommandFailed as error:
+        raise UserError(f"{failure}: {error.last}") from None
 
 
 def image_python() -> str:
@@ -55,69 +146,60 @@ def image_python() -> str:
     return official_base().partition(":")[2].partition("-")[0]
 
 
-def find_distribution(source: Path) -> str:
-    """A project's own name and version, as NAME==VERSION; "" where they are not written down, or computed."""
-    path, config = source / "pyproject.toml", configparser.ConfigParser(interpolation=None)
-    data = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    config.read(source / "setup.cfg", encoding="utf-8")
-    metadata = dict(config["metadata"]) if config.has_section("metadata") else {}
-    for table in (data.get("project", {}), data.get("tool", {}).get("poetry", {}), metadata):
-        line = f"{table.get('name')}=={table.get('version')}"
-        if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", line):
-            return line
-    return ""
+def for_images(own: str, lines: Iterable[Line], limits: Iterable[Line], *extras: str) -> list[Requirement]:
+    """The requirements that images have, within constraints; raises UserError for what is none."""
+    version = image_python()
+    image = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux", "extra": ""}
+    wanted = [one for one in parse(lines) if canonicalize_name(one.name) != own]
+    for one in [one for one in wanted if one.marker and "extra ==" in str(one.marker)]:
+        if one.marker and any(one.marker.evaluate(image | {"extra": extra}) for extra in extras):
+            one.marker = None
+        else:
+            wanted.remove(one)
+    names = [canonicalize_name(one.name) for one in wanted]
+    # Poetry takes several requirements of one package only where no Python can want two of them: here just one is left.
+    for one in [one for one in wanted if one.marker and names.count(canonicalize_name(one.name)) > 1]:
+        if one.marker and one.marker.evaluate(image):
+            one.marker = None
+        else:
+            wanted.remove(one)
+    for limit in parse(limits):
+        for one in wanted:
+            if canonicalize_name(one.name) == canonicalize_name(limit.name) and not one.url:
+                one.specifier &= limit.specifier
+    return wanted
 
 
-def written(session: Session, source: Path) -> Iterator[tuple[str, str]]:
-    """The requirements as they are written, each after its file, from the first place that has some."""
-    path, config = source / "pyproject.toml", configparser.ConfigParser(interpolation=None)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        config.read(source / "setup.cfg", encoding="utf-8")
-    except (ValueError, configparser.Error) as error:
-        raise UserError(f"{source}: pyproject.toml or setup.cfg does not parse: {error}") from None
-    files = [source / name for name in FILES if (source / name).is_file()]
-    if "dependencies" in data.get("project", {}):
-        yield from ((str(path), line) for line in data["project"]["dependencies"])
-    elif "dependencies" in data.get("tool", {}).get("poetry", {}):
+def parse(lines: Iterable[Line]) -> list[Requirement]:
+    """Parse requirements; raises UserError, with the place, for what is none."""
+    found = []
+    for place, line in lines:
         try:
-            answer = service.python(session, "-c", ASK_POETRY, str(source))
-        except CommandFailed:
-            raise UserError(f"{path}: Poetry cannot read it; its own words stand above") from None
-        yield from ((str(path), line) for line in answer.splitlines())
-    elif config.has_option("options", "install_requires"):
-        yield from (("setup.cfg", line) for line in config["options"]["install_requires"].splitlines() if line)
-    elif files:
-        yield from listed(files[0])
-    elif groups := data.get("dependency-groups", {}):
-        chosen = next((group for group in ("main", "prod", "production", "default") if group in groups), "")
-        if not chosen:
-            raise UserError(
-                f"{path}: which of the groups {', '.join(groups)} does the application need? Copy it to [project]"
-            )
-        yield from ((str(path), line) for line in groups[chosen])
-    else:
-        raise UserError(
-            f"{source}: no requirements in pyproject.toml, setup.cfg or {', '.join(FILES)}: add one of them"
-        )
+            found.append(Requirement(line))
+        except InvalidRequirement as error:
+            raise UserError(f"{place}: {line!r} is no requirement: {str(error).splitlines()[0]}") from None
+    return found
 
 
-def listed(path: Path) -> Iterator[tuple[str, str]]:
-    """The requirements in a file for pip and in those that it includes, each after its file and line."""
+def listed(path: Path, limits: list[Line]) -> Iterator[Line]:
+    """The requirements in a file for pip and in those that it includes; constraints go to ``limits``."""
     kept = ""
     for number, raw in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         kept += re.sub(r"(^|\s)#.*", "", raw).strip()
         if kept.endswith("\\"):
             kept = kept[:-1] + " "
             continue
-        line, kept = re.split(r"\s--hash", kept)[0].removeprefix("-e ").strip(), ""
+        line, kept = re.split(r"\s--hash", kept)[0].removeprefix("-e ").removeprefix("--editable ").strip(), ""
         option, _, value = line.replace("=", " ", 1).partition(" ")
-        place = f"{path}, line {number}"
+        place, file = f"{path}, line {number}", path.parent / value.strip()
         url, _, egg = line.partition("#egg=")
-        if option in {"-r", "--requirement"}:
-            if not (path.parent / value.strip()).is_file():
+        if option in {"-r", "--requirement", "-c", "--constraint"}:
+            if not file.is_file():
                 raise UserError(f"{place}: there is no file {value.strip()}")
-            yield from listed(path.parent / value.strip())
+            if option in {"-c", "--constraint"}:
+                limits += listed(file, limits)
+            else:
+                yield from listed(file, limits)
         elif line.startswith(("-", ".")):
             say(f"{place}: not taken: {line}")
         elif line:

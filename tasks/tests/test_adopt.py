@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tarfile
 import tomllib
@@ -9,11 +10,14 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from .. import project, venv
-from ..scaffold import adopt, service
-from ..scaffold.requirements import find_distribution
+from ..scaffold import adopt, resolve, service
+from ..scaffold.application import Code
+from ..scaffold.environment import neighbours, variables
+from ..scaffold.requirements import find_needs
 from ..shell import CommandFailed, UserError
 from .scaffolding import APP, DJANGO, FACTORY, NO_SESSION, commit, git, in_git, real, small_project
 
@@ -26,14 +30,24 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(adopt, "SERVICES", tmp_path / "ours/services")
+    for module in (adopt, resolve):
+        monkeypatch.setattr(module, "SERVICES", tmp_path / "ours/services")
+    monkeypatch.setattr(resolve, "with_wheels", lambda _, package: f"versions of {package}")
     return small_project(tmp_path / "ours", monkeypatch)
 
 
-def take(source: Path | None, name: str = "theirs", app: str = "", like: str = "", *, own: bool = False) -> None:
+def take(
+    source: Path | None,
+    name: str = "theirs",
+    app: str = "",
+    like: str = "",
+    extra: tuple[str, ...] = (),
+    *,
+    own: bool = False,
+) -> None:
     service.check_name(name)
     with service.all_or_nothing(name):
-        service.new(NO_SESSION, Namespace(name=name, like=like, source=source, app=app, own_lock=own))
+        service.new(NO_SESSION, Namespace(name=name, like=like, source=source, app=app, extra=extra, own_lock=own))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +59,7 @@ def take(source: Path | None, name: str = "theirs", app: str = "", like: str = "
         ({"blog/__init__.py": FACTORY, "migrations/env.py": "", "alembic.ini": ""}, "."),
         ({"blog/__init__.py": FACTORY, "config/settings.py": ""}, "."),
         ({"src/blog/__init__.py": FACTORY, "tests/conftest.py": "", "setup.py": ""}, "blog"),
+        ({"src/blog/__init__.py": "", "wsgi.py": f"import blog\n{APP}"}, "."),
         (DJANGO, "."),
     ],
 )
@@ -71,7 +86,7 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
     assert "web.a:asgi (asgi), named by its code; taken: web\n" in said
     assert "left out: .git, Dockerfile, data.db, docs, requirements.txt, gunicorn==20, pytest\n" in said
     compose = (ours / "services/front-end/compose.yaml").read_text()
-    assert "SERVICE: front-end PACKAGE: web APPLICATION: web.a:asgi INTERFACE: asgi" in " ".join(compose.split())
+    assert 'SERVICE: front-end PACKAGE: web APPLICATION: "web.a:asgi" INTERFACE: asgi' in " ".join(compose.split())
     assert "volumes:" not in compose
     group = [
         line.strip()
@@ -82,6 +97,7 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
         r'"x; python_version < \"3.9\"",',
         '"z @ https://h.invalid/z-1.tar.gz",',
         f'"{service.SERVERS["asgi"]}",',
+        '"httptools>=0.6,<1",',
     ]
 
 
@@ -111,7 +127,7 @@ def test_mistakes_change_nothing(ours: Path, write: Write, files: dict[str, str]
 
 
 def test_options_that_exclude_each_other(ours: Path) -> None:
-    told = "--app and --own-lock go with --from DIR, and none of them with --like"
+    told = "--app, --extra and --own-lock go with --from DIR, and none of them with --like"
     with pytest.raises(UserError, match=told):
         take(None, app="a:b")
     with pytest.raises(UserError, match=told):
@@ -133,7 +149,8 @@ def poetry(folder: Path, words: str) -> Callable[..., None]:
     """A Poetry that cannot lock all services' requirements, and says so in these words; that of one service it can."""
 
     def run(_: object, *arguments: str, silent: bool = False) -> None:
-        if silent:
+        if arguments == ("lock",):
+            assert silent
             raise CommandFailed(["poetry", *arguments], words)
         assert arguments == ("--directory=services/theirs", "lock")
         (folder / "poetry.lock").write_text('[[package]]\nname = "x"\ngroups = ["main"]\n')
@@ -177,22 +194,77 @@ def test_what_else_fails_leads_to_no_lock(ours: Path, write: Write, monkeypatch:
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "Because ours depends on x (99) which doesn't match any versions, version solving failed.",
+            r"no version matches x \(99\); versions of x",
+        ),
+        ("Cannot resolve h.invalid\n\nmore", "y @ https://h.invalid/y.zip cannot be fetched: check the address"),
+        ("Resolving dependencies...\n\nNo space left\n", "the requirements cannot be resolved: No space left"),
+    ],
+)
+def test_what_cannot_be_locked(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, words: str, told: str
+) -> None:
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", words))
+    with pytest.raises(UserError, match=told):
+        take(write({"app.py": APP, "requirements.txt": "x==99\ny @ https://h.invalid/y.zip\n"}))
+    assert git(ours, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "fits"),
+    [
+        ("x-1-py3-none-any.whl", True),
+        ("x-1-py2.py3-none-any.whl", True),
+        ("x-1-cp313-cp313-manylinux_2_17_x86_64.whl", True),
+        ("x-1-cp37-abi3-manylinux_2_17_x86_64.whl", True),
+        ("x-1-cp312-cp312-manylinux_2_17_x86_64.whl", False),
+        ("x-1-cp314-abi3-manylinux_2_17_x86_64.whl", False),
+        ("x-1-cp313-cp313-macosx_11_0_arm64.whl", False),
+        ("x-1.tar.gz", False),
+    ],
+)
+def test_wheels_for_the_images(monkeypatch: pytest.MonkeyPatch, file: str, fits: bool) -> None:
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
+    assert resolve.fits(file) is fits
+
+
+def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = [
+        f'[[package]]\nname = "{name}"\nversion = "1"\ngroups = ["{group}"]\nfiles = [{{file = "{file}"}}]\n'
+        for name, group, file in (
+            ("a", "theirs", "a-1.tar.gz"),
+            ("b", "theirs", "b-1-py3-none-any.whl"),
+            ("c", "pilot", "c-1.zip"),
+        )
+    ]
+    (ours / "poetry.lock").write_text("".join(lock))
+    take(write({"app.py": APP, "requirements.txt": "a\n"}))
+    said = capsys.readouterr().out
+    assert re.findall("warning: (.*?); if", said) == ["a 1 has no wheel for Python 3.13"]
+
+
+@pytest.mark.parametrize(
     ("files", "settings"),
     [
-        ({"pytest.ini": "[pytest]\n"}, None),
-        ({"setup.cfg": "[tool:pytest]\n"}, None),
+        ({}, {"ini_options": {}}),
+        (
+            {"pytest.ini": "[pytest]\naddopts = -v --cov=x -p no:y\n", "setup.cfg": "[tool:pytest]\na = b\n"},
+            {"ini_options": {"addopts": ["-v", "-p", "no:y"]}},
+        ),
+        ({"setup.cfg": '[tool:pytest]\nmarkers =\n    a: "b"\n    c\n'}, {"ini_options": {"markers": '\na: "b"\nc'}}),
         (
             {"pyproject.toml": "[tool.pytest.ini_options]\nmarkers = [\n    'a',\n]\n[tool.black]\n"},
             {"ini_options": {"markers": ["a"]}},
         ),
     ],
 )
-def test_its_own_settings_for_pytest(
-    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], settings: object
-) -> None:
-    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
-    take(write({"app.py": APP, "requirements.txt": "x==1\n", **files}), own=True)
-    assert tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"].get("pytest") == settings
+def test_its_own_settings_for_pytest(ours: Path, write: Write, files: dict[str, str], settings: object) -> None:
+    take(write({"app.py": APP, "requirements.txt": "x==1\n", **files}))
+    assert tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"]["pytest"] == settings
+    assert not project.has_own_lock("theirs")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +280,7 @@ def test_its_own_settings_for_pytest(
 )
 def test_its_own_distribution(ours: Path, write: Write, files: dict[str, str], found: str) -> None:
     source = write({"app.py": APP, "requirements.txt": "flask\n"} | files)
-    assert find_distribution(source) == found
+    assert find_needs(NO_SESSION, source).distribution == found
     take(source)
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert (f'        DISTRIBUTION: "{found}"\n' in compose) is bool(found)
@@ -221,6 +293,78 @@ def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> No
     service.remove(NO_SESSION, "theirs")
     take(write({"ruff.toml": "line-length = 79\n"}))
     assert (ours / "services/theirs/ruff.toml").read_text() == "line-length = 79\n"
+
+
+def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
+    lists = {"requirements.txt": "flask\n", "requirements-dev.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\n"}
+    take(write({"app.py": APP, "test_app.py": "", **lists}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["dependency-groups"] == {"tests": ["pytest>=9,<10", "moto>5"]}
+    assert (ours / "services/theirs/tests/test_app.py").exists()
+
+
+def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:
+    take(write({"worker.py": "", "requirements.txt": ""}), app="python -m worker '1 2'")
+    compose = (ours / "services/theirs/compose.yaml").read_text()
+    assert (
+        """        APPLICATION: "python -m worker '1 2'"\n        INTERFACE: command\n    healthcheck: {disable: true}\n"""
+        in compose
+    )
+    assert "ports:" not in compose
+    service.remove(NO_SESSION, "theirs")
+    take(write({"requirements.txt": "uvicorn\n"}), app="python -m worker --port 8000")
+    compose = (ours / "services/theirs/compose.yaml").read_text()
+    assert "ports:" in compose
+    assert "healthcheck" not in compose
+    service.remove(NO_SESSION, "theirs")
+    take(write({"app.py": APP, "Procfile": "web: gunicorn app:app\nworker: celery -A app.celery worker\n"}))
+    compose = (ours / "services/theirs/compose.yaml").read_text()
+    assert "  theirs: &theirs\n" in compose
+    assert "  theirs-worker:\n    <<: *theirs\n" in compose
+    assert '      INTERFACE: command\n      APPLICATION: "celery -A app.celery worker"\n' in compose
+
+
+def test_what_it_reads_and_uses_is_listed(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    code = """import os
+from os import getenv
+a = os.environ["A_1"] + os.environ.get("B") + getenv("CC", "x") + config("DD", cast=int) + env.bool("EE") + os.getenv(a)
+environ["REQUEST_METHOD"], other.get("OTHER")
+os.environ.setdefault("F_F", "1")
+class Settings(pydantic.BaseSettings):
+    database_url: str = "postgresql+psycopg://localhost/x"
+"""
+    source = write(
+        {
+            "app.py": APP,
+            "settings.py": code,
+            "Procfile": "worker: rq worker\n",
+            "requirements.txt": "celery[redis]\nflask-redis\n",
+        }
+    )
+    trees = Code(source).trees.values()
+    assert variables(trees) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL"}
+    assert [one.name for one in neighbours(["flask-redis", "x"], trees)] == ["valkey", "postgres"]
+    assert [one.name for one in neighbours(["psycopg2-binary", "pymongo"], [])] == ["postgres", "MongoDB"]
+    take(source)
+    said = capsys.readouterr().out
+    assert "A_1, CC, DATABASE_URL, DD, EE, F_F\n" in said
+    assert "it seems to use valkey: to provide it, uncomment its lines in services/theirs/compose.yaml\n" in said
+    compose = (ours / "services/theirs/compose.yaml").read_text()
+    assert list(yaml.safe_load(compose)["services"]) == ["theirs", "theirs-worker"]
+    provided = yaml.safe_load(re.sub("^#(?! )|^#(?=  )", "", compose, flags=re.MULTILINE))
+    assert list(provided["services"]) == ["theirs", "theirs-worker", "theirs-valkey", "theirs-postgres"]
+    worker = provided["services"]["theirs-worker"]["environment"]
+    assert worker == provided["services"]["theirs"]["environment"] | {
+        "INTERFACE": "command",
+        "APPLICATION": "rq worker",
+    }
+    assert provided["services"]["theirs"]["environment"] == {
+        "REDIS_URL": "redis://theirs-valkey:6379/0",
+        "DATABASE_URL": "postgresql://app:${THEIRS_DATABASE_PASSWORD:-development}@theirs-postgres:5432/app",
+    }
+    assert provided["services"]["theirs-valkey"]["image"] == "${STACK_VALKEY:-valkey/valkey:8}"
+    assert list(provided["volumes"]) == ["theirs-valkey", "theirs-postgres"]
 
 
 @pytest.mark.slow

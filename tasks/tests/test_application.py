@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..scaffold.application import find_application
-from ..scaffold.requirements import find_requirements
+from ..scaffold import requirements
+from ..scaffold.application import Code, find_application
+from ..scaffold.requirements import find_needs
 from ..shell import UserError
 from .scaffolding import APP, DJANGO, FACTORY, NO_SESSION
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         ({"main.py": "from starlette.applications import Starlette\napp = Starlette(routes=[])\n"}, "main:app asgi"),
         ({"main.py": "def build():\n    app = FastAPI()\n    return app\n"}, "main:build() asgi"),
         (DJANGO, "shop.wsgi:application wsgi"),
-        ({"a.py": FACTORY, "wsgi.py": "from a import create_app\napp = create_app()\n"}, "a:create_app() wsgi"),
+        ({"a.py": FACTORY, "wsgi.py": "from a import create_app\napp = create_app()\n"}, "wsgi:app wsgi"),
         (
             {"a.py": FACTORY.replace("=None", ""), "wsgi.py": "from a import create_app\napp = create_app('x')\n"},
             "wsgi:app wsgi",
@@ -42,10 +43,27 @@ if TYPE_CHECKING:
             "app:app wsgi",
         ),
         ({"app.py": APP, "old.py": "print 'Python 2'\n"}, "app:app wsgi"),
+        # A namespace package, and folders that code imports from without any __init__.py.
+        ({"a/b/__init__.py": "import a.b.c", "a/b/c.py": APP}, "a.b.c:app wsgi"),
+        ({"src/main.py": f"{APP}from src.models import Entry\n", "src/models.py": ""}, "src.main:app wsgi"),
+        ({"flask/app.py": APP}, "app:app wsgi"),
+        ({"backend/main.py": f"{APP}import models\n", "backend/models.py": ""}, "main:app wsgi"),
+        ({"web/wsgi.py": "from web import core\napp = core.app\n", "web/core.py": APP}, "web.wsgi:app wsgi"),
+        ({"a/wsgi.py": "application = make()\n", "b/wsgi.py": "app = make()\n", "c.py": APP}, "c:app wsgi"),
+        ({"asgi.py": "from web import app\n", "web.py": "from other import app\n"}, "asgi:app asgi"),
+        # Further frameworks, and none.
+        ({"main.py": "import bottle\napp = bottle.Bottle()\n"}, "main:app wsgi"),
+        ({"main.py": "import falcon\napi = falcon.App()\n"}, "main:api wsgi"),
+        ({"main.py": "import falcon.asgi\napi = falcon.asgi.App()\n"}, "main:api asgi"),
+        ({"main.py": "from litestar import Litestar\napp = Litestar([])\n"}, "main:app asgi"),
+        ({"main.py": "import dash\nboard = dash.Dash(__name__)\n"}, "main:board.server wsgi"),
+        ({"main.py": "def simple(environ, start_response):\n    return []\n"}, "main:simple wsgi"),
+        ({"main.py": "async def plain(scope, receive, send):\n    pass\n"}, "main:plain asgi"),
+        ({"main.py": "async def create_app():\n    return FastAPI()\n\n\napp = FastAPI()\n"}, "main:app asgi"),
     ],
 )
 def test_an_application_is_found(write: Write, files: dict[str, str], found: str) -> None:
-    one = find_application(write(files))
+    one = find_application(Code(write(files)))
     assert f"{one.module}:{one.call} {one.interface}" == found
 
 
@@ -70,20 +88,42 @@ TWO = {"one.py": APP, "two.py": f"{FACTORY}\nother = FastAPI()\n", "four/__init_
         ),
         ({"Dockerfile": "CMD uvicorn two:other --port 80\n"}, "two:other", "Dockerfile"),
         ({"Procfile": "web: gunicorn four:app\n"}, "four:app", "Procfile"),
+        (
+            {"Procfile": "web: gunicorn five\n", "five.py": "from one import app as application\n"},
+            "five:application",
+            "Procfile",
+        ),
+        (
+            {"Procfile": "web: gunicorn six.run\n", "six/run.py": "application = make()\n"},
+            "six.run:application",
+            "Procfile",
+        ),
+        ({"Dockerfile": "ENV FLASK_APP=one.py\nCMD flask run\n"}, "one:app", "Dockerfile"),
+        ({"Dockerfile": 'CMD ["python3", "one.py"]\n'}, "one:app", "Dockerfile"),
+        (
+            {"wsgi.py": "from one import app\n", "web.py": APP, "Procfile": "web: gunicorn $APP\n"},
+            "wsgi:app",
+            "wsgi.py",
+        ),
     ],
 )
 def test_files_for_servers_name_the_application(write: Write, files: dict[str, str], found: str, said_by: str) -> None:
-    one = find_application(write(TWO | files))
+    one = find_application(Code(write(TWO | files)))
     assert (f"{one.module}:{one.call}", one.said_by) == (found, said_by)
     assert one.interface == ("asgi" if found == "two:other" else "wsgi")
 
 
 @pytest.mark.parametrize(
     ("wanted", "found"),
-    [("one:app", "one:app"), ("two:create_app", "two:create_app()"), ("two:create_app('x')", "two:create_app('x')")],
+    [
+        ("one:app", "one:app"),
+        ("two:create_app", "two:create_app()"),
+        ("two:create_app('x')", "two:create_app('x')"),
+        ("one:Flask('x').wsgi_app", "one:Flask('x').wsgi_app"),
+    ],
 )
 def test_app_says_which(write: Write, wanted: str, found: str) -> None:
-    one = find_application(write(TWO | {"Procfile": "web: gunicorn two:other\n"}), wanted)
+    one = find_application(Code(write(TWO | {"Procfile": "web: gunicorn two:other\n"})), wanted)
     assert (f"{one.module}:{one.call}", one.said_by) == (found, "--app")
 
 
@@ -96,14 +136,14 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
         (
             {"worker.py": "print()\n"},
             "",
-            "no application found: neither FLASK_APP in .flaskenv .* --app MODULE:NAME names it",
+            "no application found: neither FLASK_APP in .flaskenv .* name it with --app MODULE:NAME, or a command",
         ),
-        ({"README": ""}, "", "no application found"),
+        ({"README": "", "tests/test_app.py": APP}, "", "has no Python code, or none but tests"),
     ],
 )
 def test_no_application_or_several(write: Write, files: dict[str, str], wanted: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        find_application(write(files), wanted)
+        find_application(Code(write(files)), wanted)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +151,6 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
     [
         ({"pyproject.toml": "[project]\nname = 'x'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
         ({"pyproject.toml": "[tool.black]\n", "requirements.txt": "a==1\n"}, ["a==1"]),
-        ({"setup.cfg": "[options]\ninstall_requires =\n    a>=1\n    b\n"}, ["a>=1", "b"]),
         ({"pyproject.toml": "[dependency-groups]\nmain = ['a']\ndev = ['b']\n"}, ["a"]),
         ({"requirements/prod.txt": "-r base.txt\nb\n", "requirements/base.txt": "a\n"}, ["a", "b"]),
         (
@@ -139,17 +178,22 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
             },
             ["a @ git+https://h.invalid/a.git@v1", "b @ https://h.invalid/b-1.tar.gz", "c @ git+https://h.invalid/c"],
         ),
-        ({"requirements.txt": "\ufeff--index-url https://h.invalid/\n-c limits.txt\n-e .\n.\na\n"}, ["a"]),
+        ({"requirements.txt": "\ufeff--index-url https://h.invalid/\n-e .\n.\na\n"}, ["a"]),
+        (
+            {"requirements.txt": "-c limits.txt\na\nB-c[x]>1\n", "limits.txt": "a==3 --hash=sha256:12\nb_c<3\nd==4\n"},
+            ["a==3", "B-c[x]<3,>1"],
+        ),
+        ({"pyproject.toml": "[project]\nname='a'\nversion='1'\ndependencies = ['a[x]', 'b']\n"}, ["b"]),
     ],
 )
 def test_requirements_are_found(write: Write, files: dict[str, str], found: list[str]) -> None:
-    assert [str(one) for one in find_requirements(NO_SESSION, write(files))] == found
+    assert [str(one) for one in find_needs(NO_SESSION, write(files)).main] == found
 
 
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"app.py": ""}, "no requirements in pyproject.toml, setup.cfg or requirements.txt"),
+        ({"app.py": ""}, "no requirements in pyproject.toml, setup.cfg, setup.py or requirements.txt"),
         ({"requirements.txt": "a\nb=1\n"}, r"requirements.txt, line 2: 'b=1' is no requirement"),
         (
             {"requirements.txt": "a\nhttps://h.invalid/b.zip\n"},
@@ -161,10 +205,43 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
         ({"pyproject.toml": "[project]\ndependencies = ['a b']\n"}, "pyproject.toml: 'a b' is no requirement"),
         (
             {"pyproject.toml": "[dependency-groups]\nx = []\ny = []\n"},
-            "which of the groups x, y does the application need",
+            "which of its groups x, y does the application need",
         ),
     ],
 )
 def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], told: str) -> None:
     with pytest.raises(UserError, match=told):
-        find_requirements(NO_SESSION, write(files))
+        find_needs(NO_SESSION, write(files))
+
+
+def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = ["x", "1.2", "flask>=3", 'redis; extra == "cache"', 'moto>5; extra == "test"', 'y; python_version < "3"']
+    monkeypatch.setattr(requirements, "ask", lambda *_: answer)
+    for files in (
+        {"setup.py": ""},
+        {"setup.cfg": "[options]\n"},
+        {"pyproject.toml": "[project]\ndynamic = ['version']\n"},
+    ):
+        needs = find_needs(NO_SESSION, write(files))
+        assert [str(one) for one in needs.main] == ["flask>=3", 'y; python_version < "3"']
+        assert [one.name for one in needs.tests] == ["moto"]
+        assert needs.distribution == "x==1.2"
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"pyproject.toml": "[project]\nname = 'x'\ndependencies = []\noptional-dependencies.test = ['a']\n"}, ["a"]),
+        (
+            {
+                "pyproject.toml": "[project]\ndependencies = []\n[dependency-groups]\ndev = [{include-group = 't'}]\nt = ['a>1']\n"
+            },
+            ["a>1"],
+        ),
+        ({"requirements.txt": "", "requirements-test.txt": "a\n", "requirements-dev.txt": "b\n"}, ["a"]),
+        ({"requirements/prod.txt": "", "requirements/dev.txt": "-r prod.txt\nb\n"}, ["b"]),
+        ({"requirements.txt": ""}, []),
+    ],
+)
+def test_what_tests_need(write: Write, files: dict[str, str], found: list[str]) -> None:
+    assert [str(one) for one in find_needs(NO_SESSION, write(files)).tests] == found

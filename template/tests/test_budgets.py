@@ -18,10 +18,12 @@ TESTS = {"tests", "skeleton"}
 PROGRAMS = {
     "slicer": ("docker/build/slice", 450),
     "reloader and rerunner": ("docker/dev", 900),
-    "server": ("docker/server", 930),  # WSGI 600, ASGI 220, commands 110
+    "server": ("docker/server", 950),  # WSGI 600, ASGI 220, commands 110
 }
-ADOPT = tuple(f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements"))
-OPTIONAL = {("tasks/release",): 550, ADOPT: 330, ("tasks/audit.py",): 130}
+ADOPT = tuple(
+    f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")
+)
+OPTIONAL = {("tasks/release",): 550, ADOPT: 690, ("tasks/audit.py",): 130}
 HOST = 2_800
 
 

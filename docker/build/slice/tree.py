@@ -17,9 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 GRAMMAR = ("p_", "t_")  # the docstrings of functions that are named so are PLY's grammars
+# Modules, as of NumPy and SciPy, that take docstrings apart, and fail where their package has none.
+EDITORS = re.compile(r"_add_newdocs\.py|_?docscrape\.py|doccer\.py|_docstring\.py")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 TIME = 1704067200  # 2024-01-01, because zip files know no time before 1980
 YEAR = 365 * 24 * 3600
+
+
+def package(path: Path) -> tuple[str, ...]:
+    """The folder of the package that an installed file belongs to."""
+    place = path.parts.index("site-packages") if "site-packages" in path.parts else 0
+    return path.parts[: place + 2]
 
 
 class Tree:
@@ -57,15 +65,15 @@ class Tree:
             shutil.copy(path, self.place(path))
             self.copied.add(path)
 
-    def compile(self, source: Path) -> None:
+    def compile(self, source: Path, *, docstrings: bool = False) -> None:
         """Add a module as bytecode where its source was, so that Python loads it without the source (PEP 3147).
 
-        Docstrings are empty, not None, which code that edits its own docstrings cannot take; asserts stay.
+        Without ``docstrings`` these are empty, not None, which code that edits its own docstrings cannot take; asserts stay.
         """
         try:
             tree = ast.parse(source.read_bytes())
             for node in ast.walk(tree):
-                if not isinstance(node, DOCUMENTED) or getattr(node, "name", "").startswith(GRAMMAR):
+                if docstrings or not isinstance(node, DOCUMENTED) or getattr(node, "name", "").startswith(GRAMMAR):
                     continue
                 if ast.get_docstring(node, clean=False):
                     node.body[0] = ast.copy_location(ast.Expr(ast.Constant("")), node.body[0])
@@ -79,8 +87,13 @@ class Tree:
 
     def add_all(self, paths: Iterable[Path]) -> None:
         """Add files, modules as bytecode, and the shared libraries that programs and other shared libraries need."""
+        paths = list(paths)
+        documented = {package(path) for path in paths if EDITORS.fullmatch(path.name)}
         for path in paths:
-            (self.compile if path.suffix == ".py" else self.add)(path)
+            if path.suffix == ".py":
+                self.compile(path, docstrings=package(path) in documented)
+            else:
+                self.add(path)
             if path.is_file() and (".so" in path.name or os.access(path, os.X_OK)):
                 told = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
                 for library in re.findall(r"(/\S+) \(0x", told):

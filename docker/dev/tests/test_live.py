@@ -57,7 +57,7 @@ def web(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
     env = {"FLASK_APP": "web"}
     if request.param == "asgi":
         pytest.importorskip("uvicorn")
-        env = {"INTERFACE": "asgi", "APPLICATION": "web:make()"}
+        env = {"INTERFACE": "asgi", "APPLICATION": "web:{0: make}[0]()"}
     folder = tmp_path_factory.mktemp(request.param) / "web"
     (folder / "web/deep").mkdir(parents=True)
     (folder / "web/__init__.py").write_text(APP)

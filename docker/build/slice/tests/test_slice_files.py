@@ -39,6 +39,19 @@ def test_bytecode_has_empty_docstrings_but_for_grammars(tmp_path: Path) -> None:
     assert made.place(template).read_text() == "import {{ name }}"
 
 
+def test_a_package_that_takes_docstrings_apart_keeps_them(tmp_path: Path) -> None:
+    paths = [
+        tmp_path / "site-packages" / name for name in ("num/ma/core.py", "num/_core/_add_newdocs.py", "other/x.py")
+    ]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('"text"\n')
+    made = tree.Tree(tmp_path / "root")
+    made.add_all(paths)
+    kept = [b"text" in made.place(path.with_suffix(".pyc")).read_bytes() for path in paths]
+    assert kept == [True, True, False]
+
+
 def test_libraries_come_along_and_times_are_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ldd").write_text(
         f"#!/bin/sh\necho 'libno.so => not found\n\tlibz.so => {tmp_path}/lib64/libz.so (0x7f5)\n\tvdso.so (0x7f7)'\nexit 127"

@@ -1,0 +1,145 @@
+"""Locks what an adopted service needs, and tells what stands in the way; a part of adopt.py."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+from .. import venv
+from ..env import env
+from ..project import SERVICES, has_own_lock, toml
+from ..shell import CommandFailed, UserError, output
+from ..terminal import say
+from . import service
+from .requirements import image_python
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterable
+
+    from nox import Session
+
+OWN_PYPROJECT = """\
+# What services/{name} needs, resolved by itself into the poetry.lock beside this file.
+# `nox -s lock -- --service {name}` updates that; the dependency group `tests`, if any, replaces the shared test tools.
+[project]
+name = "{name}"
+version = "0"
+requires-python = "{python}"  # of the images, and of the machine that locks
+dependencies = [
+{lines}]
+{tests}
+[tool.poetry]
+package-mode = false
+
+"""
+# How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
+CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
+
+
+def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) -> None:
+    """Lock a service's requirements with those of all services; by themselves where asked for, and where that fails.
+
+    ``tests`` is what its tests need if the shared test tools are not enough. Raises UserError where there is no solution.
+    """
+    why, name = (
+        "--own-lock asks for it" if args.own_lock else "its tests need more than the shared test tools",
+        args.name,
+    )
+    if not args.own_lock and not tests:
+        before = {path: path.read_bytes() for path in service.EDITED if path.exists()}
+        service.edit_group(session, "add", name, *lines)
+        try:
+            venv.poetry(session, "lock", silent=True)
+            warn(session, name)
+            return
+        except CommandFailed as error:
+            # What else may fail, such as the network, would fail again, and so does what no version matches.
+            if not (found := CONFLICT.search(error.text)) or "doesn't match any versions" in found[0]:
+                raise UserError(reason(session, error.text, lines)) from None
+            why = f"what it needs does not go with what the others need: {' '.join(found[0].split())}"
+        for path, content in before.items():
+            path.write_bytes(content)
+    versions = sorted([sys.version_info[:2], tuple(map(int, image_python().split(".")))])
+    words = {"name": name, "python": f">={versions[0][0]}.{versions[0][1]},<{versions[-1][0]}.{versions[-1][1] + 1}"}
+    words["lines"] = "".join(f"    {json.dumps(line)},\n" for line in lines)
+    words["tests"] = "".join(f"    {json.dumps(line)},\n" for line in tests)
+    words["tests"] = f"\n[dependency-groups]\ntests = [\n{words['tests']}]\n" if tests else ""
+    file = SERVICES / name / "pyproject.toml"
+    settings = file.read_text(encoding="utf-8")
+    file.write_text(OWN_PYPROJECT.format(**words) + settings, encoding="utf-8")
+    say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
+    try:
+        venv.poetry(session, f"--directory=services/{name}", "lock", silent=True)
+    except CommandFailed as error:
+        told = reason(session, error.text, [*lines, *tests])
+        if not tests:
+            raise UserError(told) from None
+        say(f"warning: what its tests need is left out, because {told}")
+        file.write_text(settings, encoding="utf-8")
+        lock(session, args, lines, [])
+        return
+    warn(session, name)
+
+
+def reason(session: Session, text: str, lines: Iterable[str]) -> str:
+    """Why Poetry cannot lock requirements, in one line."""
+    for one in map(Requirement, lines):
+        host = re.search(r"://([^/]+)", one.url or "")
+        if host and host[1] in text:
+            return f"{one} cannot be fetched: check the address and the network"
+    if lost := re.search(r"depends on (\S+) \(.*\) which doesn't match any versions", text):
+        return f"no version matches {lost[0].removeprefix('depends on ').partition(' which')[0]}; {with_wheels(session, lost[1])}"
+    told = CONFLICT.search(text)
+    said = [
+        line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("Resolving", "Updating"))
+    ]
+    return f"the requirements cannot be resolved: {' '.join(told[0].split()) if told else (said or ['Poetry says nothing'])[0]}"
+
+
+def warn(session: Session, name: str) -> None:
+    """Say which locked packages have no wheel for the Python of the images, where there is no compiler."""
+    own = has_own_lock(name)
+    path, groups = (SERVICES / name / "poetry.lock", {"main", "tests"}) if own else (service.LOCK, {name})
+    for package in toml(path.read_text(encoding="utf-8")).get("package", ()):
+        files = [file["file"] for file in package.get("files", ())]
+        if groups & {*package.get("groups", ())} and files and not any(map(fits, files)):
+            told = f"{package['name']} {package['version']} has no wheel for Python {image_python()}"
+            say(
+                f"warning: {told}; if it needs a compiler, its build will fail; {with_wheels(session, package['name'])}"
+            )
+
+
+def fits(file: str) -> bool:
+    """Whether a file of an index is a wheel for the Python of the images."""
+    minor = int(image_python().partition(".")[2])
+    try:
+        tags = parse_wheel_filename(file)[3]
+    except InvalidWheelFilename:
+        return False
+    abi3 = {f"cp3{older}" for older in range(2, minor + 1)}
+    return any(
+        (tag.platform == "any" or "linux" in tag.platform)
+        and (
+            tag.interpreter in {"py3", f"py3{minor}", f"cp3{minor}"} or (tag.abi == "abi3" and tag.interpreter in abi3)
+        )
+        for tag in tags
+    )
+
+
+def with_wheels(session: Session, package: str) -> str:
+    """Which versions of a package have a wheel for the Python of the images."""
+    words = ("-m", "pip", "index", "versions", package, "--only-binary=:all:", f"--python-version={image_python()}")
+    index = env().get("PIP_INDEX_URL")
+    try:
+        told = output(venv.python(session), *words, env={"PIP_INDEX_URL": index} if index else {})
+    except CommandFailed:
+        told = ""
+    found = told.partition("Available versions: ")[2].partition("\n")[0].split(", ")
+    python = f"a wheel for Python {image_python()}"
+    return f"versions {found[-1]} to {found[0]} have {python}" if found[0] else f"no version of it has {python}"
