@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
 from server_limits import ANSWERS_BYTES, HEAD_BYTES, LARGE_BODIES, RATE, TIMEOUT_S
+from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
+from server_telemetry import Exchange, add
 
 if TYPE_CHECKING:
     import socket
@@ -40,8 +42,9 @@ class Client:
     def settimeout(self, _timeout_s: float | None) -> None:
         """Ignore gunicorn's timeouts, during which Python would wait where the client does not count as slow."""
 
-    def start_request(self) -> None:
+    def start_request(self, *, internal: bool) -> None:
         """Reset what is counted for each request."""
+        self.exchange = Exchange(internal=internal)
         self.head_bytes: int | None = 0  # None: the head is complete
         self.answer_bytes = 0
         self.waited_s = 0.0
@@ -59,7 +62,12 @@ class Client:
         return data
 
     def sendall(self, data: bytes) -> None:
-        """Send; raises BrokenPipeError when the client is too slow."""
+        """Send, an answer's head with the request's id; raises BrokenPipeError when the client is too slow."""
+        if not self.exchange.status and data[9:10] != b"1":  # 100 Continue and the like are no answers yet
+            line, _, rest_of_head = data.partition(b"\r\n")
+            data = b"%s\r\nX-Request-ID: %s\r\n%s" % (line, self.exchange.request_id.encode(), rest_of_head)
+            self.exchange.status = int(data[9:12])
+            self.exchange.bytes = -data.index(b"\r\n\r\n") - 4
         rest = memoryview(data)
         self.answer_bytes = len(data)
         while rest:
@@ -71,6 +79,7 @@ class Client:
             rest = rest[sent:]
         self.not_slow()
         self.answer_bytes = 0
+        self.exchange.bytes += len(data)
 
     def when_ready(self, event: int, operation: Callable[..., Any], argument: object) -> Any:
         """Do an operation of the socket as soon as it does not block; None when the client is too slow."""
@@ -123,6 +132,7 @@ class Client:
                     with self.slow_changed:
                         self.disconnect_slowest(client for client in self.slow if client.large_body)
             queue.release()
+            add(self.large_body, LARGE_BODIES_GAUGE)
         return self.large_body
 
     def end_large_body(self) -> None:
@@ -130,6 +140,7 @@ class Client:
         if self.large_body:
             self.large_body = False
             LARGE_BODY_SLOTS.release()
+            add(-1, LARGE_BODIES_GAUGE)
 
     def disconnect_slowest(self, clients: Iterable[Client]) -> None:
         """Disconnect the one of some clients that was waited for longest during its request."""
