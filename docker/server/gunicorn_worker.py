@@ -85,7 +85,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         # The other threads, three in sixteen, are always left for clients that are not slow.
         Client.limit = self.cfg.threads * 3 // 4
         self.queue = threading.Semaphore(self.cfg.threads // 16)
-        self.internal_pool = ThreadPoolExecutor(2)
+        self.internal_pool = ThreadPoolExecutor(4)  # /readyz may take its time, and must not keep /healthz waiting
         internal = [listener for listener in self.sockets if is_internal(listener.getsockname())]
         self.sockets = [listener for listener in self.sockets if listener not in internal]
         if METRICS:

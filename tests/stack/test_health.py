@@ -18,15 +18,16 @@ pytestmark = pytest.mark.parametrize("service", service_names())
 
 
 def test_a_healthcheck_that_can_fail(stack: Stack, service: str) -> None:
-    """The image's own healthcheck passes beside the running server, and fails where there is none."""
+    """The image's own healthcheck and readiness probe pass beside the running server, and fail where there is none."""
     image = f"{clone_id()}/{service}:prod"
     config = json.loads(output("docker", "image", "inspect", "--format", "{{json .Config}}", image))
     kind, *check = config["Healthcheck"]["Test"]
     assert kind == "CMD"
     inside = ["docker", "exec", stack.container(service).id, *check]
-    assert subprocess.run(inside, check=False).returncode == 0
     without_server = ["docker", "run", "--rm", "--network=none", "--entrypoint", check[0], image, *check[1:]]
-    assert subprocess.run(without_server, capture_output=True, check=False).returncode == 1
+    for path in ([], ["/readyz"]):
+        assert subprocess.run([*inside, *path], check=False).returncode == 0
+        assert subprocess.run([*without_server, *path], capture_output=True, check=False).returncode == 1
 
 
 def test_no_process_runs_as_root(stack: Stack, service: str) -> None:
