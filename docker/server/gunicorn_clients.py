@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import select
 import struct
 import threading
 import time
 from contextlib import suppress
-from socket import MSG_DONTWAIT, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET
+from select import POLLIN, POLLOUT, poll
+from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
@@ -54,7 +54,7 @@ class Client:
         """Receive; nothing when the client is too slow. Raises LimitRequestHeaders when the head is too large."""
         if self.head_bytes is not None and self.head_bytes >= HEAD_BYTES:
             raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
-        data: bytes = self.when_ready(select.POLLIN, self.sock.recv, size) or b""
+        data: bytes = self.when_ready(POLLIN, self.sock.recv, size) or b""
         self.not_slow()
         self.time_left_s = min(self.time_left_s + len(data) / RATE, TIMEOUT_S)
         if self.head_bytes is not None:
@@ -71,7 +71,7 @@ class Client:
         rest = memoryview(data)
         self.answer_bytes = len(data)
         while rest:
-            sent = self.when_ready(select.POLLOUT, self.sock.send, rest)
+            sent = self.when_ready(POLLOUT, self.sock.send, rest)
             if sent is None:
                 self.disconnect()
                 raise BrokenPipeError(errno.EPIPE, "the client reads too slowly")
@@ -86,14 +86,14 @@ class Client:
         while True:
             with suppress(BlockingIOError):
                 return operation(argument, MSG_DONTWAIT)
-            poll = select.poll()
-            poll.register(self.sock, event)
+            poller = poll()
+            poller.register(self.sock, event)
             began = time.monotonic()
             self.slow_since = began - self.waited_s
             self.is_slow()
-            if event == select.POLLOUT:
+            if event == POLLOUT:
                 self.end_large_body()
-            ready = poll.poll(max(self.time_left_s, 0) * 1000)
+            ready = poller.poll(max(self.time_left_s, 0) * 1000)
             waited_s = time.monotonic() - began
             self.waited_s += waited_s
             self.time_left_s -= waited_s
@@ -155,12 +155,16 @@ class Client:
             self.sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
             self.sock.shutdown(SHUT_RDWR)
 
+    def discard(self, size: int, flags: int) -> bytes:
+        """Receive without copying (Linux): when many large bodies are refused, reading them would take all the time."""
+        return self.sock.recv(size, flags | MSG_TRUNC)
+
     def close_gracefully(self) -> None:
         """Close the connection when the client has received the answer and hung up, or after a while."""
-        until, left = time.monotonic() + LINGER_S, LINGER_BYTES
-        self.head_bytes, self.time_left_s = None, LINGER_S
+        until, left, self.time_left_s = time.monotonic() + LINGER_S, LINGER_BYTES, LINGER_S
         with suppress(OSError):
             self.sock.shutdown(SHUT_WR)
-            while left > 0 and time.monotonic() < until and (data := self.recv(16 * 1024)):
+            while left > 0 and time.monotonic() < until and (data := self.when_ready(POLLIN, self.discard, left)):
                 left -= len(data)
+        self.not_slow()
         self.sock.close()
