@@ -8,6 +8,8 @@ import re
 import signal
 import time
 from http.client import HTTPConnection, HTTPResponse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -121,6 +123,30 @@ def test_metrics(server: Server) -> None:
         "http_request_duration_seconds_count": 4,
     }.items()
     assert (after["http_requests_in_progress"], after["http_large_bodies_in_progress"]) == (0, 0)
+
+
+def test_opentelemetry_is_set_up_by_the_environment() -> None:
+    received: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        Thread(target=collector.serve_forever).start()
+        endpoint = f"http://127.0.0.1:{collector.server_port}"
+        otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+        try:
+            with running(APPLICATION="flask:Flask('x')", OTEL_BSP_SCHEDULE_DELAY="100", **otel) as server:
+                get(server, "/", Traceparent=PARENT)
+                until = time.monotonic() + 10
+                while not received and time.monotonic() < until:
+                    time.sleep(0.05)
+        finally:
+            collector.shutdown()
+    assert any(path == "/v1/traces" and bytes.fromhex(TRACE) in body for path, body in received)
 
 
 def test_counts_outlive_a_worker_process() -> None:
