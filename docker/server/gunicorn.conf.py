@@ -1,10 +1,11 @@
 """How gunicorn serves a production image; WEB_CONCURRENCY sets the number of worker processes."""
 
+import math
 import os
 import resource
 
 from gunicorn_worker import Worker
-from server_limits import FIELDS, LINE_BYTES
+from server_limits import FIELDS, LINE_BYTES, TIMEOUT_S
 from server_telemetry import METRICS_PORT
 
 wsgi_app = os.environ["APPLICATION"]
@@ -18,6 +19,8 @@ worker_class = Worker
 # a reload there may be twice as many; pids_limit in docker/service.yaml must allow for them.
 threads = max(800 // workers, 16)
 worker_connections = 4000
+# Seconds that a connection may be idle, also before its first request; a busy client or proxy may need more than gunicorn's 2.
+keepalive = math.ceil(TIMEOUT_S)
 hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard_limit), hard_limit))
 preload_app = True
