@@ -103,6 +103,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
                     break
                 self.accept(listener)
         super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                listener.close()  # refused connections can go elsewhere; those that wait here would be reset
 
     def enqueue_req(self, conn: Any) -> None:
         """Have a thread handle a connection's next request."""

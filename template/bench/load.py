@@ -47,8 +47,8 @@ class Clients:
         began = time.perf_counter()
         try:
             for address in [*self.addresses]:
-                with suppress(ConnectionRefusedError):
-                    reader, writer = await asyncio.open_connection(address, 8000)
+                with suppress(ConnectionRefusedError, TimeoutError):  # the latter when its container has gone
+                    reader, writer = await asyncio.wait_for(asyncio.open_connection(address, 8000), 2)
                     break
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             answer = await asyncio.wait_for(reader.read(), 20)
