@@ -23,16 +23,17 @@ HEALTH = ["python3", "/app/healthcheck.py"]
 
 
 def probes(spec: Object, *, listens: bool) -> Object:
-    """The three probes of a container: all run the health check of Compose, or else the image's own."""
+    """The three probes of a container run the health check of Compose, or else the image's own, which knows /readyz."""
     check = spec.get("healthcheck") or {}
     test = check.get("test") or (["CMD", *HEALTH] if listens and "build" in spec else [])
     if check.get("disable") or not test:
         return {}
     command = ["sh", "-c", test[1]] if test[0] == "CMD-SHELL" else test[1:]
     probe = {"exec": {"command": command}, "timeoutSeconds": seconds(check.get("timeout", "3s"))}
+    ready = {**probe, "exec": {"command": [*HEALTH, "/readyz"]}} if command == HEALTH else probe
     return {
         "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": seconds(check.get("start_period", "60s"))},
-        "readinessProbe": {**probe, "periodSeconds": 5, "failureThreshold": 2},
+        "readinessProbe": {**ready, "periodSeconds": 5, "failureThreshold": 2},
         "livenessProbe": {**probe, "periodSeconds": seconds(check.get("interval", "10s")), "failureThreshold": 6},
     }
 

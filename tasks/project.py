@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "services"
 REPORTS = ROOT / "reports"
 # The dependency groups that are no service's.
-TOOL_GROUPS = {"dev", "host", "lint", "release", "report", "stack", "tests"}
+TOOL_GROUPS = {"dev", "host", "lint", "release", "report", "telemetry", "stack", "tests"}
 
 
 @cache

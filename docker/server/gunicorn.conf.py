@@ -1,27 +1,31 @@
 """How gunicorn serves a production image; WEB_CONCURRENCY sets the number of worker processes."""
 
+import math
 import os
 import resource
 
-from gunicorn_worker import Logger, Worker
-from server_limits import FIELDS, LINE_BYTES
+from gunicorn_worker import Worker
+from server_limits import FIELDS, LINE_BYTES, TIMEOUT_S
+from server_telemetry import METRICS_PORT
 
 wsgi_app = "serve_application:application"  # which knows more than gunicorn does
 port, health = os.environ.get("STACK_PORT", "8000"), os.environ.get("STACK_HEALTH_SOCKET", "/dev/shm/health.sock")  # noqa: S108
 bind = [f"0.0.0.0:{port}", f"unix:{health}"]  # the second is for health checks, see healthcheck.py
+if METRICS_PORT:
+    bind.append(f"0.0.0.0:{METRICS_PORT}")
 workers = int(os.environ.get("WEB_CONCURRENCY") or 1)
 worker_class = Worker
-logger_class = Logger
 # One for each request that is processed or whose client is slow: they are made as they are needed, and cost little. During
 # a reload there may be twice as many; pids_limit in docker/service.yaml must allow for them.
 threads = max(800 // workers, 16)
 worker_connections = 4000
+# Seconds that a connection may be idle, also before its first request; a busy client or proxy may need more than gunicorn's 2.
+keepalive = math.ceil(TIMEOUT_S)
 hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard_limit), hard_limit))
 preload_app = True
 worker_tmp_dir = "/dev/shm"  # noqa: S108 (gunicorn's heartbeat must not wait for a disk)
 control_socket_disable = True
-accesslog = "-"
 # Shorter than the 10 s that Docker waits between SIGTERM and SIGKILL.
 graceful_timeout = 3
 limit_request_line = limit_request_field_size = LINE_BYTES

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
-import select
 import struct
 import threading
 import time
 from contextlib import suppress
-from socket import MSG_DONTWAIT, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET
+from select import POLLIN, POLLOUT, poll
+from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
 from server_limits import ANSWERS_BYTES, HEAD_BYTES, LARGE_BODIES, RATE, TIMEOUT_S
+from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
+from server_telemetry import Exchange, add
 
 if TYPE_CHECKING:
     import socket
@@ -40,8 +42,9 @@ class Client:
     def settimeout(self, _timeout_s: float | None) -> None:
         """Ignore gunicorn's timeouts, during which Python would wait where the client does not count as slow."""
 
-    def start_request(self) -> None:
+    def start_request(self, *, internal: bool) -> None:
         """Reset what is counted for each request."""
+        self.exchange = Exchange(internal=internal)
         self.head_bytes: int | None = 0  # None: the head is complete
         self.answer_bytes = 0
         self.waited_s = 0.0
@@ -51,7 +54,7 @@ class Client:
         """Receive; nothing when the client is too slow. Raises LimitRequestHeaders when the head is too large."""
         if self.head_bytes is not None and self.head_bytes >= HEAD_BYTES:
             raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
-        data: bytes = self.when_ready(select.POLLIN, self.sock.recv, size) or b""
+        data: bytes = self.when_ready(POLLIN, self.sock.recv, size) or b""
         self.not_slow()
         self.time_left_s = min(self.time_left_s + len(data) / RATE, TIMEOUT_S)
         if self.head_bytes is not None:
@@ -59,11 +62,16 @@ class Client:
         return data
 
     def sendall(self, data: bytes) -> None:
-        """Send; raises BrokenPipeError when the client is too slow."""
+        """Send, an answer's head with the request's id; raises BrokenPipeError when the client is too slow."""
+        if not self.exchange.status and data[9:10] != b"1":  # 100 Continue and the like are no answers yet
+            line, _, rest_of_head = data.partition(b"\r\n")
+            data = b"%s\r\nX-Request-ID: %s\r\n%s" % (line, self.exchange.request_id.encode(), rest_of_head)
+            self.exchange.status = int(data[9:12])
+            self.exchange.bytes = -data.index(b"\r\n\r\n") - 4
         rest = memoryview(data)
         self.answer_bytes = len(data)
         while rest:
-            sent = self.when_ready(select.POLLOUT, self.sock.send, rest)
+            sent = self.when_ready(POLLOUT, self.sock.send, rest)
             if sent is None:
                 self.disconnect()
                 raise BrokenPipeError(errno.EPIPE, "the client reads too slowly")
@@ -71,20 +79,21 @@ class Client:
             rest = rest[sent:]
         self.not_slow()
         self.answer_bytes = 0
+        self.exchange.bytes += len(data)
 
     def when_ready(self, event: int, operation: Callable[..., Any], argument: object) -> Any:
         """Do an operation of the socket as soon as it does not block; None when the client is too slow."""
         while True:
             with suppress(BlockingIOError):
                 return operation(argument, MSG_DONTWAIT)
-            poll = select.poll()
-            poll.register(self.sock, event)
+            poller = poll()
+            poller.register(self.sock, event)
             began = time.monotonic()
             self.slow_since = began - self.waited_s
             self.is_slow()
-            if event == select.POLLOUT:
+            if event == POLLOUT:
                 self.end_large_body()
-            ready = poll.poll(max(self.time_left_s, 0) * 1000)
+            ready = poller.poll(max(self.time_left_s, 0) * 1000)
             waited_s = time.monotonic() - began
             self.waited_s += waited_s
             self.time_left_s -= waited_s
@@ -123,6 +132,7 @@ class Client:
                     with self.slow_changed:
                         self.disconnect_slowest(client for client in self.slow if client.large_body)
             queue.release()
+            add(self.large_body, LARGE_BODIES_GAUGE)
         return self.large_body
 
     def end_large_body(self) -> None:
@@ -130,6 +140,7 @@ class Client:
         if self.large_body:
             self.large_body = False
             LARGE_BODY_SLOTS.release()
+            add(-1, LARGE_BODIES_GAUGE)
 
     def disconnect_slowest(self, clients: Iterable[Client]) -> None:
         """Disconnect the one of some clients that was waited for longest during its request."""
@@ -144,12 +155,16 @@ class Client:
             self.sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
             self.sock.shutdown(SHUT_RDWR)
 
+    def discard(self, size: int, flags: int) -> bytes:
+        """Receive without copying (Linux): when many large bodies are refused, reading them would take all the time."""
+        return self.sock.recv(size, flags | MSG_TRUNC)
+
     def close_gracefully(self) -> None:
         """Close the connection when the client has received the answer and hung up, or after a while."""
-        until, left = time.monotonic() + LINGER_S, LINGER_BYTES
-        self.head_bytes, self.time_left_s = None, LINGER_S
+        until, left, self.time_left_s = time.monotonic() + LINGER_S, LINGER_BYTES, LINGER_S
         with suppress(OSError):
             self.sock.shutdown(SHUT_WR)
-            while left > 0 and time.monotonic() < until and (data := self.recv(16 * 1024)):
+            while left > 0 and time.monotonic() < until and (data := self.when_ready(POLLIN, self.discard, left)):
                 left -= len(data)
+        self.not_slow()
         self.sock.close()

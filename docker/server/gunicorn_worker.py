@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import select
 import selectors
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gunicorn import glogging
 from gunicorn.http import errors
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.unreader import SocketUnreader
@@ -18,8 +16,10 @@ from gunicorn.util import write_error
 from gunicorn.workers import gthread
 from gunicorn_clients import Client
 from server_limits import HEAD_BYTES, HOST, LARGE_BYTES, TIMEOUT_S
+from server_telemetry import METRICS, METRICS_PORT
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -79,16 +79,18 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     sockets: list[socket.socket]
 
     def load_wsgi(self) -> None:
-        """Load the application, and give health checks a listener and threads of their own."""
+        """Load the application, and give health checks and metrics listeners and threads of their own."""
         super().load_wsgi()
         self.wsgi: WSGIApplication = partial(body_middleware, self.wsgi)
         # The other threads, three in sixteen, are always left for clients that are not slow.
         Client.limit = self.cfg.threads * 3 // 4
         self.queue = threading.Semaphore(self.cfg.threads // 16)
-        self.health_pool = ThreadPoolExecutor(2)
-        health = [listener for listener in self.sockets if listener.family == socket.AF_UNIX]
-        self.sockets = [listener for listener in self.sockets if listener not in health]
-        for listener in health:
+        self.internal_pool = ThreadPoolExecutor(4)  # /readyz may take its time, and must not keep /healthz waiting
+        internal = [listener for listener in self.sockets if is_internal(listener.getsockname())]
+        self.sockets = [listener for listener in self.sockets if listener not in internal]
+        if METRICS:
+            METRICS.take_row()
+        for listener in internal:
             listener.setblocking(False)
             self.poller.register(listener, selectors.EVENT_READ, self.accept)
 
@@ -101,10 +103,13 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
                     break
                 self.accept(listener)
         super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                listener.close()  # refused connections can go elsewhere; those that wait here would be reset
 
     def enqueue_req(self, conn: Any) -> None:
         """Have a thread handle a connection's next request."""
-        pool = self.health_pool if isinstance(conn.server, str) else self.tpool
+        pool = self.internal_pool if is_internal(conn.server) else self.tpool
         result = pool.submit(self.handle, conn)
         result.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
@@ -112,10 +117,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         """Handle a connection's next request, in a thread."""
         if not isinstance(conn.sock, Client):
             conn.sock = Client(conn.sock)
-        conn.sock.start_request()
+        conn.sock.start_request(internal=is_internal(conn.server))
         keep = super().handle(conn)
         if keep is gthread._DEFER and not self.alive:
             keep = super().handle(conn)  # gunicorn would close a connection whose request may be on its way
+        conn.sock.exchange.end()
         conn.sock.not_slow()
         conn.sock.end_large_body()
         if not keep:
@@ -128,6 +134,13 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def handle_request(self, req: Any, conn: Any) -> object:
         """Answer a request unless it is ambiguous: RFC 9112, sections 3.2 and 6.1."""
+        if METRICS and not isinstance(conn.server, str) and is_internal(conn.server):
+            conn.sock.sendall(METRICS.response())
+            return False
+        fields = {name.lower(): value for name, value in req.headers}
+        fields = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, fields)
+        req.headers = [field for field in req.headers if field[0].lower() not in fields]
+        req.headers += [(name.upper(), value) for name, value in fields.items() if value]
         hosts = [value for name, value in req.headers if name == "HOST"]
         if (not hosts and req.version > (1, 0)) or not all(map(HOST.fullmatch, hosts)):
             raise errors.InvalidHeader("HOST", req=req)
@@ -153,6 +166,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             return False
 
 
+def is_internal(address: tuple[str, int] | str) -> bool:
+    """Whether a listener's address is that of health checks or metrics."""
+    return isinstance(address, str) or address[1] == METRICS_PORT
+
+
 def body_middleware(app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Call the application; its answer to a malformed body, most likely 500, is replaced by 400."""
     body: Any = environ["wsgi.input"]
@@ -165,13 +183,3 @@ def body_middleware(app: WSGIApplication, environ: WSGIEnvironment, start_respon
         return start_response(*response)
 
     return app(environ, start)
-
-
-class Logger(glogging.Logger):  # type: ignore[misc]
-    """Logs one line for each request, except for health checks from this container that succeed."""
-
-    def access(self, resp: Any, req: Any, environ: WSGIEnvironment, request_time: object) -> None:
-        """Log a request."""
-        local = environ.get("REMOTE_ADDR") in {"", "127.0.0.1"}
-        if not (local and req.path == "/healthz" and resp.status.startswith("200")):
-            super().access(resp, req, environ, request_time)

@@ -1,10 +1,11 @@
-"""Asks the server in this container whether it is healthy; the exit code is the answer.
+"""Asks the server in this container whether it is alive, or with /readyz as argument, ready; the exit code is the answer.
 
-In production it has a listener for that. A server that has no /healthz, and says so, is alive.
+In production it has a listener for that. A server that has no such path, and says so, is alive and ready.
 """
 
 import os
 import socket
+import sys
 from http.client import HTTPConnection
 
 connection = HTTPConnection("127.0.0.1", 8000, timeout=2)
@@ -13,5 +14,5 @@ if os.path.exists(listener):  # noqa: PTH110 (pathlib takes 20 ms to import)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(2)
     connection.sock.connect(listener)
-connection.request("GET", "/healthz")
+connection.request("GET", sys.argv[1] if len(sys.argv) > 1 else "/healthz")
 raise SystemExit(connection.getresponse().status >= 500)

@@ -18,6 +18,13 @@ def end(_number: int, _frame: FrameType | None) -> None:
 signal.signal(signal.SIGTERM, end)
 interface = os.environ.get("INTERFACE", "wsgi")
 
+if any(name.startswith("OTEL_") for name in os.environ):
+    try:
+        from opentelemetry.instrumentation.auto_instrumentation import initialize
+    except ImportError:
+        sys.exit("OTEL_* is set, but the service has no opentelemetry-distro: see docs/production.md")
+    initialize()
+
 if interface == "asgi":
     import serve_asgi
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import struct
 import sys
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -23,7 +23,9 @@ from server_limits import (
     RATE,
     TIMEOUT_S,
 )
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
+from server_telemetry import METRICS, METRICS_PORT, Exchange, add
+from uvicorn.protocols.http import httptools_impl
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
@@ -31,7 +33,42 @@ if TYPE_CHECKING:
 LARGE_BODY_SLOTS = asyncio.Semaphore(LARGE_BODIES)
 
 
-class Protocol(HttpToolsProtocol):
+class Cycle(httptools_impl.RequestResponseCycle):
+    """A request and its answer, which are logged and counted."""
+
+    async def run_asgi(self, app: Any) -> None:
+        """Call the application."""
+        address = self.scope["server"]
+        if METRICS and address and address[1] == METRICS_PORT:
+            self.transport.write(METRICS.response())
+            self.transport.close()
+            return
+        self.exchange = Exchange(internal=not (address and address[1]))
+        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
+        peer = (self.scope["client"] or ("",))[0]
+        fields = self.exchange.start(peer, self.scope["method"], self.scope["raw_path"].decode("latin-1"), fields)
+        given = {name.encode(): value.encode() for name, value in fields.items()}
+        headers = [field for field in self.scope["headers"] if field[0] not in given]
+        self.scope["headers"] = headers + [field for field in given.items() if field[1]]
+        self.default_headers = [*self.default_headers, (b"x-request-id", given[b"x-request-id"])]
+        try:
+            await super().run_asgi(app)
+        finally:
+            self.exchange.end()
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the answer."""
+        self.exchange.status = message.get("status", self.exchange.status)
+        self.exchange.bytes += len(message.get("body", b""))
+        await super().send(message)
+        if self.response_complete:
+            self.exchange.end()
+
+
+httptools_impl.RequestResponseCycle = Cycle  # type: ignore[misc]
+
+
+class Protocol(httptools_impl.HttpToolsProtocol):
     """A connection; its client is disconnected when it is too slow, or when all hold too much memory."""
 
     head_bytes: int | None = 0  # None: no head is being received
@@ -60,8 +97,22 @@ class Protocol(HttpToolsProtocol):
         if self.head_bytes is not None:
             self.head_bytes += len(data)
             if self.head_bytes > HEAD_BYTES and not self.transport.is_closing():
-                self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
-                self.transport.close()
+                self.reject(431)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """Answer what is no request."""
+        self.reject(400)
+
+    def reject(self, status: int) -> None:
+        """Answer and log a request that did not get as far as the application."""
+        exchange = Exchange(internal=False)
+        exchange.client, exchange.status = (self.client or ("",))[0], status
+        self.transport.write(
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nX-Request-ID: {exchange.request_id}\r\n"
+            "Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
+        )
+        self.transport.close()
+        exchange.end()
 
     def pause_writing(self) -> None:
         """Make the application wait for the client; if the answers are too large together, disconnect the slowest."""
@@ -144,12 +195,17 @@ class Middleware:
                 await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * TIMEOUT_S)
             except TimeoutError:
                 status, slot = 503, False
+        add(slot, LARGE_BODIES_GAUGE)
 
-        async def send_and_release(event: ASGISendEvent) -> None:
+        def release() -> None:
             nonlocal slot
             if slot:
                 slot = False
                 LARGE_BODY_SLOTS.release()
+                add(-1, LARGE_BODIES_GAUGE)
+
+        async def send_and_release(event: ASGISendEvent) -> None:
+            release()
             await send(event)
 
         if status:
@@ -160,14 +216,16 @@ class Middleware:
         try:
             await self.app(scope, receive, send_and_release)
         finally:
-            if slot:
-                LARGE_BODY_SLOTS.release()
+            release()
 
 
-def not_a_health_check(record: logging.LogRecord) -> bool:
-    """Whether a line of the access log is to be written."""
-    client, _, path, _, status = record.args  # type: ignore[misc]
-    return not (path == "/healthz" and status == 200 and str(client).partition(":")[0] in {"", "127.0.0.1"})
+class Server(uvicorn.Server):
+    """uvicorn, which loses no connection that waits to be accepted when it is stopped."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept what is waiting, then shut down."""
+        await asyncio.sleep(0.1)
+        await super().shutdown(sockets)
 
 
 def run() -> None:
@@ -180,7 +238,7 @@ def run() -> None:
     with suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108
     health.bind(path)
-    config = uvicorn.Config(Middleware(application), http=Protocol, timeout_graceful_shutdown=3)
-    logging.getLogger("uvicorn.access").addFilter(not_a_health_check)
-    server = socket.create_server(("0.0.0.0", int(os.environ.get("STACK_PORT", "8000"))), backlog=config.backlog)  # noqa: S104
-    uvicorn.Server(config).run(sockets=[server, health])
+    config = uvicorn.Config(Middleware(application), http=Protocol, access_log=False, timeout_graceful_shutdown=3)
+    ports = [int(os.environ.get("STACK_PORT", "8000")), *([METRICS_PORT] if METRICS else [])]
+    sockets = [socket.create_server(("0.0.0.0", port), backlog=config.backlog) for port in ports]  # noqa: S104
+    Server(config).run(sockets=[*sockets, health])

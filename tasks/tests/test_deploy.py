@@ -80,8 +80,8 @@ def test_a_deployment_replaces_pods_without_a_gap(rendered: dict[tuple[str, str]
     web = rendered["Deployment", "web"]
     assert web["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert container(web)["image"] == f"here/web{DIGEST}"
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container(web)[probe]["exec"]["command"] == ["python3", "/app/healthcheck.py"]
+    for probe, path in (("startupProbe", []), ("readinessProbe", ["/readyz"]), ("livenessProbe", [])):
+        assert container(web)[probe]["exec"]["command"] == ["python3", "/app/healthcheck.py", *path]
     assert container(web)["lifecycle"]["preStop"]["sleep"]["seconds"] < web["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]  # fmt: skip
     assert rendered["HorizontalPodAutoscaler", "web"]["spec"]["minReplicas"] == 2
     assert rendered["PodDisruptionBudget", "web"]["spec"]["maxUnavailable"] == 1

@@ -18,14 +18,15 @@ pytestmark = pytest.mark.parametrize("service", processes())
 
 
 def test_a_healthcheck_that_can_fail(stack: Stack, service: str) -> None:
-    """The container's healthcheck passes beside the running process, and fails where there is none."""
+    """The container's healthcheck passes beside the running process, and fails where there is none; so does /readyz."""
     running = stack.container(service).id
     config = json.loads(output("docker", "inspect", "--format", "{{json .Config}}", running))
     kind, *check = config["Healthcheck"]["Test"]
     assert kind == "CMD"
-    assert subprocess.run(["docker", "exec", running, *check], check=False).returncode == 0
-    alone = ["docker", "run", "--rm", "--network=none", "--entrypoint", check[0], config["Image"], *check[1:]]
-    assert subprocess.run(alone, capture_output=True, check=False).returncode not in {0, 125, 126, 127}
+    for path in ([], ["/readyz"] if "/app/healthcheck.py" in check else []):
+        assert subprocess.run(["docker", "exec", running, *check, *path], check=False).returncode == 0
+        alone = ["docker", "run", "--rm", "--network=none", "--entrypoint", check[0], config["Image"], *check[1:]]
+        assert subprocess.run([*alone, *path], capture_output=True, check=False).returncode not in {0, 125, 126, 127}
 
 
 def test_no_process_runs_as_root(stack: Stack, service: str) -> None:

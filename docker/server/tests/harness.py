@@ -25,9 +25,11 @@ TIMEOUT_S, THREADS = 1.5, 32
 class Server:
     """A running server, with few threads and little time for slow clients."""
 
+    stopped = False
+
     def __init__(self, folder: Path, **env: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as probe, socket.create_server(("127.0.0.1", 0)) as other:
+            self.port, self.metrics_port = probe.getsockname()[1], other.getsockname()[1]
         self.log = folder / "log.txt"
         self.env = os.environ | {
             "APPLICATION": "app:app",
@@ -35,6 +37,7 @@ class Server:
             "GUNICORN_CMD_ARGS": f"--threads={THREADS}",
             "STACK_CLIENT_TIMEOUT_S": str(TIMEOUT_S),
             "STACK_HEALTH_SOCKET": f"{folder}/health",
+            "STACK_METRICS_PORT": str(self.metrics_port),
             "STACK_PORT": str(self.port),
             **env,
         }
@@ -43,9 +46,17 @@ class Server:
             self.process = subprocess.Popen(command, cwd=SERVER / "tests", env=self.env, stdout=log, stderr=log)
 
     def wait_for(self, line: str) -> None:
+        until = time.monotonic() + 20
         while line not in self.log.read_text():
             assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < until, self.log.read_text()
             time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Send SIGTERM, once: a second one may come when Python has given up its handlers."""
+        if not self.stopped:
+            self.stopped = True
+            self.process.terminate()
 
     def connect(self, sent: str = "") -> socket.socket:
         client = socket.socket()
@@ -76,7 +87,7 @@ def running(line: str = "Booting worker", **env: str) -> Iterator[Server]:
         try:
             server.wait_for(line)
             yield server
-            server.process.terminate()
+            server.stop()
             assert server.process.wait(4) == 0, server.log.read_text()
         finally:
             server.process.kill()

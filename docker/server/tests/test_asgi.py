@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from corpus import differs
 from harness import TIMEOUT_S, Server, running, statuses
-from test_server import (  # noqa: F401 (test_log runs here with this module's server)
-    CASES,
-    HALF,
-    LARGE,
-    LARGE_GET,
-    REST,
-    attack,
-    test_log,
-)
+from test_server import CASES, HALF, LARGE, LARGE_GET, REST, attack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +54,7 @@ def test_requests_in_flight_are_answered_before_the_end() -> None:
     with running(**SETTINGS) as server, ExitStack() as stack:
         clients = [stack.enter_context(server.connect(HALF)) for _ in range(16)]
         late = stack.enter_context(server.connect(HALF[:10]))
-        server.process.terminate()
+        server.stop()
         server.wait_for("Shutting down")
         late.sendall(HALF[10:].replace("|", "\r\n").encode())
         time.sleep(0.2)

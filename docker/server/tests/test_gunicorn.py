@@ -10,7 +10,6 @@ import pytest
 
 # Functions, their arguments, and names that they use.
 USED = """
-glogging:Logger.access (self, resp, req, environ, request_time)
 http.body:Body.__init__ (self, reader) failed reader
 http.body:ChunkedReader.__init__ (self, req, unreader)
 http.body:ChunkedReader.parse_chunk_size (self, unreader, data=None) read_into

@@ -64,13 +64,6 @@ def test_100_continue_only_if_the_application_reads_the_body(server: Server) -> 
     assert server.ask(head.replace("/", "/unread", 1) + "|") == [200]
 
 
-def test_log(server: Server) -> None:
-    assert server.healthcheck() == 0
-    assert server.ask(GET.replace("/", "/seen", 1)) == [200]
-    server.wait_for('"GET /seen HTTP/1.1" 200')
-    assert "/healthz" not in server.log.read_text()
-
-
 def attack(kind: str, share: int = 1, **settings: str) -> tuple[str, int, list[int], list[int], bool]:
     """What others get during an attack: the health check's exit code, two answers; whether memory stays free."""
     number, sent = ATTACKS[kind][0] // share, ATTACKS[kind][1]
@@ -101,7 +94,7 @@ def test_slow_clients_are_disconnected(server: Server) -> None:
 def test_requests_in_flight_are_answered_before_the_end() -> None:
     with running() as server, ExitStack() as stack:
         late, *clients = [stack.enter_context(server.connect(sent)) for sent in ("", *[HALF] * (THREADS // 2))]
-        server.process.terminate()
+        server.stop()
         server.wait_for("Handling signal: term")
         time.sleep(0.5)
         late.sendall(encoded(HALF))

@@ -8,7 +8,7 @@ from werkzeug.routing import Rule
 
 from .database import Database
 from .settings import Settings
-from .views import entries, entry, forward, healthz, usage
+from .views import entries, entry, forward, healthz, readyz, usage
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -23,6 +23,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False
     app.add_url_rule("/", view_func=usage)
     app.add_url_rule("/healthz", view_func=healthz)
+    app.add_url_rule("/readyz", view_func=readyz)
     app.add_url_rule("/entries", view_func=entries)
     app.add_url_rule("/entries/<int:number>", view_func=entry)
     # Flask's own routes name their methods; these take every method.

@@ -34,6 +34,13 @@ def healthz() -> Response:
     return Response("ok\n", mimetype="text/plain")
 
 
+def readyz() -> Response:
+    """Answer the readiness probe: echo and the database answer, too; raises ServiceUnavailable otherwise."""
+    ask(current_app.extensions["settings"].echo_url, "GET", "/healthz", {}, b"")
+    current_app.extensions["database"].find("", 0, 1)
+    return healthz()
+
+
 def forward(path: str = "") -> Response:
     """Send the request on to echo, store what comes back, and pass it on; ``Location`` says where it is stored."""
     target = quote(f"/{path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -122,7 +123,7 @@ def test_the_database_goes_and_comes_back(stack: Stack, journal: httpx.Client, a
     journal.get("/entries")  # so that a connection is open
     with without(stack, journal, DATABASE, away, back, "/entries"):
         with ThreadPoolExecutor() as pool:
-            answers = list(pool.map(journal.get, ("/entries", "/echo/x")))
+            answers = list(pool.map(journal.get, ("/entries", "/echo/x", "/readyz")))
         for answer in answers:
             assert (answer.status_code, answer.text) == (503, GONE)
             assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
@@ -135,6 +136,17 @@ def test_echo_goes_and_comes_back(stack: Stack, journal: httpx.Client) -> None:
         answer = journal.get("/echo/x")
         assert (answer.status_code, answer.text) == (503, "503 Service Unavailable: echo does not answer\n")
         assert journal.get("/entries").status_code == 200
+        assert [journal.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 503]
+    wait_until(lambda: journal.get("/readyz").status_code == 200)
+
+
+def test_a_trace_is_passed_on_and_logged(stack: Stack, journal: httpx.Client) -> None:
+    answer = journal.get("/echo/traced")
+    (trace_id,) = re.findall(r"^Traceparent: 00-([0-9a-f]{32})-[0-9a-f]{16}-01$", answer.text, re.MULTILINE)
+    for service in ("journal", "echo"):
+        lines = output("docker", "logs", stack.container(service).id).splitlines()
+        (line,) = [json.loads(line) for line in lines if trace_id in line]
+        assert (line["method"], line["path"][-7:], line["status"]) == ("GET", "/traced", 200)
 
 
 def test_migrations_run_side_by_side_change_nothing_twice(stack: Stack, journal: httpx.Client) -> None:

@@ -88,14 +88,19 @@ def test_echo_is_away(without_echo: FlaskClient) -> None:
     assert answer.text == "503 Service Unavailable: 127.0.0.1 does not answer\n"
     assert without_echo.get("/entries").status_code == 200
     assert without_echo.get("/healthz").text == "ok\n"
+    assert without_echo.get("/readyz").status_code == 503
 
 
-@pytest.mark.parametrize("path", ["/echo/x", "/entries", "/entries/1"])
+@pytest.mark.parametrize("path", ["/echo/x", "/entries", "/entries/1", "/readyz"])
 def test_the_database_is_away(without_database: FlaskClient, path: str) -> None:
     answer = without_database.get(path)
     assert (answer.status_code, answer.content_type) == (503, PLAIN)
     assert answer.text == "503 Service Unavailable: the database does not answer\n"
     assert without_database.get("/healthz").text == "ok\n"
+
+
+def test_it_is_ready_with_echo_and_the_database(client: FlaskClient) -> None:
+    assert client.get("/readyz").text == "ok\n"
 
 
 def test_a_database_that_says_nothing(echo_url: str) -> None:

@@ -1,0 +1,159 @@
+"""The access log, ids and metrics of both servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from http.client import HTTPConnection, HTTPResponse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import pytest
+from corpus import G, encoded
+from harness import Server, running
+from test_asgi import SETTINGS
+from test_server import LARGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TRACE, MADE = "4bf92f3577b34da6a3ce929d0e0e4736", r"[0-9a-f]{32}"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+BOTH = pytest.mark.parametrize("settings", [{}, SETTINGS], ids=["wsgi", "asgi"])
+
+
+@pytest.fixture(scope="module", params=[{"WEB_CONCURRENCY": "2"}, SETTINGS], ids=["wsgi", "asgi"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with running(**request.param) as started:
+        yield started
+
+
+def get(server: Server, path: str, **fields: str) -> tuple[HTTPResponse, str]:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.request("GET", path, headers={"Connection": "close", **{k.replace("_", "-"): fields[k] for k in fields}})
+    answer = connection.getresponse()
+    return answer, answer.read().decode()
+
+
+def logged(server: Server, request_id: str | None) -> dict[str, object]:
+    server.wait_for(f'"request_id": "{request_id}"')
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    (found,) = [line for line in lines if line["request_id"] == request_id]
+    return dict(found)
+
+
+def test_a_request_is_logged_with_its_ids(server: Server) -> None:
+    assert server.healthcheck() == 0
+    sent = {"X_Request_ID": "proxy-1", "Traceparent": PARENT, "X_Forwarded_For": "1.1.1.1, 192.0.2.7"}
+    answer, text = get(server, "/ids?password=x", **sent)
+    assert (answer.headers["X-Request-ID"], text) == ("proxy-1", f"proxy-1 {PARENT}")
+    line = logged(server, "proxy-1")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", str(line.pop("time")))
+    assert 0 <= float(str(line.pop("duration_ms"))) < 1000
+    assert line == {
+        "request_id": "proxy-1",
+        "trace_id": TRACE,
+        "client": "192.0.2.7",
+        "method": "GET",
+        "path": "/ids",
+        "status": 200,
+        "bytes": len(text),
+    }
+    assert "/healthz" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("parent", ["", PARENT.upper(), PARENT.replace(TRACE, "0" * 32), f"ff{PARENT[2:]}"])
+def test_ids_that_are_missing_or_malformed_are_made(server: Server, parent: str) -> None:
+    answer, text = get(server, "/ids", X_Request_ID="a b", Traceparent=parent)
+    found = re.fullmatch(f"({MADE}) 00-({MADE})-[0-9a-f]{{16}}-01", text)
+    assert found
+    assert answer.headers["X-Request-ID"] == found[1]
+    assert logged(server, found[1])["trace_id"] == found[2] != TRACE
+
+
+@BOTH
+def test_only_a_trusted_proxy_names_requests_and_the_log_can_be_off(settings: dict[str, str]) -> None:
+    with running(**settings, FORWARDED_ALLOW_IPS="192.0.2.0/24", STACK_ACCESS_LOG="off") as server:
+        answer, text = get(server, "/ids", X_Request_ID="mine", Traceparent=PARENT)
+        assert text == f"{answer.headers['X-Request-ID']} {PARENT}"
+        assert re.fullmatch(MADE, answer.headers["X-Request-ID"])
+        assert "request_id" not in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("status", "sent"),
+    [(400, "x||"), (400, f"{G}Host: y||"), (431, G + f"A: {'a' * 8000}|" * 5), (500, G.replace("/", "/fail", 1) + "|")],
+)
+def test_errors_have_an_id_too(server: Server, status: int, sent: str) -> None:
+    with server.connect(sent) as client:
+        head = client.recv(65536).decode()
+    assert head.startswith(f"HTTP/1.1 {status} ")
+    (request_id,) = re.findall(rf"^x-request-id: ({MADE})\r$", head, re.MULTILINE | re.IGNORECASE)
+    assert logged(server, request_id)["status"] == status
+
+
+def numbers(server: Server) -> dict[str, float]:
+    connection = HTTPConnection("127.0.0.1", server.metrics_port, timeout=5)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+def test_metrics(server: Server) -> None:
+    before = numbers(server)
+    for path in ("/", "/large", "/fail"):
+        get(server, path)
+    with server.connect(LARGE[:-1]) as client:
+        time.sleep(0.3)
+        during = numbers(server)
+        client.sendall(encoded("x"))
+        client.recv(100)
+        time.sleep(0.1)
+    assert (during["http_requests_in_progress"], during["http_large_bodies_in_progress"]) == (1, 1)
+    after = numbers(server)
+    assert {name: after[name] - before[name] for name in after if after[name] != before[name]}.items() >= {
+        'http_requests_total{status="2xx"}': 3,
+        'http_requests_total{status="5xx"}': 1,
+        'http_request_duration_seconds_bucket{le="1"}': 4,
+        'http_request_duration_seconds_bucket{le="+Inf"}': 4,
+        "http_request_duration_seconds_count": 4,
+    }.items()
+    assert (after["http_requests_in_progress"], after["http_large_bodies_in_progress"]) == (0, 0)
+
+
+def test_opentelemetry_is_set_up_by_the_environment() -> None:
+    received: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        Thread(target=collector.serve_forever).start()
+        endpoint = f"http://127.0.0.1:{collector.server_port}"
+        otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+        try:
+            with running(APPLICATION="flask:Flask('x')", OTEL_BSP_SCHEDULE_DELAY="100", **otel) as server:
+                get(server, "/", Traceparent=PARENT)
+                until = time.monotonic() + 10
+                while not received and time.monotonic() < until:
+                    time.sleep(0.05)
+        finally:
+            collector.shutdown()
+    assert any(path == "/v1/traces" and bytes.fromhex(TRACE) in body for path, body in received)
+
+
+def test_counts_outlive_a_worker_process() -> None:
+    with running() as server:
+        logged(server, get(server, "/")[0].headers["X-Request-ID"])
+        (worker,) = server.workers()
+        os.kill(int(worker), signal.SIGKILL)
+        logged(server, get(server, "/")[0].headers["X-Request-ID"])
+        assert server.workers() != {worker}
+        assert numbers(server)['http_requests_total{status="2xx"}'] == 2

@@ -1,0 +1,175 @@
+"""What honest clients get from a production container beside attackers, over many requests, and while it is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import socket
+import statistics
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from tasks.images import bake
+from tasks.ownership import labels
+from tasks.shell import UserError, output
+from tasks.terminal import say
+
+from . import SERVICE, row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# As docker/service.yaml has them.
+LIMITS = ("--memory=256m", "--cpus=1", "--pids-limit=2048", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL")
+POST = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {0}\r\n\r\n"
+ATTACKS = {
+    "500 read no answer of 60 kB": (500, POST.format(60_000).encode() + b"x" * 60_000),
+    "16 read no answer of 1 MB": (16, POST.format(1_000_000).encode() + b"x" * 1_000_000),
+    "500 send heads of 97 x 8 kB": (500, b"GET / HTTP/1.1\r\nHost: x\r\n" + (b"A: " + b"a" * 8000 + b"\r\n") * 97),
+    "500 read no answer of 1 MB": (500, POST.format(1_000_000).encode() + b"x" * 1_000_000),
+}
+HONEST = 50
+MANY, RELOAD = 100_000, 10_000  # requests
+
+
+class Clients:
+    """Honest clients of some addresses: what each request took in ms, and how many were lost or refused by status."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = list(addresses)
+        self.took: list[float] = []
+        self.lost: list[str] = []
+
+    async def one(self) -> None:
+        """Send a request over a connection of its own; the next address is tried where nobody accepts connections."""
+        began = time.perf_counter()
+        try:
+            for address in [*self.addresses]:
+                with suppress(ConnectionRefusedError, TimeoutError):  # the latter when its container has gone
+                    reader, writer = await asyncio.wait_for(asyncio.open_connection(address, 8000), 2)
+                    break
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                self.lost.append(answer[:40].decode())
+        except (OSError, TimeoutError, UnboundLocalError) as error:
+            self.lost.append(repr(error))
+        self.took.append((time.perf_counter() - began) * 1000)
+
+    async def run(self, number: int, pause_s: float = 0.0) -> None:
+        """Send so many requests, HONEST at a time."""
+
+        async def client() -> None:
+            for _ in range(number // HONEST):
+                await self.one()
+                await asyncio.sleep(pause_s)
+
+        await asyncio.gather(*(client() for _ in range(HONEST)))
+
+
+async def attack(address: str, number: int, sent: bytes) -> None:
+    """Keep so many connections that send and do not read; one that is closed is opened again a second later."""
+
+    async def attacker() -> None:
+        while True:
+            with socket.socket() as client, suppress(OSError):
+                client.setblocking(False)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(client, (address, 8000))
+                await loop.sock_sendall(client, sent)
+                while True:
+                    await asyncio.sleep(1)
+                    client.send(b"")
+                    client.getpeername()
+            await asyncio.sleep(1)
+
+    await asyncio.gather(*(attacker() for _ in range(number)))
+
+
+@contextmanager
+def attackers(address: str, case: str) -> Iterator[None]:
+    """A process of their own, which takes no time from the honest clients' loop."""
+    process = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(attack(address, *ATTACKS[case])))
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def container(image: str) -> Iterator[tuple[str, str]]:
+    """A production container that is healthy: its id and address."""
+    started = output("docker", "run", "--detach", *labels(), *LIMITS, image).strip()
+    try:
+        address = output("docker", "inspect", "--format", "{{.NetworkSettings.IPAddress}}", started).strip()
+        until = time.monotonic() + 30
+        while health(started) != "healthy":
+            if time.monotonic() > until:
+                raise UserError(f"{image} does not become healthy")
+            time.sleep(0.1)
+        yield started, address
+    finally:
+        output("docker", "rm", "--force", started)
+
+
+def health(started: str) -> str:
+    """What the engine says of a container's health."""
+    return output("docker", "inspect", "--format", "{{.State.Health.Status}}", started).strip()
+
+
+def memory_mb(started: str) -> float:
+    """The memory of a container's server processes."""
+    table = output("docker", "top", started, "-eo", "pid,rss").splitlines()[1:]
+    return sum(int(line.split()[1]) for line in table) / 1024
+
+
+def measure(folder: Path, runs: int) -> dict[str, Any]:  # noqa: ARG001
+    """Attack for 1.5 s a run, 30 s by default, then count."""
+    (image,) = bake.build([SERVICE], "prod")
+    return {"bench": "load", "rows": asyncio.run(rows(image, runs * 1.5))}
+
+
+async def rows(image: str, seconds: float) -> list[dict[str, Any]]:
+    """All rows, with how many requests were lost and whether the container stayed healthy."""
+    found = []
+    with container(image) as (started, address):
+        alone = Clients(address)
+        await alone.run(int(seconds * HONEST * 5), 0.2)
+        p99 = [statistics.quantiles(alone.took, n=100)[98]]
+    for case in ATTACKS:
+        with container(image) as (started, address), attackers(address, case):
+            await asyncio.sleep(1)
+            clients, red = Clients(address), 0
+            honest = asyncio.create_task(clients.run(int(seconds * HONEST * 5), 0.2))
+            while not honest.done():
+                await asyncio.sleep(1)
+                red += await asyncio.to_thread(health, started) != "healthy"
+            most = [statistics.quantiles(clients.took, n=100)[98]]
+            found.append(row(f"p99, {case}", most, "ms", "without", p99, lost=len(clients.lost), red=red))
+            say(f"{found[-1]} {set(clients.lost)}")
+    with container(image) as (started, address):
+        await Clients(address).run(RELOAD)
+        before, clients = memory_mb(started), Clients(address)
+        await clients.run(MANY)
+        after = [memory_mb(started)]
+        found.append(row(f"memory, {MANY} requests", after, "MB", f"{RELOAD}", [before], lost=len(clients.lost), red=0))
+        say(str(found[-1]))
+    with container(image) as (first, address), container(image) as (_, other):
+        clients = Clients(address, other)
+        running = asyncio.create_task(clients.run(RELOAD))
+        for _ in range(3):
+            await asyncio.sleep(1)
+            await asyncio.to_thread(output, "docker", "kill", "--signal=HUP", first)
+        await asyncio.to_thread(output, "docker", "stop", first)
+        await running
+        found.append(
+            row("3 x SIGHUP, 1 x stop", clients.took, "ms", "without", alone.took, lost=len(clients.lost), red=0)
+        )
+        say(f"{found[-1]} {set(clients.lost)}")
+    return found
