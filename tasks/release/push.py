@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ from .. import venv
 from ..env import env
 from ..project import REPORTS, pyproject
 from ..shell import CommandFailed, UserError, output
+from ..sizes.report import as_markdown
 from ..terminal import masked, say, table
 from . import image
-from .registry import INDEX, Repository
+from .registry import INDEX, Repository, parse
 
 if TYPE_CHECKING:
     import argparse
@@ -41,10 +43,22 @@ def clean_commit() -> str:
     return output("git", "rev-parse", "HEAD").strip()
 
 
+def check(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """The commit and its tags; raises UserError for what can be known to be wrong without a build."""
+    parse(args.registry, "")
+    commit, version = clean_commit(), pyproject()["project"].get("version", "")
+    tags = list(dict.fromkeys([version, commit[:12], *args.tag]))
+    for tag in tags:
+        if not re.fullmatch(r"\w[\w.-]{0,127}", tag, re.ASCII):
+            raise UserError(f"no image can have the tag {tag!r}: it is the version in pyproject.toml, or from --tag")
+        if re.match(r"v\d", tag) and tag != f"v{version}":
+            raise UserError(f"the tag {tag} is not of the version in pyproject.toml, {version}: change one of them")
+    return commit, tags
+
+
 def publish(session: Session, args: argparse.Namespace) -> None:
     """Build, verify, push, tag; raises UserError, with no tag changed, when anything before the tags fails."""
-    commit = clean_commit()
-    tags = list(dict.fromkeys([pyproject()["project"]["version"], commit[:12], *args.tag]))
+    commit, tags = check(args)
     parts = [read(path) for path in args.merge]
     if wrong := {part["commit"] for part in parts} - {commit}:
         raise UserError(f"--merge: a part is of commit {wrong.pop()}, and {commit} is checked out")
@@ -63,9 +77,10 @@ def publish(session: Session, args: argparse.Namespace) -> None:
             raise UserError(f"{args.registry}/{service}:{tag} is {old} already: raise the version, or use --move-tags")
     for built in () if parts else images:
         push(session, repositories[built.service], built, commit)
-    for (service, tag), old in {} if args.untagged else tagged.items():
-        if old != digests[service]:
-            repositories[service].push_manifest(manifests[service], tag)
+    # The version comes last, for all services one right after the other.
+    wanted = [(service, tag) for tag in reversed(tags) for service in args.services]
+    late = [(service, tag) for service, tag in wanted if tagged[service, tag] != digests[service]]
+    set_tags(repositories, manifests, [] if args.untagged else late)
     published = [
         {"service": service, "name": f"{args.registry}/{service}", "digest": digest, **facts[service]}
         | {"tags": [] if args.untagged else tags}
@@ -73,8 +88,29 @@ def publish(session: Session, args: argparse.Namespace) -> None:
     ]
     RELEASE.write_text(json.dumps({"commit": commit, "images": published}, indent=1), encoding="utf-8")
     shutil.rmtree(REPORTS / "release", ignore_errors=True)
-    rows = [(f"{e['name']}@{e['digest']}", f"{e['size'] / 1e6:.1f} MB", " ".join(e["tags"])) for e in published]
-    say(table([("image", "size", "tags"), *rows]))
+    rows = [["image", "platforms", "compressed MB", "tags"]]
+    for e in published:
+        sizes = f"{e['size'] / 1e6:.1f}"
+        rows.append([f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), sizes, " ".join(e["tags"])])
+    say(table(rows))
+    RELEASE.with_suffix(".md").write_text(as_markdown(rows) + "\n", encoding="utf-8")
+    sums = [f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n" for e in published]
+    RELEASE.with_suffix(".sha256").write_text("".join(sums), encoding="utf-8")
+
+
+def set_tags(
+    repositories: Mapping[str, Repository], manifests: Mapping[str, bytes], wanted: list[tuple[str, str]]
+) -> None:
+    """Tag manifests that the registry has; raises UserError, with the tags that are set, when it ends in between."""
+    done: list[str] = []
+    try:
+        for service, tag in wanted:
+            repositories[service].push_manifest(manifests[service], tag)
+            done.append(f"{service}:{tag}")
+    except (UserError, KeyboardInterrupt) as error:
+        late = ", ".join(f"{service}:{tag}" for service, tag in wanted[len(done) :])
+        state = f"tagged: {', '.join(done) or 'nothing'}; not yet: {late}"
+        raise UserError(f"{str(error) or 'interrupted'}; {state}; run it again to complete it") from None
 
 
 def push(session: Session, repository: Repository, built: image.Image, commit: str) -> None:

@@ -40,15 +40,19 @@ class Answer(NamedTuple):
     body: bytes
 
 
+def parse(registry: str, service: str) -> tuple[str, str]:
+    """A registry's host, and the name that a service's images have there; raises UserError for an address that is none."""
+    if not re.fullmatch(r"[\w.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+", registry):
+        raise UserError(f"--registry must be like registry.example/owner or 127.0.0.1:5000/project, not {registry!r}")
+    host, _, namespace = registry.partition("/")
+    return host, f"{namespace}/{service}"
+
+
 class Repository:
     """A service's repository, HOST[:PORT]/NAMESPACE/SERVICE; on this machine itself it is spoken to without TLS."""
 
     def __init__(self, registry: str, service: str) -> None:
-        if not re.fullmatch(r"[\w.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+", registry):
-            raise UserError(
-                f"--registry must be like registry.example/owner or 127.0.0.1:5000/project, not {registry!r}"
-            )
-        self.host, _, self.name = f"{registry}/{service}".partition("/")
+        self.host, self.name = parse(registry, service)
         local = re.match(r"(localhost|127[.0-9]+)(:|$)", self.host)
         self.base = f"http{'' if local else 's'}://{self.host}/v2/"
         self.tls = None if local else ssl.create_default_context(cafile=env().get("STACK_CA") or ca_bundle() or None)
