@@ -56,7 +56,7 @@ class Repository:
         local = re.match(r"(localhost|127[.0-9]+)(:|$)", self.host)
         self.base = f"http{'' if local else 's'}://{self.host}/v2/"
         self.tls = None if local else ssl.create_default_context(cafile=env().get("STACK_CA") or ca_bundle() or None)
-        self.login = self.log_in()
+        self.login = ""
 
     def get(self, path: str) -> bytes:
         """A manifest, an index or a list of referrers; empty where there is none."""
@@ -117,9 +117,14 @@ class Repository:
         request = Request(url, data, dict(headers or {}), method=method)  # noqa: S310 (http or https)
         if self.login:
             request.add_unredirected_header("Authorization", self.login)  # not for the storage that a blob may be in
-        return self.send(request, allowed)
+        answer = self.send(request, allowed, 401)
+        if answer.status == 401:  # without a login yet, or with a token that has expired
+            self.login = self.log_in(answer.headers["WWW-Authenticate"] or "")
+            request.add_unredirected_header("Authorization", self.login)
+            answer = self.send(request, allowed)
+        return answer
 
-    def send(self, request: Request, allowed: int = 0) -> Answer:
+    def send(self, request: Request, *allowed: int) -> Answer:
         """Send a request as it is; raises UserError where nobody answers, too."""
         try:
             try:
@@ -131,7 +136,7 @@ class Repository:
         except (OSError, HTTPException) as error:
             reason = f"cannot be reached ({getattr(error, 'reason', '') or error}): check its name and the network"
         else:
-            if found.status < 400 or found.status == allowed:
+            if found.status < 400 or found.status in allowed:
                 return found
             if found.status in {401, 403}:
                 reason = f"does not let you use {self.name}: run `docker login {self.host}` as a user who may"
@@ -143,13 +148,9 @@ class Repository:
                 reason = f"answers {found.status}{words} to {request.method} {path}{hint}"
         raise UserError(f"the registry {self.host} {reason}")
 
-    def log_in(self) -> str:
-        """The header that lets us push, as the registry asks for it: none, the stored login, or a token for it."""
-        asked = self.send(Request(self.base), allowed=401)  # noqa: S310
-        if asked.status != 401:
-            return ""
+    def log_in(self, challenge: str) -> str:
+        """The header that a registry asks for: the stored login, or a token for it, which may expire within a minute."""
         stored = credentials(self.host)
-        challenge = asked.headers["WWW-Authenticate"] or ""
         if not challenge.lower().startswith("bearer"):
             return stored
         facts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))

@@ -86,6 +86,8 @@ class LocalRegistry:
 class TokenServer:
     """Gives tokens for what is asked to whoever logs in, as registries with bearer tokens have it."""
 
+    lifetime_s = 60
+
     def __init__(self, folder: Path) -> None:
         self.certificate, self.key = certificate(folder, "tokens")
         tokens = self
@@ -112,7 +114,14 @@ class TokenServer:
         kind, name, actions = scope.split(":")
         chain = ["".join(self.certificate.read_text().splitlines()[1:-1])]
         now = int(time.time())
-        claims = {"iss": "tests", "sub": "user", "aud": SERVICE, "nbf": now - 5, "iat": now, "exp": now + 60}
+        claims = {
+            "iss": "tests",
+            "sub": "user",
+            "aud": SERVICE,
+            "nbf": now - 5,
+            "iat": now,
+            "exp": now + self.lifetime_s,
+        }
         access = [{"type": kind, "name": name, "actions": actions.split(",")}]
         parts = ({"typ": "JWT", "alg": "RS256", "x5c": chain}, {**claims, "jti": "1", "access": access})
         text = ".".join(encoded(json.dumps(part).encode()) for part in parts)

@@ -10,6 +10,7 @@ import secrets
 import socket
 import subprocess
 import tarfile
+import time
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -201,6 +202,20 @@ def test_a_login_is_needed_where_the_registry_wants_one(
         push.verify()
 
 
+def test_a_token_that_expires_during_a_build_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with LocalRegistry(tmp_path, auth="token") as registry:
+        assert registry.tokens
+        registry.tokens.lifetime_s = -58  # the registry allows 60 s more
+        log_in(tmp_path, registry.host)
+        repository = Repository(f"{registry.host}/team", "one")
+        assert repository.digest("1") == ""
+        first = repository.login
+        time.sleep(3)
+        repository.push_blob(b"content")
+        assert repository.login != first
+
+
 def test_a_registry_with_tls_and_a_login(
     publish: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,7 +261,7 @@ def test_a_credential_helper_is_asked(no_docker: Path, tmp_path: Path, monkeypat
 @pytest.mark.parametrize(("host", "reason"), [("127.0.0.1:1", "refused"), ("registry.invalid", r"\[Errno -\d\]")])
 def test_no_such_registry(host: str, reason: str) -> None:
     with pytest.raises(UserError, match=rf"the registry {host} cannot be reached \(.*{reason}"):
-        Repository(f"{host}/team", "one")
+        Repository(f"{host}/team", "one").digest("1")
 
 
 @pytest.mark.parametrize(
