@@ -70,7 +70,14 @@ def publish(session: Session, args: argparse.Namespace) -> None:
     else:
         images = image.build(args.services)
         manifests = {built.service: built.manifest for built in images}
-        facts = {built.service: {"platforms": [built.platform], "size": built.size} for built in images}
+        facts = {
+            built.service: {
+                "platforms": [built.platform],
+                "manifests": [image.digest_of(built.manifest)],
+                "size": built.size,
+            }
+            for built in images
+        }
     digests = {service: image.digest_of(manifest) for service, manifest in manifests.items()}
     for (service, tag), old in {} if args.untagged or args.move_tags else tagged.items():
         if old not in {"", digests[service]}:
@@ -158,8 +165,9 @@ def entries(parts: Sequence[Mapping[str, Any]], service: str) -> list[dict[str, 
 
 
 def summed(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The platforms of a service's images, and what they weigh together."""
-    return {"platforms": [e["platforms"][0] for e in found], "size": sum(e["size"] for e in found)}
+    """The platforms of a service's images, their manifests, and what they weigh together."""
+    lists = {key: [value for entry in found for value in entry[key]] for key in ("platforms", "manifests")}
+    return {**lists, "size": sum(entry["size"] for entry in found)}
 
 
 def index(repository: Repository, found: Sequence[Mapping[str, Any]]) -> bytes:
@@ -183,9 +191,10 @@ def verify() -> None:
             for reference, found in there.items()
             if found != entry["digest"]
         ]
-        kinds = {attached.get("artifactType") for attached in repository.referrers(entry["digest"])}
-        if len(entry["platforms"]) == 1 and (lost := {SBOM, PROVENANCE} - kinds):
-            wrong.append(f"{entry['name']} lacks {', '.join(sorted(lost))}")
+        for manifest in entry["manifests"]:
+            kinds = {attached.get("artifactType") for attached in repository.referrers(manifest)}
+            if lost := {SBOM, PROVENANCE} - kinds:
+                wrong.append(f"{entry['name']}@{manifest} lacks {', '.join(sorted(lost))}")
     if wrong:
         raise UserError(f"the registry differs from reports/release.json: {'; '.join(wrong)}")
     say("the registry has what reports/release.json says")

@@ -18,7 +18,7 @@ import pytest
 
 from .. import venv
 from ..release import image, push
-from ..release.registry import Repository, credentials
+from ..release.registry import INDEX, Repository, credentials
 from ..shell import UserError
 from .conftest import write_tool
 from .registry import LOGIN, LocalRegistry
@@ -180,6 +180,7 @@ def test_platforms_are_merged_into_one_index(
     assert found["platforms"] == ["linux/amd64", "linux/arm64"]
     index = json.loads(Repository(f"{registry.host}/team", "one").get("manifests/1.2.3"))
     assert [part["platform"]["architecture"] for part in index["manifests"]] == ["amd64", "arm64"]
+    assert [part["digest"] for part in index["manifests"]] == found["manifests"]
     push.verify()
 
 
@@ -305,3 +306,20 @@ def test_the_first_file_that_differs_is_named(tmp_path: Path) -> None:
     assert image.difference(one, made(tmp_path / "c", "one", "x", mtime=1)) == "layer 1: /app/file (mtime)"
     assert image.difference(one, made(tmp_path / "d", "one", "y")) == "layer 1: /app/file (content)"
     assert image.difference(one, made(tmp_path / "e", "one", "x", "arm64")) == "the image's configuration"
+
+
+def test_verify_names_an_image_of_an_index_that_lacks_its_documents(
+    publish: Callable[..., dict[str, Any]], registry: LocalRegistry, tmp_path: Path
+) -> None:
+    publish(untagged=True)
+    part = tmp_path / "part.json"
+    part.write_text(push.RELEASE.read_text())
+    (manifest,) = publish(merge=[part])["one"]["manifests"]
+    push.verify()
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
+    tag = manifest.replace(":", "-")
+    Repository(f"{registry.host}/team", "one").push_manifest(image.compact(index), tag)
+    with pytest.raises(
+        UserError, match=f"team/one@{manifest} lacks {push.SBOM.replace('+', '.')}, {push.PROVENANCE.replace('+', '.')}"
+    ):
+        push.verify()

