@@ -8,9 +8,10 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from .. import venv
+from ..changes import git
 from ..env import env
 from ..project import REPORTS, pyproject
-from ..shell import CommandFailed, UserError, output
+from ..shell import UserError, output
 from ..sizes.report import as_markdown
 from ..terminal import masked, say, table
 from . import image
@@ -64,59 +65,51 @@ def publish(session: Session, args: argparse.Namespace) -> None:
         raise UserError(f"--merge: a part is of commit {wrong.pop()}, and {commit} is checked out")
     repositories = {service: Repository(args.registry, service) for service in args.services}
     tagged = {(service, tag): repositories[service].digest(tag) for service in args.services for tag in tags}
-    if parts:
-        manifests = {service: index(repositories[service], entries(parts, service)) for service in args.services}
-        facts = {service: summed(entries(parts, service)) for service in args.services}
-    else:
-        images = image.build(args.services)
-        manifests = {built.service: built.manifest for built in images}
-        facts = {
-            built.service: {
-                "platforms": [built.platform],
-                "manifests": [image.digest_of(built.manifest)],
-                "size": built.size,
-            }
-            for built in images
-        }
+    images = [] if parts else image.build(args.services)
+    found = {service: entries(parts, service) for service in args.services} if parts else {}
+    found |= {built.service: [built.entry()] for built in images}
+    manifests = {service: index(repositories[service], of) for service, of in found.items() if parts}
+    manifests |= {built.service: built.manifest for built in images}
     digests = {service: image.digest_of(manifest) for service, manifest in manifests.items()}
-    for (service, tag), old in {} if args.untagged or args.move_tags else tagged.items():
-        if old not in {"", digests[service]}:
-            raise UserError(f"{args.registry}/{service}:{tag} is {old} already: raise the version, or use --move-tags")
-    for built in () if parts else images:
-        push(session, repositories[built.service], built, commit)
+    tags = [] if args.untagged else tags
     # The version comes last, for all services one right after the other.
-    wanted = [(service, tag) for tag in reversed(tags) for service in args.services]
-    late = [(service, tag) for service, tag in wanted if tagged[service, tag] != digests[service]]
-    set_tags(repositories, manifests, [] if args.untagged else late)
-    published = [
-        {"service": service, "name": f"{args.registry}/{service}", "digest": digest, **facts[service]}
-        | {"tags": [] if args.untagged else tags}
-        for service, digest in digests.items()
-    ]
-    RELEASE.write_text(json.dumps({"commit": commit, "images": published}, indent=1), encoding="utf-8")
+    every = [(service, tag) for tag in reversed(tags) for service in args.services]
+    late = [(service, tag) for service, tag in every if tagged[service, tag] != digests[service]]
+    for service, tag in reversed(late):
+        if (old := tagged[service, tag]) and not args.move_tags:
+            raise UserError(f"{args.registry}/{service}:{tag} is {old} already: raise the version, or use --move-tags")
+    for built in images:
+        push(session, repositories[built.service], built, commit)
+    set_tags([(repositories[service], tag, manifests[service]) for service, tag in late])
     shutil.rmtree(REPORTS / "release", ignore_errors=True)
+    facts = {service: {"name": f"{args.registry}/{service}", "digest": digests[service]} for service in args.services}
+    write(commit, [{"service": s, **facts[s], **summed(found[s]), "tags": tags} for s in args.services])
+
+
+def write(commit: str, published: Sequence[Mapping[str, Any]]) -> None:
+    """Write what was published to reports/: release.json, a table in Markdown, and checksums as `sha256sum` has them."""
+    RELEASE.write_text(json.dumps({"commit": commit, "images": published}, indent=1), encoding="utf-8")
     rows = [["image", "platforms", "compressed MB", "tags"]]
+    sums = ""
     for e in published:
-        sizes = f"{e['size'] / 1e6:.1f}"
-        rows.append([f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), sizes, " ".join(e["tags"])])
+        size = f"{e['size'] / 1e6:.1f}"
+        rows.append([f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), size, " ".join(e["tags"])])
+        sums += f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n"
     say(table(rows))
     RELEASE.with_suffix(".md").write_text(as_markdown(rows) + "\n", encoding="utf-8")
-    sums = [f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n" for e in published]
-    RELEASE.with_suffix(".sha256").write_text("".join(sums), encoding="utf-8")
+    RELEASE.with_suffix(".sha256").write_text(sums, encoding="utf-8")
 
 
-def set_tags(
-    repositories: Mapping[str, Repository], manifests: Mapping[str, bytes], wanted: list[tuple[str, str]]
-) -> None:
+def set_tags(late: Sequence[tuple[Repository, str, bytes]]) -> None:
     """Tag manifests that the registry has; raises UserError, with the tags that are set, when it ends in between."""
-    done: list[str] = []
+    names = [f"{repository.name}:{tag}" for repository, tag, _ in late]
+    done = 0
     try:
-        for service, tag in wanted:
-            repositories[service].push_manifest(manifests[service], tag)
-            done.append(f"{service}:{tag}")
+        for repository, tag, manifest in late:
+            repository.push_manifest(manifest, tag)
+            done += 1
     except (UserError, KeyboardInterrupt) as error:
-        late = ", ".join(f"{service}:{tag}" for service, tag in wanted[len(done) :])
-        state = f"tagged: {', '.join(done) or 'nothing'}; not yet: {late}"
+        state = f"tagged: {', '.join(names[:done]) or 'nothing'}; not yet: {', '.join(names[done:])}"
         raise UserError(f"{str(error) or 'interrupted'}; {state}; run it again to complete it") from None
 
 
@@ -134,10 +127,8 @@ def push(session: Session, repository: Repository, built: image.Image, commit: s
 
 def provenance(repository: Repository, built: image.Image, commit: str) -> dict[str, Any]:
     """What an image was made from, as an in-toto statement with SLSA's predicate; it is not signed."""
-    try:
-        source = f"git+{masked(output('git', 'config', 'remote.origin.url').strip())}"
-    except CommandFailed:
-        source = f"git+file:///{built.service}"  # a repository without a home
+    # Without a remote, it is a repository without a home.
+    source = f"git+{masked((git('config', 'remote.origin.url') or f'file:///{built.service}').strip())}"
     definition = {
         "buildType": f"{source}#nox-publish",
         "externalParameters": {"service": built.service, "platform": built.platform},

@@ -23,7 +23,6 @@ from ..shell import UserError
 from .image import MANIFEST, compact, descriptor, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from email.message import Message
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -60,7 +59,7 @@ class Repository:
 
     def get(self, path: str) -> bytes:
         """A manifest, an index or a list of referrers; empty where there is none."""
-        answer = self.ask("GET", path, {"Accept": f"{MANIFEST}, {INDEX}"}, allowed=404)
+        answer = self.ask("GET", path, f"{MANIFEST}, {INDEX}", allowed=404)
         return answer.body if answer.status != 404 else b""
 
     def digest(self, reference: str) -> str:
@@ -74,13 +73,12 @@ class Repository:
         if self.ask("HEAD", f"blobs/{digest}", allowed=404).status == 404:
             begun = self.ask("POST", "blobs/uploads/", data=b"")
             place = urljoin(begun.url, begun.headers["Location"])
-            kind = {"Content-Type": "application/octet-stream"}
-            self.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={digest}", kind, data=blob)
+            self.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={digest}", "application/octet-stream", blob)
 
     def push_manifest(self, manifest: bytes, tag: str = "") -> bool:
         """Put a manifest under its digest or a tag; return whether the registry keeps lists of referrers."""
-        kind = {"Content-Type": json.loads(manifest)["mediaType"]}
-        answer = self.ask("PUT", f"manifests/{tag or digest_of(manifest)}", kind, data=manifest)
+        kind = json.loads(manifest)["mediaType"]
+        answer = self.ask("PUT", f"manifests/{tag or digest_of(manifest)}", kind, manifest)
         return bool(answer.headers["OCI-Subject"])
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
@@ -103,18 +101,14 @@ class Repository:
             index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": attached}
             self.push_manifest(compact(index), tag=digest_of(image).replace(":", "-"))
 
-    def ask(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str] | None = None,
-        *,
-        data: bytes | None = None,
-        allowed: int = 0,
-    ) -> Answer:
-        """Send a request to a path or URL; raises UserError for a status over 400 that is not ``allowed``."""
+    def ask(self, method: str, path: str, kind: str = "", data: bytes | None = None, allowed: int = 0) -> Answer:
+        """Send a request to a path or URL, ``kind`` being the media type of ``data``, or of the answer that is wanted.
+
+        Raises UserError for a status over 400 that is not ``allowed``.
+        """
         url = urljoin(f"{self.base}{self.name}/", path)
-        request = Request(url, data, dict(headers or {}), method=method)  # noqa: S310 (http or https)
+        headers = {"Accept" if data is None else "Content-Type": kind} if kind else {}
+        request = Request(url, data, headers, method=method)  # noqa: S310 (http or https)
         if self.login:
             request.add_unredirected_header("Authorization", self.login)  # not for the storage that a blob may be in
         answer = self.send(request, allowed, 401)

@@ -108,8 +108,8 @@ def test_sbom_and_provenance_are_attached_once(publish: Callable[..., dict[str, 
 
 
 def test_a_tag_moves_only_when_asked(publish: Callable[..., dict[str, Any]], registry: LocalRegistry) -> None:
-    first = publish()["one"]["digest"]
-    with pytest.raises(UserError, match=rf"one:1\.2\.3 is {first} already: raise the version"):
+    first = publish()["two"]["digest"]
+    with pytest.raises(UserError, match=rf"two:1\.2\.3 is {first} already: raise the version"):
         publish("second")
     assert Repository(f"{registry.host}/team", "one").digest("1.2.3") == first
     assert publish("second", move_tags=True)["one"]["digest"] != first
@@ -158,7 +158,7 @@ def test_a_registry_that_goes_away_between_tags_is_completed_by_the_next_publish
         return answer
 
     monkeypatch.setattr(Repository, "push_manifest", push_and_stop)
-    states = rf"tagged: one:{COMMIT[:12]}, two:{COMMIT[:12]}, one:1\.2\.3; not yet: two:1\.2\.3; run it again"
+    states = rf"tagged: team/one:{COMMIT[:12]}, team/two:{COMMIT[:12]}, team/one:1\.2\.3; not yet: team/two:1\.2\.3; run it again"
     with pytest.raises(UserError, match=f"cannot be reached .*{states}"):
         publish()
     monkeypatch.setattr(Repository, "push_manifest", push_manifest)
