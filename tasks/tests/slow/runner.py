@@ -129,7 +129,7 @@ class Runner:
         command += [f"--env=GITHUB_REPOSITORY={REPOSITORY}", f"--secret=GITHUB_TOKEN={self.token}"]
         command += [f"--action-cache-path={self.folder / 'cache'}"]
         command += [word for label in LABELS for word in ("--platform", f"{label}=-self-hosted")]
-        with subprocess.Popen(
+        done = subprocess.run(
             [*command, *self.actions(path), *options],
             cwd=self.clone.root,
             env=self.environment,
@@ -137,14 +137,16 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        ) as process:
-            log, _ = process.communicate(timeout=TIMEOUT_S)
+            check=False,
+            timeout=TIMEOUT_S,
+        )
+        log = done.stdout
         assert self.token not in log
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
         ended = [line for line in lines if "jobResult" in line]
         results = {" ".join([line["jobID"], *line["matrix"].values()]): line["jobResult"] for line in ended}
         text = "".join(f"[{line.get('jobID', '')}] {line['msg'].rstrip()}\n" for line in lines)
-        assert (process.returncode == 0) == (set(results.values()) == {"success"}), text
+        assert (done.returncode == 0) == (set(results.values()) == {"success"}), text
         return results, text
 
 
