@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .. import cli
 from ..project import choose_services
 from ..session import ready, session
+from ..terminal import say
 from . import image, push, rollout
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def publish(session: nox.Session) -> None:
     what.add_argument("--check-reproducible", action="store_true", help="build twice without cache and compare")
     options.add_argument("--tag", action="append", default=[], help="besides the version and the commit")
     options.add_argument("--move-tags", action="store_true", help="let tags leave the images that have them")
+    options.add_argument("--dry-run", action="store_true", help="check commit, tags and names; build and push nothing")
     options.add_argument("--untagged", action="store_true", help="for a part of a release that --merge completes")
     options.add_argument(
         "--merge", type=Path, nargs="+", default=[], metavar="FILE", help="other platforms' release.json"
@@ -32,11 +34,13 @@ def publish(session: nox.Session) -> None:
     args.services = choose_services(args.services)
     if args.verify:
         push.verify()
-        return
-    ready()
-    if args.check_reproducible:
+    elif args.check_reproducible:
+        ready()
         image.check_reproducible(args.services)
+    elif args.dry_run:
+        say(f"the tags would be {', '.join(push.check(args)[1])}")
     else:
+        ready()
         push.publish(session, args)
 
 

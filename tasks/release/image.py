@@ -42,10 +42,10 @@ class Image:
         config = json.loads(self.blobs[0].read_bytes())
         return "/".join(config[key] for key in PLATFORM if config.get(key))
 
-    @property
-    def size(self) -> int:
-        """What a client downloads, in bytes."""
-        return sum(path.stat().st_size for path in self.blobs)
+    def entry(self) -> dict[str, Any]:
+        """What release.json says of it; the size is what a client downloads, in bytes."""
+        size = sum(path.stat().st_size for path in self.blobs)
+        return {"platforms": [self.platform], "manifests": [digest_of(self.manifest)], "size": size}
 
 
 def digest_of(data: bytes) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
 from .. import venv
+from ..changes import git
 from ..env import env
 from ..project import REPORTS, pyproject
-from ..shell import CommandFailed, UserError, output
+from ..shell import UserError, output
+from ..sizes.report import as_markdown
 from ..terminal import masked, say, table
 from . import image
-from .registry import INDEX, Repository
+from .registry import INDEX, Repository, parse
 
 if TYPE_CHECKING:
     import argparse
@@ -41,40 +44,73 @@ def clean_commit() -> str:
     return output("git", "rev-parse", "HEAD").strip()
 
 
+def check(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """The commit and its tags; raises UserError for what can be known to be wrong without a build."""
+    parse(args.registry, "")
+    commit, version = clean_commit(), pyproject()["project"].get("version", "")
+    tags = list(dict.fromkeys([version, commit[:12], *args.tag]))
+    for tag in tags:
+        if not re.fullmatch(r"\w[\w.-]{0,127}", tag, re.ASCII):
+            raise UserError(f"no image can have the tag {tag!r}: it is the version in pyproject.toml, or from --tag")
+        if re.match(r"v\d", tag) and tag != f"v{version}":
+            raise UserError(f"the tag {tag} is not of the version in pyproject.toml, {version}: change one of them")
+    return commit, tags
+
+
 def publish(session: Session, args: argparse.Namespace) -> None:
     """Build, verify, push, tag; raises UserError, with no tag changed, when anything before the tags fails."""
-    commit = clean_commit()
-    tags = list(dict.fromkeys([pyproject()["project"]["version"], commit[:12], *args.tag]))
+    commit, tags = check(args)
     parts = [read(path) for path in args.merge]
     if wrong := {part["commit"] for part in parts} - {commit}:
         raise UserError(f"--merge: a part is of commit {wrong.pop()}, and {commit} is checked out")
     repositories = {service: Repository(args.registry, service) for service in args.services}
     tagged = {(service, tag): repositories[service].digest(tag) for service in args.services for tag in tags}
-    if parts:
-        manifests = {service: index(repositories[service], entries(parts, service)) for service in args.services}
-        facts = {service: summed(entries(parts, service)) for service in args.services}
-    else:
-        images = image.build(args.services)
-        manifests = {built.service: built.manifest for built in images}
-        facts = {built.service: {"platforms": [built.platform], "size": built.size} for built in images}
+    images = [] if parts else image.build(args.services)
+    found = {service: entries(parts, service) for service in args.services} if parts else {}
+    found |= {built.service: [built.entry()] for built in images}
+    manifests = {service: index(repositories[service], of) for service, of in found.items() if parts}
+    manifests |= {built.service: built.manifest for built in images}
     digests = {service: image.digest_of(manifest) for service, manifest in manifests.items()}
-    for (service, tag), old in {} if args.untagged or args.move_tags else tagged.items():
-        if old not in {"", digests[service]}:
+    tags = [] if args.untagged else tags
+    # The version comes last, for all services one right after the other.
+    every = [(service, tag) for tag in reversed(tags) for service in args.services]
+    late = [(service, tag) for service, tag in every if tagged[service, tag] != digests[service]]
+    for service, tag in reversed(late):
+        if (old := tagged[service, tag]) and not args.move_tags:
             raise UserError(f"{args.registry}/{service}:{tag} is {old} already: raise the version, or use --move-tags")
-    for built in () if parts else images:
+    for built in images:
         push(session, repositories[built.service], built, commit)
-    for (service, tag), old in {} if args.untagged else tagged.items():
-        if old != digests[service]:
-            repositories[service].push_manifest(manifests[service], tag)
-    published = [
-        {"service": service, "name": f"{args.registry}/{service}", "digest": digest, **facts[service]}
-        | {"tags": [] if args.untagged else tags}
-        for service, digest in digests.items()
-    ]
-    RELEASE.write_text(json.dumps({"commit": commit, "images": published}, indent=1), encoding="utf-8")
+    set_tags([(repositories[service], tag, manifests[service]) for service, tag in late])
     shutil.rmtree(REPORTS / "release", ignore_errors=True)
-    rows = [(f"{e['name']}@{e['digest']}", f"{e['size'] / 1e6:.1f} MB", " ".join(e["tags"])) for e in published]
-    say(table([("image", "size", "tags"), *rows]))
+    facts = {service: {"name": f"{args.registry}/{service}", "digest": digests[service]} for service in args.services}
+    write(commit, [{"service": s, **facts[s], **summed(found[s]), "tags": tags} for s in args.services])
+
+
+def write(commit: str, published: Sequence[Mapping[str, Any]]) -> None:
+    """Write what was published to reports/: release.json, a table in Markdown, and checksums as `sha256sum` has them."""
+    RELEASE.write_text(json.dumps({"commit": commit, "images": published}, indent=1), encoding="utf-8")
+    rows = [["image", "platforms", "compressed MB", "tags"]]
+    sums = ""
+    for e in published:
+        size = f"{e['size'] / 1e6:.1f}"
+        rows.append([f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), size, " ".join(e["tags"])])
+        sums += f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n"
+    say(table(rows))
+    RELEASE.with_suffix(".md").write_text(as_markdown(rows) + "\n", encoding="utf-8")
+    RELEASE.with_suffix(".sha256").write_text(sums, encoding="utf-8")
+
+
+def set_tags(late: Sequence[tuple[Repository, str, bytes]]) -> None:
+    """Tag manifests that the registry has; raises UserError, with the tags that are set, when it ends in between."""
+    names = [f"{repository.name}:{tag}" for repository, tag, _ in late]
+    done = 0
+    try:
+        for repository, tag, manifest in late:
+            repository.push_manifest(manifest, tag)
+            done += 1
+    except (UserError, KeyboardInterrupt) as error:
+        state = f"tagged: {', '.join(names[:done]) or 'nothing'}; not yet: {', '.join(names[done:])}"
+        raise UserError(f"{str(error) or 'interrupted'}; {state}; run it again to complete it") from None
 
 
 def push(session: Session, repository: Repository, built: image.Image, commit: str) -> None:
@@ -91,10 +127,8 @@ def push(session: Session, repository: Repository, built: image.Image, commit: s
 
 def provenance(repository: Repository, built: image.Image, commit: str) -> dict[str, Any]:
     """What an image was made from, as an in-toto statement with SLSA's predicate; it is not signed."""
-    try:
-        source = f"git+{masked(output('git', 'config', 'remote.origin.url').strip())}"
-    except CommandFailed:
-        source = f"git+file:///{built.service}"  # a repository without a home
+    # Without a remote, it is a repository without a home.
+    source = f"git+{masked((git('config', 'remote.origin.url') or f'file:///{built.service}').strip())}"
     definition = {
         "buildType": f"{source}#nox-publish",
         "externalParameters": {"service": built.service, "platform": built.platform},
@@ -122,8 +156,9 @@ def entries(parts: Sequence[Mapping[str, Any]], service: str) -> list[dict[str, 
 
 
 def summed(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The platforms of a service's images, and what they weigh together."""
-    return {"platforms": [e["platforms"][0] for e in found], "size": sum(e["size"] for e in found)}
+    """The platforms of a service's images, their manifests, and what they weigh together."""
+    lists = {key: [value for entry in found for value in entry[key]] for key in ("platforms", "manifests")}
+    return {**lists, "size": sum(entry["size"] for entry in found)}
 
 
 def index(repository: Repository, found: Sequence[Mapping[str, Any]]) -> bytes:
@@ -147,9 +182,10 @@ def verify() -> None:
             for reference, found in there.items()
             if found != entry["digest"]
         ]
-        kinds = {attached.get("artifactType") for attached in repository.referrers(entry["digest"])}
-        if len(entry["platforms"]) == 1 and (lost := {SBOM, PROVENANCE} - kinds):
-            wrong.append(f"{entry['name']} lacks {', '.join(sorted(lost))}")
+        for manifest in entry["manifests"]:
+            kinds = {attached.get("artifactType") for attached in repository.referrers(manifest)}
+            if lost := {SBOM, PROVENANCE} - kinds:
+                wrong.append(f"{entry['name']}@{manifest} lacks {', '.join(sorted(lost))}")
     if wrong:
         raise UserError(f"the registry differs from reports/release.json: {'; '.join(wrong)}")
     say("the registry has what reports/release.json says")

@@ -23,7 +23,6 @@ from ..shell import UserError
 from .image import MANIFEST, compact, descriptor, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from email.message import Message
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -40,23 +39,27 @@ class Answer(NamedTuple):
     body: bytes
 
 
+def parse(registry: str, service: str) -> tuple[str, str]:
+    """A registry's host, and the name that a service's images have there; raises UserError for an address that is none."""
+    if not re.fullmatch(r"[\w.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+", registry):
+        raise UserError(f"--registry must be like registry.example/owner or 127.0.0.1:5000/project, not {registry!r}")
+    host, _, namespace = registry.partition("/")
+    return host, f"{namespace}/{service}"
+
+
 class Repository:
     """A service's repository, HOST[:PORT]/NAMESPACE/SERVICE; on this machine itself it is spoken to without TLS."""
 
     def __init__(self, registry: str, service: str) -> None:
-        if not re.fullmatch(r"[\w.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+", registry):
-            raise UserError(
-                f"--registry must be like registry.example/owner or 127.0.0.1:5000/project, not {registry!r}"
-            )
-        self.host, _, self.name = f"{registry}/{service}".partition("/")
+        self.host, self.name = parse(registry, service)
         local = re.match(r"(localhost|127[.0-9]+)(:|$)", self.host)
         self.base = f"http{'' if local else 's'}://{self.host}/v2/"
         self.tls = None if local else ssl.create_default_context(cafile=env().get("STACK_CA") or ca_bundle() or None)
-        self.login = self.log_in()
+        self.login = ""
 
     def get(self, path: str) -> bytes:
         """A manifest, an index or a list of referrers; empty where there is none."""
-        answer = self.ask("GET", path, {"Accept": f"{MANIFEST}, {INDEX}"}, allowed=404)
+        answer = self.ask("GET", path, f"{MANIFEST}, {INDEX}", allowed=404)
         return answer.body if answer.status != 404 else b""
 
     def digest(self, reference: str) -> str:
@@ -70,13 +73,12 @@ class Repository:
         if self.ask("HEAD", f"blobs/{digest}", allowed=404).status == 404:
             begun = self.ask("POST", "blobs/uploads/", data=b"")
             place = urljoin(begun.url, begun.headers["Location"])
-            kind = {"Content-Type": "application/octet-stream"}
-            self.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={digest}", kind, data=blob)
+            self.ask("PUT", f"{place}{'&' if '?' in place else '?'}digest={digest}", "application/octet-stream", blob)
 
     def push_manifest(self, manifest: bytes, tag: str = "") -> bool:
         """Put a manifest under its digest or a tag; return whether the registry keeps lists of referrers."""
-        kind = {"Content-Type": json.loads(manifest)["mediaType"]}
-        answer = self.ask("PUT", f"manifests/{tag or digest_of(manifest)}", kind, data=manifest)
+        kind = json.loads(manifest)["mediaType"]
+        answer = self.ask("PUT", f"manifests/{tag or digest_of(manifest)}", kind, manifest)
         return bool(answer.headers["OCI-Subject"])
 
     def referrers(self, digest: str) -> list[dict[str, Any]]:
@@ -99,23 +101,24 @@ class Repository:
             index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": attached}
             self.push_manifest(compact(index), tag=digest_of(image).replace(":", "-"))
 
-    def ask(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str] | None = None,
-        *,
-        data: bytes | None = None,
-        allowed: int = 0,
-    ) -> Answer:
-        """Send a request to a path or URL; raises UserError for a status over 400 that is not ``allowed``."""
+    def ask(self, method: str, path: str, kind: str = "", data: bytes | None = None, allowed: int = 0) -> Answer:
+        """Send a request to a path or URL, ``kind`` being the media type of ``data``, or of the answer that is wanted.
+
+        Raises UserError for a status over 400 that is not ``allowed``.
+        """
         url = urljoin(f"{self.base}{self.name}/", path)
-        request = Request(url, data, dict(headers or {}), method=method)  # noqa: S310 (http or https)
+        headers = {"Accept" if data is None else "Content-Type": kind} if kind else {}
+        request = Request(url, data, headers, method=method)  # noqa: S310 (http or https)
         if self.login:
             request.add_unredirected_header("Authorization", self.login)  # not for the storage that a blob may be in
-        return self.send(request, allowed)
+        answer = self.send(request, allowed, 401)
+        if answer.status == 401:  # without a login yet, or with a token that has expired
+            self.login = self.log_in(answer.headers["WWW-Authenticate"] or "")
+            request.add_unredirected_header("Authorization", self.login)
+            answer = self.send(request, allowed)
+        return answer
 
-    def send(self, request: Request, allowed: int = 0) -> Answer:
+    def send(self, request: Request, *allowed: int) -> Answer:
         """Send a request as it is; raises UserError where nobody answers, too."""
         try:
             try:
@@ -127,24 +130,21 @@ class Repository:
         except (OSError, HTTPException) as error:
             reason = f"cannot be reached ({getattr(error, 'reason', '') or error}): check its name and the network"
         else:
-            if found.status < 400 or found.status == allowed:
+            if found.status < 400 or found.status in allowed:
                 return found
             if found.status in {401, 403}:
                 reason = f"does not let you use {self.name}: run `docker login {self.host}` as a user who may"
             else:
                 told = re.search(rb'"message": ?"([^"]+)', found.body)
-                reason = (
-                    f"answers {found.status} to {request.method} {request.selector} {told[1].decode() if told else ''}"
-                )
+                words = f" ({told[1].decode()})" if told else ""
+                hint = ": its log says why; is its disk full?" if found.status >= 500 else ""
+                path = request.selector.partition("?")[0]
+                reason = f"answers {found.status}{words} to {request.method} {path}{hint}"
         raise UserError(f"the registry {self.host} {reason}")
 
-    def log_in(self) -> str:
-        """The header that lets us push, as the registry asks for it: none, the stored login, or a token for it."""
-        asked = self.send(Request(self.base), allowed=401)  # noqa: S310
-        if asked.status != 401:
-            return ""
+    def log_in(self, challenge: str) -> str:
+        """The header that a registry asks for: the stored login, or a token for it, which may expire within a minute."""
         stored = credentials(self.host)
-        challenge = asked.headers["WWW-Authenticate"] or ""
         if not challenge.lower().startswith("bearer"):
             return stored
         facts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))

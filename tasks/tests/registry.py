@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING, Self
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -15,27 +19,40 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROGRAM = shutil.which("docker-registry")
-# The user "user" with the password "password", by bcrypt.
-HTPASSWD = "user:$2y$05$XvIYjuCwCJfxvQgrJrDZ5OlqyM4Ivaw3.5pPhBnkMPPDjoTbPsG0i\n"
+# What logs in: as a person types it, as `docker login` stores it, and as the registry has it (bcrypt).
+PASSWORD = "the-secret-of-the-tests"  # noqa: S105
+LOGIN = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
+HTPASSWD = "user:$2b$05$2VVhxKmhndPPgUQHfdElful/YwfXxY6vUO8hPN3RSY8a1WIewR8nG\n"
+SERVICE = "registry of tests"
 
 
 class LocalRegistry:
-    """A registry that can be stopped and started again with what it has."""
+    """A registry that can be stopped and started again with what it has.
 
-    def __init__(self, folder: Path, *, auth: bool = False) -> None:
+    ``auth`` is "basic" or "token" for one that wants a login; ``tls`` for one with a certificate, of its own authority.
+    """
+
+    def __init__(self, folder: Path, *, auth: str = "", tls: bool = False, storage: Path | None = None) -> None:
         if not PROGRAM:
             pytest.skip("there is no docker-registry here: apt-get install docker-registry")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.host = f"127.0.0.1:{free.getsockname()[1]}"
-        config = {
+        config: dict[str, Any] = {
             "version": "0.1",
-            "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}},
+            "storage": {"filesystem": {"rootdirectory": str(storage or folder / "registry")}},
             "http": {"addr": self.host},
         }
-        if auth:
+        self.tokens = TokenServer(folder) if auth == "token" else None
+        if auth == "basic":
             (folder / "htpasswd").write_text(HTPASSWD)
             config["auth"] = {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}
+        elif self.tokens:
+            issued = {"realm": self.tokens.url, "service": SERVICE, "issuer": "tests"}
+            config["auth"] = {"token": {**issued, "rootcertbundle": str(self.tokens.certificate)}}
+        if tls:
+            self.certificate, key = certificate(folder, "registry")
+            config["http"]["tls"] = {"certificate": str(self.certificate), "key": str(key)}
         self.config = folder / "registry.yml"
         self.config.write_text(json.dumps(config))
         self.start()
@@ -61,3 +78,69 @@ class LocalRegistry:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        if self.tokens:
+            self.tokens.server.shutdown()
+            self.tokens.server.server_close()
+
+
+class TokenServer:
+    """Gives tokens for what is asked to whoever logs in, as registries with bearer tokens have it."""
+
+    lifetime_s = 60
+
+    def __init__(self, folder: Path) -> None:
+        self.certificate, self.key = certificate(folder, "tokens")
+        tokens = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                allowed = self.headers.get("Authorization") == f"Basic {LOGIN}"
+                asked = parse_qs(urlsplit(self.path).query)
+                body = json.dumps({"token": tokens.token(asked["scope"][0])} if allowed else {}).encode()
+                self.send_response(200 if allowed else 401)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/token"
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def token(self, scope: str) -> str:
+        """A JSON Web Token (RFC 7519) for a scope like ``repository:NAME:pull,push``."""
+        kind, name, actions = scope.split(":")
+        chain = ["".join(self.certificate.read_text().splitlines()[1:-1])]
+        now = int(time.time())
+        claims = {
+            "iss": "tests",
+            "sub": "user",
+            "aud": SERVICE,
+            "nbf": now - 5,
+            "iat": now,
+            "exp": now + self.lifetime_s,
+        }
+        access = [{"type": kind, "name": name, "actions": actions.split(",")}]
+        parts = ({"typ": "JWT", "alg": "RS256", "x5c": chain}, {**claims, "jti": "1", "access": access})
+        text = ".".join(encoded(json.dumps(part).encode()) for part in parts)
+        sign = ("openssl", "dgst", "-sha256", "-sign", str(self.key))
+        signature = subprocess.run(sign, input=text.encode(), capture_output=True, check=True).stdout
+        return f"{text}.{encoded(signature)}"
+
+
+def encoded(data: bytes) -> str:
+    """Base64 as tokens have it."""
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for registry.test that is its own authority, and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("there is no openssl here")
+    made, key = folder / f"{name}.crt", folder / f"{name}.key"
+    names = ("-subj", "/CN=registry.test", "-addext", "subjectAltName=DNS:registry.test")
+    kind = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+    subprocess.run([*kind, *names, "-out", str(made), "-keyout", str(key)], check=True, capture_output=True)
+    return made, key

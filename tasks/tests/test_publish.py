@@ -5,7 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import secrets
+import socket
+import subprocess
 import tarfile
+import time
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,10 +18,10 @@ import pytest
 
 from .. import venv
 from ..release import image, push
-from ..release.registry import Repository, credentials
+from ..release.registry import INDEX, Repository, credentials
 from ..shell import UserError
 from .conftest import write_tool
-from .registry import LocalRegistry
+from .registry import LOGIN, LocalRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +67,8 @@ def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, registry: LocalRegi
 
     def run(content: str = "first", platform: str = "amd64", **options: Any) -> dict[str, Any]:
         def build(services: list[str]) -> list[image.Image]:
-            return [made(tmp_path / content / platform, service, content, platform) for service in services]
+            folder = tmp_path / content[:20] / platform
+            return [made(folder, service, content, platform) for service in services]
 
         monkeypatch.setattr(image, "build", build)
         defaults = {"tag": [], "move_tags": False, "untagged": False, "merge": [], "services": SERVICES}
@@ -102,8 +108,8 @@ def test_sbom_and_provenance_are_attached_once(publish: Callable[..., dict[str, 
 
 
 def test_a_tag_moves_only_when_asked(publish: Callable[..., dict[str, Any]], registry: LocalRegistry) -> None:
-    first = publish()["one"]["digest"]
-    with pytest.raises(UserError, match=rf"one:1\.2\.3 is {first} already: raise the version"):
+    first = publish()["two"]["digest"]
+    with pytest.raises(UserError, match=rf"two:1\.2\.3 is {first} already: raise the version"):
         publish("second")
     assert Repository(f"{registry.host}/team", "one").digest("1.2.3") == first
     assert publish("second", move_tags=True)["one"]["digest"] != first
@@ -140,6 +146,27 @@ def test_a_registry_that_goes_away_in_the_middle_has_no_tag(
     monkeypatch.undo()
 
 
+def test_a_registry_that_goes_away_between_tags_is_completed_by_the_next_publish(
+    publish: Callable[..., dict[str, Any]], registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_manifest = Repository.push_manifest
+
+    def push_and_stop(self: Repository, manifest: bytes, tag: str = "") -> bool:
+        answer = push_manifest(self, manifest, tag)
+        if (self.name, tag) == ("team/one", "1.2.3"):
+            registry.stop()
+        return answer
+
+    monkeypatch.setattr(Repository, "push_manifest", push_and_stop)
+    states = rf"tagged: team/one:{COMMIT[:12]}, team/two:{COMMIT[:12]}, team/one:1\.2\.3; not yet: team/two:1\.2\.3; run it again"
+    with pytest.raises(UserError, match=f"cannot be reached .*{states}"):
+        publish()
+    monkeypatch.setattr(Repository, "push_manifest", push_manifest)
+    registry.start()
+    publish()
+    push.verify()
+
+
 def test_platforms_are_merged_into_one_index(
     publish: Callable[..., dict[str, Any]], registry: LocalRegistry, tmp_path: Path
 ) -> None:
@@ -153,19 +180,76 @@ def test_platforms_are_merged_into_one_index(
     assert found["platforms"] == ["linux/amd64", "linux/arm64"]
     index = json.loads(Repository(f"{registry.host}/team", "one").get("manifests/1.2.3"))
     assert [part["platform"]["architecture"] for part in index["manifests"]] == ["amd64", "arm64"]
+    assert [part["digest"] for part in index["manifests"]] == found["manifests"]
     push.verify()
 
 
-def test_a_login_is_needed_where_the_registry_wants_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def log_in(folder: Path, host: str) -> None:
+    """Do what `docker login` does."""
+    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": LOGIN}}}))
+
+
+@pytest.mark.parametrize("auth", ["basic", "token"])
+def test_a_login_is_needed_where_the_registry_wants_one(
+    publish: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auth: str
+) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    with LocalRegistry(tmp_path, auth=True) as registry:
-        with pytest.raises(UserError, match=f"does not let you use team/one: run `docker login {registry.host}`"):
-            Repository(f"{registry.host}/team", "one").digest("1")
-        login = base64.b64encode(b"user:password").decode()
-        (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.host: {"auth": login}}}))
+    with LocalRegistry(tmp_path, auth=auth) as registry:
+        address = f"{registry.host}/team"
+        with pytest.raises(UserError, match=r"not let you use team/one: run `docker login 127\.0\.0\.1:"):
+            publish(registry=address)
+        log_in(tmp_path, registry.host)
+        publish(registry=address)
+        push.verify()
+
+
+def test_a_token_that_expires_during_a_build_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with LocalRegistry(tmp_path, auth="token") as registry:
+        assert registry.tokens
+        registry.tokens.lifetime_s = -58  # the registry allows 60 s more
+        log_in(tmp_path, registry.host)
         repository = Repository(f"{registry.host}/team", "one")
         assert repository.digest("1") == ""
+        first = repository.login
+        time.sleep(3)
         repository.push_blob(b"content")
+        assert repository.login != first
+
+
+def test_a_registry_with_tls_and_a_login(
+    publish: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+    local = lambda host, *rest, **options: resolve("127.0.0.1" if host == "registry.test" else host, *rest, **options)  # noqa: E731
+    monkeypatch.setattr(socket, "getaddrinfo", local)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with LocalRegistry(tmp_path, auth="basic", tls=True) as registry:
+        host = registry.host.replace("127.0.0.1", "registry.test")
+        log_in(tmp_path, host)
+        with pytest.raises(UserError, match=f"the registry {host} cannot be reached .*certificate verify failed"):
+            publish(registry=f"{host}/team")
+        monkeypatch.setenv("STACK_CA", str(registry.certificate))
+        publish(registry=f"{host}/team")
+        push.verify()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk must be mounted")
+def test_a_registry_whose_disk_is_full(publish: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
+    try:
+        with LocalRegistry(tmp_path, storage=disk) as registry:
+            with pytest.raises(
+                UserError, match=rf"the registry {registry.host} answers 500 .*is its disk full"
+            ) as error:
+                publish(secrets.token_hex(200_000), registry=f"{registry.host}/team")
+            assert "\n" not in str(error.value)
+            assert tags(registry, "one", "1.2.3", COMMIT[:12]) == []
+            assert not push.RELEASE.exists()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_credential_helper_is_asked(no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,9 +259,30 @@ def test_a_credential_helper_is_asked(no_docker: Path, tmp_path: Path, monkeypat
     assert base64.b64decode(credentials("here:1").split()[1]) == b"here:1:s"
 
 
-def test_no_such_registry() -> None:
-    with pytest.raises(UserError, match=r"the registry 127\.0\.0\.1:1 cannot be reached \(.*refused"):
-        Repository("127.0.0.1:1/team", "one")
+@pytest.mark.parametrize(("host", "reason"), [("127.0.0.1:1", "refused"), ("registry.invalid", r"\[Errno -\d\]")])
+def test_no_such_registry(host: str, reason: str) -> None:
+    with pytest.raises(UserError, match=rf"the registry {host} cannot be reached \(.*{reason}"):
+        Repository(f"{host}/team", "one").digest("1")
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"), [("v1.2.4", r"v1\.2\.4 is not of the version in pyproject.toml, 1\.2\.3"), ("a b", "no image")]
+)
+def test_a_tag_that_cannot_be(publish: Callable[..., dict[str, Any]], tag: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        publish(tag=[tag])
+
+
+def test_the_release_as_a_table_and_as_checksums(
+    publish: Callable[..., dict[str, Any]], registry: LocalRegistry
+) -> None:
+    found = publish(tag=["v1.2.3"])["one"]
+    assert (
+        f"| {found['name']}@{found['digest']} | linux/amd64 | 0.0 | 1.2.3 "
+        in push.RELEASE.with_suffix(".md").read_text()
+    )
+    sums = push.RELEASE.with_suffix(".sha256").read_text().splitlines()
+    assert sums[0] == f"{found['digest'].removeprefix('sha256:')}  {registry.host}/team/one"
 
 
 @pytest.mark.parametrize(
@@ -201,3 +306,20 @@ def test_the_first_file_that_differs_is_named(tmp_path: Path) -> None:
     assert image.difference(one, made(tmp_path / "c", "one", "x", mtime=1)) == "layer 1: /app/file (mtime)"
     assert image.difference(one, made(tmp_path / "d", "one", "y")) == "layer 1: /app/file (content)"
     assert image.difference(one, made(tmp_path / "e", "one", "x", "arm64")) == "the image's configuration"
+
+
+def test_verify_names_an_image_of_an_index_that_lacks_its_documents(
+    publish: Callable[..., dict[str, Any]], registry: LocalRegistry, tmp_path: Path
+) -> None:
+    publish(untagged=True)
+    part = tmp_path / "part.json"
+    part.write_text(push.RELEASE.read_text())
+    (manifest,) = publish(merge=[part])["one"]["manifests"]
+    push.verify()
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
+    tag = manifest.replace(":", "-")
+    Repository(f"{registry.host}/team", "one").push_manifest(image.compact(index), tag)
+    with pytest.raises(
+        UserError, match=f"team/one@{manifest} lacks {push.SBOM.replace('+', '.')}, {push.PROVENANCE.replace('+', '.')}"
+    ):
+        push.verify()

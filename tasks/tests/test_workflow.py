@@ -1,4 +1,4 @@
-"""CI does what a laptop does: every step that runs something runs a session, with arguments that the session takes."""
+"""CI does what a laptop does: every step that does work runs a session, with arguments that the session takes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from ..project import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+WORKFLOWS = {path.stem: path for path in sorted((ROOT / ".github/workflows").glob("*.yml"))}
 # What a change must pass before it lands.
 BELONGS_IN_CI = {"lint", "test", "build", "sizes"}
+# What is no session: logins, and what goes to GitHub's pages.
+OTHER = ("cat ", "docker login ", "gh ", "exit ")
 SUITES = ("unit", "stack", "template")
 ARGUMENTS: dict[str, Callable[[list[str]], object]] = {
     "build": cli.build,
@@ -30,16 +33,16 @@ ARGUMENTS: dict[str, Callable[[list[str]], object]] = {
 }
 
 
-def workflow() -> dict[str, Any]:
-    return dict(yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text()))
+def jobs(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load(WORKFLOWS[name].read_text())["jobs"])
 
 
-def commands() -> list[tuple[str, list[str]]]:
-    """The sessions that CI runs, with their arguments."""
+def commands(name: str) -> list[tuple[str, list[str]]]:
+    """The sessions that a workflow runs, with their arguments."""
     found = []
-    for name, job in workflow()["jobs"].items():
+    for job in jobs(name).values():
         for step in job["steps"]:
-            if "run" in step and name != "gate":
+            if "run" in step and not step["run"].startswith(OTHER):
                 words = shlex.split(step["run"])
                 at = words.index("-s")
                 assert words[at - 1] == "nox", step["run"]
@@ -55,25 +58,45 @@ def sessions() -> set[str]:
 
 
 @pytest.mark.usefixtures("project")
-def test_steps_run_sessions_with_arguments_that_they_take() -> None:
-    for session, words in commands():
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_steps_run_sessions_with_arguments_that_they_take(name: str) -> None:
+    for session, words in commands(name):
         assert session in sessions()
         assert not re.search(r"[;&|<>]", " ".join(words)), f"{session}: one session a step"
         if session in ARGUMENTS:
-            ARGUMENTS[session](["unit" if word == "$PART" else word.replace("$SINCE", "") for word in words])
+            ARGUMENTS[session](["unit" if word == "$PART" else re.sub(r"\$[A-Z]+", "", word) for word in words])
 
 
 def test_no_session_that_belongs_there_is_missing() -> None:
-    assert {session for session, _ in commands()} >= BELONGS_IN_CI
+    assert {session for session, _ in commands("ci")} >= BELONGS_IN_CI
 
 
 def test_the_gate_waits_for_every_job_and_fails_with_any() -> None:
-    jobs = workflow()["jobs"]
-    assert set(jobs["gate"]["needs"]) == set(jobs) - {"gate"}
-    assert jobs["gate"]["if"] == "always()"
-    (step,) = jobs["gate"]["steps"]
+    found = jobs("ci")
+    assert set(found["gate"]["needs"]) == set(found) - {"gate"}
+    assert found["gate"]["if"] == "always()"
+    (step,) = found["gate"]["steps"]
     assert step["run"] == "exit 1"
     assert {"failure", "cancelled"} == set(re.findall(r"contains\(needs\.\*\.result, '(\w+)'\)", step["if"]))
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_job_that_may_write_runs_nothing_of_a_pull_request(name: str) -> None:
+    content = yaml.safe_load(WORKFLOWS[name].read_text())
+    assert content["permissions"] == {}
+    pull_requests = "pull_request" in content[True]  # YAML 1.1 reads the key `on` as true
+    for title, job in content["jobs"].items():
+        writes = "write" in job["permissions"].values()
+        checks_out = any("checkout" in step.get("uses", "") for step in job["steps"])
+        assert not (pull_requests and writes and checks_out), title
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_secrets_reach_commands_by_the_environment_alone(name: str) -> None:
+    steps = [step for job in jobs(name).values() for step in job["steps"] if "run" in step]
+    assert not [step["run"] for step in steps if "${{" in step["run"]]
+    logins = [step["run"] for step in steps if "docker login" in step["run"]]
+    assert all("--password-stdin" in login for login in logins)
 
 
 def test_ci_run_calls_the_readmes_test_command() -> None:
@@ -82,7 +105,10 @@ def test_ci_run_calls_the_readmes_test_command() -> None:
     assert commands[0] in (ROOT / ".ci/run").read_text().splitlines()
 
 
-def test_actions_are_pinned_by_hash() -> None:
-    uses = [step["uses"] for job in workflow()["jobs"].values() for step in job["steps"] if "uses" in step]
-    assert uses
-    assert all(re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", action) for action in uses)
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_actions_are_pinned_by_hash(name: str) -> None:
+    steps = [step for job in jobs(name).values() for step in job["steps"] if "uses" in step]
+    assert steps
+    assert all(re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", step["uses"]) for step in steps)
+    checkouts = [step for step in steps if "checkout" in step["uses"]]
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)

@@ -22,6 +22,7 @@ PARTS = {
     "tasks.release": (
         *("tasks/release", "deploy", "docs/releasing.md", "docs/deploying.md", "tasks/tests/registry.py"),
         *("tasks/tests/test_publish.py", "tasks/tests/test_deploy.py", "tasks/tests/slow/test_release.py"),
+        ".github/workflows/release.yml",
     ),
     "tasks.audit": ("tasks/audit.py", "tasks/tests/test_audit.py", ".github/workflows/audit.yml"),
     "tasks.stack.network": (

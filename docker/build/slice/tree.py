@@ -46,6 +46,10 @@ class Tree:
         inside.parent.mkdir(parents=True, exist_ok=True)
         return inside
 
+    def is_below(self, path: Path | str) -> bool:
+        """Whether the layer under this one has a path; of what both have, engines keep one time both, one time one."""
+        return os.path.lexists(self.below / str(path).lstrip("/"))
+
     def add(self, path: Path) -> None:
         """Copy a file, or make a folder, with the symbolic links on the way to it."""
         here = Path("/")
@@ -53,15 +57,16 @@ class Tree:
             here /= part
             if here.is_symlink():
                 target = here.readlink()
-                link = self.place(here)
-                if not link.is_symlink():
-                    link.symlink_to(target)
+                if not self.is_below(here) and not self.place(here).is_symlink():
+                    self.place(here).symlink_to(target)
                 self.add(Path(os.path.normpath(here.parent / target)).joinpath(*path.parts[position:]))
                 return
+        if self.is_below(path):
+            return
         if path.is_dir():
             self.place(path).mkdir(exist_ok=True)
             shutil.chown(self.place(path), path.stat().st_uid, path.stat().st_gid)
-        elif path not in self.copied and not (self.below / str(path).lstrip("/")).exists():
+        elif path not in self.copied:
             shutil.copy(path, self.place(path))
             self.copied.add(path)
 
@@ -120,5 +125,6 @@ class Tree:
         names = [name for path in sorted(self.copied) for name in (str(path), str(path).removeprefix("/usr"))]
         owned = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False).stdout
         for owner in set(re.findall(r"^([a-z0-9+.-]+)(?::\w+)?: /", owned, re.MULTILINE)):
-            record = subprocess.check_output(["dpkg-query", "--status", owner], text=True)
-            self.place(f"/var/lib/dpkg/status.d/{owner}").write_text(record)
+            place = f"/var/lib/dpkg/status.d/{owner}"
+            if not self.is_below(place):
+                self.place(place).write_text(subprocess.check_output(["dpkg-query", "--status", owner], text=True))

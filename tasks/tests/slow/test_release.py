@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ...project import ROOT, service_names
-from ..registry import LocalRegistry
+from ..registry import PASSWORD, LocalRegistry
+from .runner import runner_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from .clones import Clone
 
 pytestmark = pytest.mark.slow
 
@@ -92,3 +95,32 @@ def test_a_service_is_the_same_when_it_is_built_twice_without_cache(tmp_path: Pa
         )
     finally:
         nox(clone, "clean")
+
+
+def test_a_version_tag_releases_by_the_workflow(seed: Clone, tmp_path: Path) -> None:
+    with runner_of(seed, tmp_path) as runner, LocalRegistry(tmp_path, auth="basic") as registry:
+        runner.token = PASSWORD
+        pyproject = (runner.clone.root / "pyproject.toml").read_text()
+        version = re.search(r'^version = "(.*)"$', pyproject, re.MULTILINE)
+        assert version
+        options = (f"--var=REGISTRY={registry.host}/team", "--actor=user", "--matrix=platform:amd64")
+        # Here there is one platform, and both of the workflow's would be that one.
+        results, log = runner.run("release", "push", {"ref": f"refs/tags/v{version[1]}"}, *options)
+        assert results == dict.fromkeys(["plan", "build amd64 ubuntu-24.04", "publish", "attest", "page"], "success"), (
+            log
+        )
+        release = json.loads((runner.got / "release/release.json").read_text())
+        assert sorted(entry["service"] for entry in release["images"]) == ["deck", "pilot"]
+        for entry in release["images"]:
+            image = f"{registry.host}/team/{entry['service']}:v{version[1]}"
+            assert entry["digest"] in runner.clone.output(
+                "docker", "buildx", "imagetools", "inspect", image, settings=runner.environment
+            )
+            assert (
+                f"{entry['digest'].removeprefix('sha256:')}  {entry['name']}\n" in (runner.got / "attested").read_text()
+            )
+            assert entry["digest"] in (runner.got / "release.md").read_text()
+        assert (runner.got / "gh").read_text().split()[:3] == ["release", "create", f"v{version[1]}"]
+        results, log = runner.run("release", "push", {"ref": "refs/tags/v9.9.9"}, *options)
+        assert results == {"plan": "failure"}, log
+        assert "the tag v9.9.9 is not of the version in pyproject.toml" in log

@@ -68,3 +68,18 @@ def test_libraries_come_along_and_times_are_of_the_content(tmp_path: Path, monke
     inside = made.place(tmp_path)
     assert [(inside / link).readlink() for link in ("lib64", "lib/libz.so")] == [Path("lib"), Path("libz.so.1")]
     assert (inside / "lib/libz.so").stat().st_mtime == tree.TIME + 0xE8B7BE43 % tree.YEAR
+
+
+def test_what_the_layer_below_has_is_not_made_again(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/one").write_text("a")
+    (tmp_path / "lib/two").write_text("b")
+    (tmp_path / "link").symlink_to("lib")
+    below = tree.Tree(tmp_path / "below", tmp_path / "nothing")
+    below.add(tmp_path / "link/one")
+    made = tree.Tree(tmp_path / "root", tmp_path / "below")
+    for path in ("link", "link/one", "lib"):
+        made.add(tmp_path / path)
+    assert list(made.root.iterdir()) == []
+    made.add(tmp_path / "link/two")
+    assert [path.name for path in made.place(tmp_path).rglob("*")] == ["lib", "two"]
