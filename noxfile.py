@@ -167,7 +167,8 @@ def shell(session: nox.Session) -> None:
 @session()
 def logs(session: nox.Session) -> None:
     """Follow the stack's log: -- [SERVICE...]"""
-    lifecycle.follow(stack := development(), *stack.processes(cli.logs(session.posargs).services))
+    stack = development()
+    lifecycle.follow(stack, *stack.processes(cli.logs(session.posargs).services))
 
 
 @session()
