@@ -103,12 +103,9 @@ class Stack:
 
     def with_neighbours(self, services: Sequence[str]) -> list[str]:
         """Services and those that they depend on, directly or not: what Compose starts for them, and this clone builds."""
-        found: set[str] = set()
-        waiting = self.processes(services)
-        while waiting:
-            if (process := waiting.pop()) not in found:
-                found.add(process)
-                waiting += self.model["services"][process].get("depends_on", ())
+        found = self.processes(services)
+        for process in found:  # which grows
+            found += [name for name in self.model["services"][process].get("depends_on", ()) if name not in found]
         return sorted({built_as(name, self.model["services"][name]) for name in found} & set(service_names()))
 
 

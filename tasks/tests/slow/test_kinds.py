@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .clones import LIMIT_S, Clone, answer, edit, url_of
+from .clones import ENVIRONMENT, LIMIT_S, Clone, answer, edit, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,11 +187,13 @@ def test_a_worker_is_reloaded_and_waits_for_a_change_when_it_fails(clone: Clone)
 )
 def test_mistakes_are_told_by_the_production_image(clone: Clone, old: str, new: str, told: str) -> None:
     edit(clone.root / "services/crew/compose.yaml", old, new)
-    clone.nox("-s", "build", "--", "crew")
+    try:
+        clone.nox("-s", "build", "--", "crew")
+    finally:
+        clone.git("checkout", "--quiet", ".")
     run = ("docker", "run", "--rm", f"{clone.name}/crew:prod")
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    done = subprocess.run(run, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (1, f"{told}\n")
-    clone.git("checkout", "--quiet", ".")
 
 
 @pytest.mark.parametrize("interface", ["wsgi", "asgi"])
