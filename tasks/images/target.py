@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ..machine import engine
 from ..project import SERVICES
-from ..stack.model import of_flavor
 from ..terminal import say
 
 if TYPE_CHECKING:
@@ -36,17 +35,17 @@ class Target:
         """The image's name in this clone."""
         return self.tags[0]
 
-    def verification(self, flavor: str) -> Target:
+    def verification(self, stack: Stack) -> Target:
         """The build that runs the service's tests in its image's file system, and keeps nothing.
 
         Without tests, it only imports the service's application, with a warning.
         """
         service = self.args["SERVICE"]
         tested = any((SERVICES / service / "tests").rglob("test_*.py"))
-        args = {**self.args, "FLAVOR": engine.current().verify_base(asdict(self), flavor)}
+        args = {**self.args, "FLAVOR": engine.current().verify_base(asdict(self), stack.flavor)}
         if not tested:
             say(f"warning: services/{service}/tests has no tests: nothing is verified but that what it runs is there")
-            environment = of_flavor(flavor).model["services"][service].get("environment") or {}
+            environment = stack.model["services"][service].get("environment") or {}
             args["ENVIRONMENT"] = json.dumps({name: value for name, value in environment.items() if value is not None})
         return replace(
             self, target="verify" if tested else "verify-import", tags=(), output=("type=cacheonly",), args=args

@@ -81,11 +81,11 @@ def build(services: Sequence[str], *, cache: bool = True, folder: str = "release
     # contain the time of the build, and would change the digest; publish attaches others.
     options: dict[str, Any] = {"no-cache-filter": ["source", "prod"]} if cache else {"no-cache": True}
     options |= {"attest": ["type=provenance,disabled=true"]}
-    targets: dict[str, Target] = {}
+    stack, targets = production(), dict[str, Target]()
     for service in services:
-        target = target_of(production(), service)
+        target = target_of(stack, service)
         target = replace(target, labels={}, tags=(name_of(service),), args={**target.args, "SOURCE_DATE_EPOCH": epoch})
-        targets |= {service: target, f"{service}-verify": target.verification("prod")}
+        targets |= {service: target, f"{service}-verify": target.verification(stack)}
     say(f"$ {builder.builder} {' '.join(targets)}  # SOURCE_DATE_EPOCH={epoch}")
     with Status("building release images") as status:
         progress = Progress(status)

@@ -77,7 +77,6 @@ def test_it_builds_one_after_the_other(no_docker: Path, project: Path, capsys: p
 
 
 def test_an_image_is_verified_in_itself() -> None:
-    assert TARGET.verification("prod").args["FLAVOR"] == "ours-1/a:dev"
     assert podman.Podman().verify_base(asdict(TARGET), "prod") == "ours-1/a:dev"
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from ..images import target as target_module
 from ..images.target import Target, target_of
 from ..stack.model import Stack
 from .conftest import fake_docker
@@ -66,13 +65,12 @@ def test_a_secret_of_the_environment_is_passed_where_it_is_set(
 
 @pytest.mark.parametrize("tested", [True, False])
 def test_verification_starts_from_the_flavor_and_keeps_nothing(
-    target: Target, project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tested: bool
+    target: Target, project: Path, capsys: pytest.CaptureFixture[str], tested: bool
 ) -> None:
     if not tested:
         (project / "services/pilot/tests/test_it.py").unlink()
-        model = {"services": {"pilot": {"environment": {"KEY": "a b", "UNSET": None}}}}
-        monkeypatch.setattr(target_module, "of_flavor", lambda _: Namespace(model=model))
-    found = target.verification("prod")
+    model = {"services": {"pilot": {"environment": {"KEY": "a b", "UNSET": None}}}}
+    found = target.verification(cast("Stack", Namespace(flavor="prod", model=model)))
     assert found.target == ("verify" if tested else "verify-import")
     assert (found.tags, found.output) == ((), ("type=cacheonly",))
     environment = {} if tested else {"ENVIRONMENT": '{"KEY": "a b"}'}
