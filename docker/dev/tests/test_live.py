@@ -134,7 +134,13 @@ def test_no_connection_is_refused_or_reset(web: Program) -> None:
     def ask() -> set[int]:
         statuses = set()
         while reloading:
-            statuses.add(web.get()[0])
+            began = time.monotonic()
+            try:
+                statuses.add(web.get()[0])
+            except ConnectionError:
+                # A process that ends closes connections without a request after 0.2 s; on a busy machine, this may be one.
+                if time.monotonic() - began < 0.2:
+                    raise
         return statuses
 
     with ThreadPoolExecutor() as pool:
