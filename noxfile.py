@@ -159,6 +159,7 @@ def shell(session: nox.Session) -> None:
     """Run a shell or a command in a service's container, or a shell beside its production container: -- SERVICE [--prod] [COMMAND...]"""
     args = cli.shell(session.posargs)
     (service,) = args.services
+    ready()
     code = lifecycle.production_shell(service) if args.prod else lifecycle.shell(service, args.command or ["sh"])
     if code:
         session.error(f"it ended with {code}")

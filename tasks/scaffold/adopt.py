@@ -25,6 +25,7 @@ from .requirements import find_needs
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterable
 
     from nox import Session
 
@@ -109,14 +110,14 @@ def adopt(session: Session, args: Namespace) -> None:
     settings = "".join(f"{key} = {json.dumps(value)}\n" for key, value in pytest_settings(source).items())
     (folder / "pyproject.toml").write_text(SETTINGS.format(settings=settings), encoding="utf-8")
     shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
-    server = [service.SERVERS[found.interface]] if found.interface in service.SERVERS else []
-    server += ["httptools>=0.6,<1"] if found.interface == "asgi" else []
-    ours = {
-        canonicalize_name(Requirement(line).name) for line in [*(service.SERVERS.values() if server else ()), *shared]
-    }
-    lines = [str(one) for one in needs.main if canonicalize_name(one.name) not in ours]
+    server = service.SERVERS.get(found.interface, ())
+    servers = names(line for lines in service.SERVERS.values() for line in lines) if server else set()
+    # What is ours in production, and pytest, which does not belong there.
+    lines = [
+        str(one) for one in needs.main if not (one.name.startswith("pytest") or canonicalize_name(one.name) in servers)
+    ]
     left += [str(one) for one in needs.main if str(one) not in lines]
-    known = ours | packages
+    known = servers | names(shared) | packages
     tests = [one for one in needs.tests if not LINTERS.fullmatch(one.name) and canonicalize_name(one.name) not in known]
     resolve.lock(session, args, [*lines, *server], [*shared, *map(str, tests)] if tests else [])
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
@@ -129,6 +130,11 @@ def adopt(session: Session, args: Namespace) -> None:
     for one in beside:
         how = "to provide it, uncomment its lines in" if one.url else "set its address in"
         say(f"it seems to use {one.name}: {how} services/{args.name}/compose.yaml")
+
+
+def names(requirements: Iterable[str]) -> set[str]:
+    """The names of the packages that are asked for, as indexes spell them."""
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
 
 
 def finish(name: str, found: Application, second: str, lines: tuple[str, str, str]) -> None:

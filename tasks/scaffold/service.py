@@ -28,11 +28,12 @@ STACK = ROOT / "docker" / "compose.yaml"
 LOCK = ROOT / "poetry.lock"
 EDITED = (ROOT / "pyproject.toml", STACK, LOCK)
 REMOVED = ROOT / ".nox" / "removed"  # a removed service's folder, until all else went well
-SERVERS = {"wsgi": "gunicorn>=27,<28", "asgi": "uvicorn>=0.38,<1"}  # docker/server is made for these versions
+# By interface, the server and what it needs; docker/server is made for these versions.
+SERVERS = {"wsgi": ("gunicorn>=27,<28",), "asgi": ("uvicorn>=0.38,<1", "httptools>=0.6,<1")}
 # What services of each kind need, and further arguments of their images' builds.
 KINDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
-    "flask": (("flask>=3.1,<4", SERVERS["wsgi"]), {}),
-    "fastapi": (("fastapi>=0.160,<1", SERVERS["asgi"], "httptools>=0.6,<1"), {"INTERFACE": "asgi"}),
+    "flask": (("flask>=3.1,<4", *SERVERS["wsgi"]), {}),
+    "fastapi": (("fastapi>=0.160,<1", *SERVERS["asgi"]), {"INTERFACE": "asgi"}),
     "worker": ((), {}),
 }
 LONGEST_NAME = 40  # a DNS label has 63, and Compose puts the project's name in front and a number behind

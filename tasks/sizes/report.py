@@ -112,13 +112,11 @@ def limits_of(image: Image) -> list[tuple[int, int]]:
     budget = pyproject().get("tool", {}).get("stack", {}).get("budgets", {}).get(title)
     if budget is None:
         return []
-    sizes = budget if isinstance(budget, dict) else {}
-    if set(sizes) != {"raw_mb", "gzip_mb"} or not all(type(size) in {int, float} for size in sizes.values()):
+    limits = budget if isinstance(budget, dict) else {}
+    found = {"raw_mb": image.raw_bytes, "gzip_mb": image.gzip_bytes}
+    if set(limits) != set(found) or not all(type(limit) in {int, float} for limit in limits.values()):
         raise UserError(f"pyproject.toml: the budget of {title} must be like {{raw_mb = 32.5, gzip_mb = 12}}")
-    return [
-        (int(budget["raw_mb"] * MEGABYTE), image.raw_bytes),
-        (int(budget["gzip_mb"] * MEGABYTE), image.gzip_bytes),
-    ]
+    return [(int(limits[kind] * MEGABYTE), size) for kind, size in found.items()]
 
 
 def check_budgets(images: Iterable[Image], earlier: Iterable[Image]) -> None:

@@ -26,6 +26,7 @@ name = "ours"
 pilot = ["flask"]
 # Tools.
 tests = [
+    "hypothesis>=6,<7",
     "pytest>=9,<10",
 ]
 

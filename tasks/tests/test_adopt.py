@@ -77,6 +77,7 @@ def test_what_comes_along(ours: Path, write: Write, files: dict[str, str], packa
 
 def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["Flask==3.0.0", "gunicorn==20", "pytest", 'x; python_version < "3.9"', "z @ https://h.invalid/z-1.tar.gz"]
+    lines += ["hypothesis==6.150"]  # which is among the test tools, too
     files = {"web/__init__.py": "", "web/a.py": "from starlette.applications import Starlette\nasgi = Starlette()\n"}
     source = write(
         files | {"requirements.txt": "\n".join(lines), "Dockerfile": "", "docs/x": "", "data.db": "", ".git/x": ""}
@@ -96,8 +97,8 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
         '"Flask==3.0.0",',
         r'"x; python_version < \"3.9\"",',
         '"z @ https://h.invalid/z-1.tar.gz",',
-        f'"{service.SERVERS["asgi"]}",',
-        '"httptools>=0.6,<1",',
+        '"hypothesis==6.150",',
+        *(f'"{line}",' for line in service.SERVERS["asgi"]),
     ]
 
 
@@ -171,7 +172,7 @@ def test_a_lock_of_its_own(
     )
     assert f"{said}\n" in capsys.readouterr().out
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
-    assert made["project"]["dependencies"] == ['x==1; python_version > "3"', service.SERVERS["wsgi"]]
+    assert made["project"]["dependencies"] == ['x==1; python_version > "3"', *service.SERVERS["wsgi"]]
     assert made["tool"] == {"poetry": {"package-mode": False}, "pytest": {"ini_options": {}}}
     assert git(ours, "diff", "--name-only").split() == ["docker/compose.yaml"]
     assert project.service_names() == ["pilot", "theirs"]
@@ -300,7 +301,7 @@ def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, mon
     lists = {"requirements.txt": "flask\n", "requirements-dev.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\n"}
     take(write({"app.py": APP, "test_app.py": "", **lists}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
-    assert made["dependency-groups"] == {"tests": ["pytest>=9,<10", "moto>5"]}
+    assert made["dependency-groups"] == {"tests": ["hypothesis>=6,<7", "pytest>=9,<10", "moto>5"]}
     assert (ours / "services/theirs/tests/test_app.py").exists()
 
 

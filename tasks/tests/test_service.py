@@ -88,7 +88,7 @@ def test_a_new_service_has_all_its_parts(ours: Path) -> None:
         compile(path.read_text(), path, "exec")
     assert "  - ../services/parcel-post/compose.yaml\n" in (ours / "docker/compose.yaml").read_text()
     made = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["parcel-post"]
-    assert made == ["flask>=3.1,<4", service.SERVERS["wsgi"]]
+    assert made == ["flask>=3.1,<4", *service.SERVERS["wsgi"]]
 
 
 @pytest.mark.parametrize(

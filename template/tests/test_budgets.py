@@ -18,7 +18,7 @@ TESTS = {"tests", "skeleton"}
 PROGRAMS = {
     "slicer": ("docker/build/slice", 450),
     "reloader and rerunner": ("docker/dev", 900),
-    "server": ("docker/server", 950),  # WSGI 600, ASGI 220, commands 110
+    "server": ("docker/server", 1_270),  # WSGI 600, ASGI 270, commands 110, telemetry 290
 }
 ADOPT = tuple(
     f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")
