@@ -37,9 +37,11 @@ def update(args: Namespace) -> None:
         raise UserError("tasks/VERSION has no second line that says where the template is: nox -s update -- URL")
     new = fetch(url, args.ref)
     if git("cat-file", "-e", f"{base}^{{commit}}") is None:
-        raise UserError(f"the template's commit {base[:12]} in tasks/VERSION is neither here nor in {shown(url)}")
+        raise UserError(
+            f"the template's commit {base[:12]} in tasks/VERSION is neither here nor in {without_credentials(url)}"
+        )
     if any(git("merge-base", "--is-ancestor", new, old) is not None for old in ("HEAD", base)):
-        say(f"nothing to do: {shown(url)} has nothing in {args.ref or 'HEAD'} that is not here")
+        say(f"nothing to do: {without_credentials(url)} has nothing in {args.ref or 'HEAD'} that is not here")
         return
     try:
         conflicts = merge(base, new, f"Update the tooling to the template's {args.ref or new[:12]}")
@@ -55,7 +57,7 @@ def update(args: Namespace) -> None:
         steps.insert(1, "nox -s lock")
     if conflicts:
         raise UserError(f"conflicts in {', '.join(conflicts)}: resolve them, `git add`; then {'; '.join(steps)}")
-    say(f"the tooling is at {new[:12]} of {shown(url)}; next: {'; '.join(steps)}")
+    say(f"the tooling is at {new[:12]} of {without_credentials(url)}; next: {'; '.join(steps)}")
 
 
 def version() -> tuple[str, str]:
@@ -68,16 +70,13 @@ def version() -> tuple[str, str]:
     return lines[0], lines[1] if len(lines) > 1 else ""
 
 
-def shown(url: str) -> str:
-    """A URL as it may be printed."""
-    return without_credentials(url)
-
-
 def fetch(url: str, ref: str) -> str:
     """Fetch a ref, ``HEAD`` by default, and return its commit."""
     listed = git("ls-remote", url)
     if listed is None:
-        raise UserError(f"there is no git repository to be read at {shown(url)}: `git ls-remote {shown(url)}` says why")
+        raise UserError(
+            f"there is no git repository to be read at {without_credentials(url)}: `git ls-remote {without_credentials(url)}` says why"
+        )
     refs = [line.split("\t")[1] for line in listed.splitlines()]
     branches = [found for found in refs if found.startswith("refs/heads/")]
     if not ref and "HEAD" not in refs and len(branches) == 1:
@@ -85,7 +84,7 @@ def fetch(url: str, ref: str) -> str:
     if git("fetch", "--quiet", "--no-tags", url, ref or "HEAD") is None:
         names = [found.split("/", 2)[2] for found in refs if re.fullmatch("refs/(heads|tags)/[^^]+", found)]
         raise UserError(
-            f"{shown(url)} has no {ref or 'HEAD'}; it has {', '.join(names[:9]) or 'no branch'}; or name a full commit id"
+            f"{without_credentials(url)} has no {ref or 'HEAD'}; it has {', '.join(names[:9]) or 'no branch'}; or name a full commit id"
         )
     return (git("rev-parse", "FETCH_HEAD^{commit}") or "").strip()
 
