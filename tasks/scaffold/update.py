@@ -37,11 +37,9 @@ def update(args: Namespace) -> None:
         raise UserError("tasks/VERSION has no second line that says where the template is: nox -s update -- URL")
     new = fetch(url, args.ref)
     if git("cat-file", "-e", f"{base}^{{commit}}") is None:
-        raise UserError(
-            f"the template's commit {base[:12]} in tasks/VERSION is neither here nor in {without_credentials(url)}"
-        )
+        raise UserError(f"the template's commit {base[:12]} in tasks/VERSION is neither here nor in {url}")
     if any(git("merge-base", "--is-ancestor", new, old) is not None for old in ("HEAD", base)):
-        say(f"nothing to do: {without_credentials(url)} has nothing in {args.ref or 'HEAD'} that is not here")
+        say(f"nothing to do: {url} has nothing in {args.ref or 'HEAD'} that is not here")
         return
     try:
         conflicts = merge(base, new, f"Update the tooling to the template's {args.ref or new[:12]}")
@@ -57,7 +55,7 @@ def update(args: Namespace) -> None:
         steps.insert(1, "nox -s lock")
     if conflicts:
         raise UserError(f"conflicts in {', '.join(conflicts)}: resolve them, `git add`; then {'; '.join(steps)}")
-    say(f"the tooling is at {new[:12]} of {without_credentials(url)}; next: {'; '.join(steps)}")
+    say(f"the tooling is at {new[:12]} of {url}; next: {'; '.join(steps)}")
 
 
 def version() -> tuple[str, str]:
@@ -74,9 +72,7 @@ def fetch(url: str, ref: str) -> str:
     """Fetch a ref, ``HEAD`` by default, and return its commit."""
     listed = git("ls-remote", url)
     if listed is None:
-        raise UserError(
-            f"there is no git repository to be read at {without_credentials(url)}: `git ls-remote {without_credentials(url)}` says why"
-        )
+        raise UserError(f"there is no git repository to be read at {url}: `git ls-remote {url}` says why")
     refs = [line.split("\t")[1] for line in listed.splitlines()]
     branches = [found for found in refs if found.startswith("refs/heads/")]
     if not ref and "HEAD" not in refs and len(branches) == 1:
@@ -84,7 +80,7 @@ def fetch(url: str, ref: str) -> str:
     if git("fetch", "--quiet", "--no-tags", url, ref or "HEAD") is None:
         names = [found.split("/", 2)[2] for found in refs if re.fullmatch("refs/(heads|tags)/[^^]+", found)]
         raise UserError(
-            f"{without_credentials(url)} has no {ref or 'HEAD'}; it has {', '.join(names[:9]) or 'no branch'}; or name a full commit id"
+            f"{url} has no {ref or 'HEAD'}; it has {', '.join(names[:9]) or 'no branch'}; or name a full commit id"
         )
     return (git("rev-parse", "FETCH_HEAD^{commit}") or "").strip()
 

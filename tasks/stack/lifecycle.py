@@ -122,11 +122,11 @@ def down(stack: Stack, *, volumes: bool = False) -> None:
         remove()
 
 
-def remove_unused_networks() -> None:
-    """Remove this clone's networks that no container uses, such as those of tests that ran without a stack."""
+def remove_unused_networks(label: str = "") -> None:
+    """Remove networks that no container uses: this clone's, such as those of tests without a stack, or with a ``label``."""
     used = ask("docker", "ps", "--all", "--format", "{{.Networks}}")
-    filters = f"--filter=label=com.docker.compose.project={clone_id()}"
-    ours = output("docker", "network", "ls", filters, "--format", "{{.Name}}").split()
+    wanted = f"--filter=label={label or f'com.docker.compose.project={clone_id()}'}"
+    ours = output("docker", "network", "ls", wanted, "--format", "{{.Name}}").split()
     for network in set(ours) - {*re.split("[,\\n]", answer(used))}:
         with suppress(CommandFailed):  # another session has begun to use it, or removed it
             output("docker", "network", "rm", network)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .. import cli
 from ..project import name
-from ..shell import CommandFailed, answer, ask, output
+from ..shell import output
 from ..terminal import say
 from . import lifecycle
 
@@ -44,11 +42,7 @@ def join(stack: Stack, args: argparse.Namespace) -> None:
 
 def remove_unused() -> None:
     """Remove shared networks that were created here and that no container uses any more."""
-    used = ask("docker", "ps", "--all", "--format", "{{.Networks}}")
-    shared = output("docker", "network", "ls", f"--filter=label={LABEL}", "--format", "{{.Name}}").split()
-    for network in set(shared) - {*re.split("[,\\n]", answer(used))}:
-        with suppress(CommandFailed):  # another session has begun to use it, or removed it
-            output("docker", "network", "rm", network)
+    lifecycle.remove_unused_networks(LABEL)
 
 
 cli.OPTIONS["dev"].append(add_option)
