@@ -44,7 +44,9 @@ def service(model: Object, name: str, ports: str) -> Object:
     if spec.get("volumes"):
         order = "stop-first"  # two of them must not write to the same files
         deploy["placement"] = {"constraints": [f"node.labels.{name} == true"]}  # where its files are
-    rolling = {"parallelism": 1, "order": order, "monitor": "15s"}
+    # In the delay, a proxy finds the new task, and Swarm sees one that has failed: without it, Swarm may begin with the next
+    # one, which finds no machine with a free port, and never roll back.
+    rolling = {"parallelism": 1, "order": order, "delay": "2s", "monitor": "15s"}
     return found | {
         "deploy": {
             **deploy,

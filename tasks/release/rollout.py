@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nox import Session
 
 TIMEOUT_S = 600
+ROLLED_BACK = ("rollback_completed", "rollback_paused", "paused")
 
 
 def model() -> dict[str, Any]:
@@ -122,9 +123,9 @@ def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], kind: 
             time.sleep(1)
             now = updates(docker)
             running = {service: state[0] for service, state in now.items() if state and state != before.get(service)}
-            for service, state in running.items():
-                if state.startswith(("rollback_c", "rollback_p", "paused")):
-                    raise UserError(f"{service} was rolled back: {reason(docker, service)}")
+            back = [service for service, state in running.items() if state in ROLLED_BACK]
+            if back and not {"updating", "rollback_started"}.intersection(running.values()):
+                raise UserError("; ".join(f"{service} was rolled back: {reason(docker, service)}" for service in back))
             listed = output(*docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}")
             found = [line.split("\t") for line in listed.splitlines() if kind in line]
             late = [service for service, replicas in found if not complete(replicas)]
@@ -145,4 +146,7 @@ def complete(replicas: str) -> bool:
 def reason(docker: tuple[str, ...], service: str) -> str:
     """Why a service's newest task failed, as Swarm tells it."""
     told = output(*docker, "service", "ps", "--no-trunc", "--format={{.Error}}", service).splitlines()
-    return next(filter(None, (line.strip('"') for line in told)), "its tasks tell no reason; `docker service logs` may")
+    unhealthy = (
+        "its tasks have ended without an error, as after failed health checks; `docker service logs` may say more"
+    )
+    return next(filter(None, (line.strip('"') for line in told)), unhealthy)
