@@ -68,7 +68,8 @@ class Versions:
         said = self.here.nox("-s", "deploy", "--", "swarm", "--context", CONTEXT, code=bool(before), **self.settings)
         if before and "was rolled back" not in said:
             raise UserError(f"the failing version was not rolled back: {said.splitlines()[-1]}")
-        if any(image.rpartition("@")[2] not in (before or release) for image in self.cluster.tasks() if "@" in image):
+        ours = [image for image in self.cluster.tasks() if f"{REGISTRY}/bench/" in image]
+        if not ours or any(image.rpartition("@")[2] not in (before or release) for image in ours):
             raise UserError("not all tasks run the version that was deployed")
 
 
