@@ -117,7 +117,13 @@ def scale(cluster: Cluster) -> list[dict[str, Any]]:
         cluster.docker("service", "scale", f"{name()}_{SERVICE}={replicas}")
         until(cluster.settled, f"replica {replicas}")
         time.sleep(SETTLE_S)
-        command = ("wrk", "--threads=1", "--connections=16", "--duration=5s", "http://entry:5000/")
+        command = (
+            "wrk",
+            "--threads=1",
+            "--connections=16",
+            "--duration=5s",
+            f"http://{cluster.address('entry')}:5000/",
+        )
         said = output("docker", "exec", f"{PREFIX}-registry", *command)
         found[replicas] = [float(rate) for rate in re.findall(r"Requests/sec: +([\d.]+)", said)]
     cluster.docker("service", "scale", f"{name()}_{SERVICE}=2")
