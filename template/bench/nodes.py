@@ -70,14 +70,16 @@ class Cluster:
         return output("docker", "inspect", f"--format={form}", f"{PREFIX}-{title}").strip()
 
     def settled(self) -> bool:
-        """Whether all replicas run."""
+        """Whether as many tasks run, and are to run, as there are to be replicas."""
         listed = self.docker("stack", "services", name(), "--format={{.Replicas}}").splitlines()
-        return all(have == want for have, want in (replicas.split()[0].split("/") for replicas in listed))
+        wanted = sum(int(replicas.split()[0].partition("/")[2]) for replicas in listed)
+        return sum(state.startswith("Running") for state in self.tasks(what="CurrentState")) == wanted
 
-    def tasks(self, node: str = "") -> list[str]:
-        """The images of all tasks that are to run, or of those on a node."""
+    def tasks(self, node: str = "", what: str = "Image") -> list[str]:
+        """The images, or something else, of all tasks that are to run, or of those on a node."""
         where = ("node", "ps", node) if node else ("stack", "ps", name())
-        return self.docker(*where, "--no-trunc", "--filter=desired-state=running", "--format={{.Image}}").split()
+        form = f"--format={{{{.{what}}}}}"
+        return self.docker(*where, "--no-trunc", "--filter=desired-state=running", form).splitlines()
 
     def kill(self, node: str) -> None:
         """Kill a node with all that runs on it."""
