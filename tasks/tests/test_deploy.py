@@ -223,6 +223,19 @@ def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, t
         rollout.converge(("docker",), {})
 
 
+def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path) -> None:
+    write_tool(
+        no_docker / "docker",
+        """case "$1" in
+        info) echo active ;;
+        node) printf 'Ready Active\nReady Active\nReady Drain\nDown Active\n' ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    with pytest.raises(UserError, match=r"need 3 nodes .*, and 2 can take any"):
+        rollout.swarm(None, "", "host")  # type: ignore[arg-type]
+
+
 def test_only_jobs_are_waited_for_in_the_first_step(no_docker: Path) -> None:
     write_tool(
         no_docker / "docker",
