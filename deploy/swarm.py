@@ -1,6 +1,7 @@
-"""Writes Compose's production model as a file for Docker Swarm: ``python swarm.py FILE host|ingress <model.json``.
+"""Writes Compose's production model as files for Docker Swarm: ``python swarm.py FILE host|ingress <model.json``.
 
-`nox -s deploy` runs it, and gives it the model with images by digest.
+`nox -s deploy` runs it, and gives it the model with images by digest. Where there are jobs, such as migrations,
+``FILE-jobs`` has them and what they need, to be deployed first.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import sys
 from pathlib import Path
 
 import yaml
-from model import Object, jobs
+from model import Object, jobs, needs
 
 REPLICAS = 2
 # What Swarm takes from a service's Compose settings as it is.
 SAME = (
     *("image", "command", "entrypoint", "user", "working_dir", "environment", "stop_grace_period"),
-    *("read_only", "cap_drop", "secrets", "logging"),
+    *("read_only", "cap_drop", "secrets", "logging", "healthcheck"),
 )
 
 
@@ -29,8 +30,6 @@ def service(model: Object, name: str, ports: str) -> Object:
         *spec.get("volumes", ()),
         *({"type": "tmpfs", "target": path} for path in spec.get("tmpfs") or ()),
     ]
-    if check := spec.get("healthcheck"):
-        found["healthcheck"] = {key: value for key, value in check.items() if key != "start_interval"}
     if spec.get("ports"):
         found["ports"] = [
             {"target": port["target"], "published": int(port["published"]), "mode": ports} for port in spec["ports"]
@@ -45,7 +44,9 @@ def service(model: Object, name: str, ports: str) -> Object:
     if spec.get("volumes"):
         order = "stop-first"  # two of them must not write to the same files
         deploy["placement"] = {"constraints": [f"node.labels.{name} == true"]}  # where its files are
-    rolling = {"parallelism": 1, "order": order, "monitor": "15s"}
+    # In the delay, a proxy finds the new task, and Swarm sees one that has failed: without it, Swarm may begin with the next
+    # one, which finds no machine with a free port, and never roll back.
+    rolling = {"parallelism": 1, "order": order, "delay": "2s", "monitor": "15s"}
     return found | {
         "deploy": {
             **deploy,
@@ -57,12 +58,12 @@ def service(model: Object, name: str, ports: str) -> Object:
     }
 
 
-def render(model: Object, ports: str) -> Object:
-    """The file's content."""
-    services = {name: service(model, name, ports) for name in sorted(model["services"])}
+def render(model: Object, names: set[str], ports: str) -> Object:
+    """The content of a file with some services."""
+    services = {name: service(model, name, ports) for name in sorted(names)}
     used = {secret["source"] for spec in services.values() for secret in spec.get("secrets", ())}
     return {
-        "version": "3.13",
+        "version": "3.12",  # the newest that Docker 26 knows
         "services": services,
         "volumes": {name: {} for name in model.get("volumes", {})},
         "secrets": {name: {"external": True} for name in sorted(used)},
@@ -71,9 +72,15 @@ def render(model: Object, ports: str) -> Object:
 
 
 def main() -> None:
-    """Write the file."""
-    text = yaml.safe_dump(render(json.load(sys.stdin), sys.argv[2]), sort_keys=False, width=120)
-    Path(sys.argv[1]).write_text(text, encoding="utf-8")
+    """Write the files."""
+    model, path, ports = json.load(sys.stdin), Path(sys.argv[1]), sys.argv[2]
+    everything = render(model, set(model["services"]), ports)
+    first = jobs(model).union(*(needs(model, name) for name in jobs(model)))
+    before = render(model, first, ports) if first else {}
+    for name in jobs(model):
+        everything["services"][name]["deploy"]["replicas"] = 0  # it would run again
+    for file, content in ((path.with_stem(f"{path.stem}-jobs"), before), (path, everything)):
+        file.write_text(yaml.safe_dump(content, sort_keys=False, width=120) if content else "", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tasks.testing.host import SUITES, Suite
 if TYPE_CHECKING:
     import nox
 
-BENCHES = ("reload", "verdict", "sessions", "scale", "sizes", "load", "servers")
+BENCHES = ("reload", "verdict", "sessions", "scale", "sizes", "load", "servers", "cluster")
 
 SUITES["template"] = Suite(
     ("template/tests",), "host", (*changes.AFFECTS_ALL, "template/", "README.md"), by_default=False, options=("-m", "")
@@ -25,7 +25,7 @@ SUITES["template"] = Suite(
 
 @session()
 def bench(session: nox.Session) -> None:
-    """Measure the project beside its references: -- reload|verdict|sessions|scale|sizes|load|servers [--runs N] [--json FILE]"""
+    """Measure the project beside its references: -- reload|verdict|sessions|scale|sizes|load|servers|cluster [--runs N] [--json FILE]"""
     parser = cli.parser("bench")
     parser.add_argument("name", choices=BENCHES)
     parser.add_argument("--runs", type=int, default=20)

@@ -95,17 +95,15 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self.poller.register(listener, selectors.EVENT_READ, self.accept)
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """Start or stop accepting connections; before the worker ends, accept those that are waiting already."""
-        if not self.alive:
-            gthread.DEFAULT_WORKER_DATA_TIMEOUT = self.cfg.graceful_timeout  # nobody else needs the threads
-            for listener in self.sockets * self.cfg.backlog:
-                if not select.select([listener], [], [], 0)[0]:
-                    break
-                self.accept(listener)
+        """Start or stop accepting connections; before the worker ends, accept those that are waiting, and refuse others."""
         super().set_accept_enabled(enabled)
         if not self.alive:
+            gthread.DEFAULT_WORKER_DATA_TIMEOUT = self.cfg.graceful_timeout  # nobody else needs the threads
             for listener in self.sockets:
-                listener.close()  # refused connections can go elsewhere; those that wait here would be reset
+                for _ in range(self.cfg.backlog):
+                    if select.select([listener], [], [], 0)[0]:
+                        self.accept(listener)
+                listener.close()  # in the backlog, they would be lost; a client that is refused can ask another replica
 
     def enqueue_req(self, conn: Any) -> None:
         """Have a thread handle a connection's next request."""

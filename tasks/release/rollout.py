@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nox import Session
 
 TIMEOUT_S = 600
+ROLLED_BACK = ("rollback_completed", "rollback_paused", "paused")
 
 
 def model() -> dict[str, Any]:
@@ -87,20 +88,26 @@ def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
 def swarm(session: Session, context: str, ports: str) -> None:
     """Deploy to Docker Swarm and wait; raises UserError with the reason when a service fails, or was rolled back."""
     docker = ("docker", *(["--context", context] if context else []))
-    state, nodes = output(*docker, "info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Nodes}}").split()
-    if state != "active":
+    if output(*docker, "info", "--format", "{{.Swarm.LocalNodeState}}").strip() != "active":
         raise UserError("this engine is in no swarm: run `docker swarm init` there, or name another by --context")
-    if ports == "host" and int(nodes) < 3:
+    nodes = (
+        output(*docker, "node", "ls", "--format", "{{.Status}} {{.Availability}}").splitlines().count("Ready Active")
+    )
+    if ports == "host" and nodes < 3:
         raise UserError(
-            f"ports in host mode need 3 nodes for 2 replicas and an update, not {nodes}: use --ports ingress"
+            f"ports in host mode need 3 nodes for 2 replicas and an update, and {nodes} can take any: use --ports ingress"
         )
     path = REPORTS / "stack.yaml"
     secrets(translate(session, "swarm.py", str(path), ports), *docker, "secret", "inspect")
-    before = updates(docker)
-    command = ("stack", "deploy", "--prune", "--with-registry-auth", "--detach", f"--compose-file={path}", name())
-    if run(*docker, *command):
-        raise UserError("Swarm did not take the stack; its own words stand above")
-    converge(docker, before)
+    # Migrations first: the new version may need them, and when they fail, the former one goes on.
+    for file, option, kind in ((path.with_stem("stack-jobs"), "--prune=false", " completed"), (path, "--prune", "")):
+        if not file.stat().st_size:
+            continue
+        before = updates(docker)
+        command = ("stack", "deploy", option, "--with-registry-auth", "--detach", f"--compose-file={file}", name())
+        if run(*docker, *command):
+            raise UserError("Swarm did not take the stack; its own words stand above")
+        converge(docker, before, kind)
 
 
 def updates(docker: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -111,22 +118,23 @@ def updates(docker: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return {words[0]: tuple(words[1:]) for words in map(str.split, told) if words}
 
 
-def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]]) -> None:
-    """Wait until all replicas run, all jobs have ended, and no update is under way."""
+def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], kind: str = "") -> None:
+    """Wait until all replicas run, all jobs have ended, and no update is under way; for `` completed``, only for jobs."""
     with Status("waiting for the stack") as status:
         while status.seconds < TIMEOUT_S:
             time.sleep(1)
             now = updates(docker)
-            running = {found: state[0] for found, state in now.items() if state and state != before.get(found)}
-            for service, state in running.items():
-                if state.startswith(("rollback_c", "rollback_p", "paused")):
-                    raise UserError(f"{service} was rolled back: {reason(docker, service)}")
+            running = {service: state[0] for service, state in now.items() if state and state != before.get(service)}
+            back = [service for service, state in running.items() if state in ROLLED_BACK]
+            if back and not {"updating", "rollback_started"}.intersection(running.values()):
+                raise UserError("; ".join(f"{service} was rolled back: {reason(docker, service)}" for service in back))
             listed = output(*docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}")
-            late = [line.split("\t")[0] for line in listed.splitlines() if not complete(line.split("\t")[1])]
+            found = [line.split("\t") for line in listed.splitlines() if kind in line]
+            late = [service for service, replicas in found if not complete(replicas)]
             if not late and set(running.values()) <= {"completed"}:
-                say(f"all services run: {status.seconds:.0f} s")
+                say(f"all {'jobs have ended' if kind else 'services run'}: {status.seconds:.0f} s")
                 return
-    culprit = (late or [found for found, state in running.items() if state != "completed"])[0]
+    culprit = (late or [service for service, state in running.items() if state != "completed"])[0]
     raise UserError(f"{culprit} does not run after {TIMEOUT_S} s: {reason(docker, culprit)}")
 
 
@@ -140,4 +148,7 @@ def complete(replicas: str) -> bool:
 def reason(docker: tuple[str, ...], service: str) -> str:
     """Why a service's newest task failed, as Swarm tells it."""
     told = output(*docker, "service", "ps", "--no-trunc", "--format={{.Error}}", service).splitlines()
-    return next(filter(None, (line.strip('"') for line in told)), "its tasks tell no reason; `docker service logs` may")
+    unhealthy = (
+        "its tasks have ended without an error, as after failed health checks; `docker service logs` may say more"
+    )
+    return next(filter(None, (line.strip('"') for line in told)), unhealthy)

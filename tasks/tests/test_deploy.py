@@ -148,7 +148,7 @@ def test_a_stack_for_swarm(tmp_path: Path) -> None:
     stack = yaml.safe_load((tmp_path / "stack.yaml").read_text())
     web, store, job = (stack["services"][name] for name in ("web", "store", "web-migrate"))
     assert web["deploy"]["replicas"] == 2
-    assert web["deploy"]["update_config"] == {"parallelism": 1, "order": "start-first", "monitor": "15s", "failure_action": "rollback"}  # fmt: skip
+    assert web["deploy"]["update_config"] == {"parallelism": 1, "order": "start-first", "delay": "2s", "monitor": "15s", "failure_action": "rollback"}  # fmt: skip
     assert web["ports"] == [{"target": 8000, "published": 5000, "mode": "host"}]
     assert web["deploy"]["endpoint_mode"] == "dnsrr"
     assert web["volumes"] == [{"type": "tmpfs", "target": "/tmp"}]  # noqa: S108
@@ -156,6 +156,25 @@ def test_a_stack_for_swarm(tmp_path: Path) -> None:
     assert store["deploy"]["update_config"]["order"] == "stop-first"
     assert job["deploy"]["mode"] == "replicated-job"
     assert stack["secrets"] == {"password": {"external": True}}
+
+
+def test_jobs_run_before_the_rest_and_once(tmp_path: Path) -> None:
+    script("swarm.py", str(tmp_path / "stack.yaml"), "host")
+    first, rest = [yaml.safe_load((tmp_path / name).read_text()) for name in ("stack-jobs.yaml", "stack.yaml")]
+    assert set(first["services"]) == {"store", "web-migrate"}
+    assert "replicas" not in first["services"]["web-migrate"]["deploy"]
+    assert rest["services"]["web-migrate"]["deploy"]["replicas"] == 0
+    assert first["services"]["store"] == rest["services"]["store"]
+
+
+def test_without_jobs_there_is_one_step(tmp_path: Path) -> None:
+    script(
+        "swarm.py",
+        str(tmp_path / "stack.yaml"),
+        "host",
+        model={**MODEL, "services": {"store": MODEL["services"]["store"]}},
+    )
+    assert (tmp_path / "stack-jobs.yaml").read_text() == ""
 
 
 def test_dockers_client_understands_the_stack(tmp_path: Path, docker: str) -> None:
@@ -184,6 +203,49 @@ def test_a_rollback_is_told_with_its_reason(no_docker: Path) -> None:
     )
     with pytest.raises(UserError, match=r"project_web was rolled back: task: non-zero exit \(1\)"):
         rollout.converge(("docker",), {"project_web": ("completed", "1")})
+
+
+def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, tmp_path: Path) -> None:
+    write_tool(
+        no_docker / "docker",
+        f"""case "$1 $2" in
+        "service ls") echo id ;;
+        "service inspect")
+            echo project_web rollback_completed 2
+            [ -e {tmp_path}/seen ] && echo project_api rollback_completed 2 || echo project_api updating 2
+            touch {tmp_path}/seen ;;
+        "stack services") printf 'project_web\\t2/2\\nproject_api\\t2/2\\n' ;;
+        "service ps") ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    with pytest.raises(UserError, match=r"web was rolled back: its tasks have ended without.*api was rolled back"):
+        rollout.converge(("docker",), {})
+
+
+def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path) -> None:
+    write_tool(
+        no_docker / "docker",
+        """case "$1" in
+        info) echo active ;;
+        node) printf 'Ready Active\nReady Active\nReady Drain\nDown Active\n' ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    with pytest.raises(UserError, match=r"need 3 nodes .*, and 2 can take any"):
+        rollout.swarm(None, "", "host")  # type: ignore[arg-type]
+
+
+def test_only_jobs_are_waited_for_in_the_first_step(no_docker: Path) -> None:
+    write_tool(
+        no_docker / "docker",
+        """case "$1 $2" in
+        "service ls") ;;
+        "stack services") printf 'project_web\t0/2\nproject_web-migrate\t0/1 (1/1 completed)\n' ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    rollout.converge(("docker",), {}, " completed")
 
 
 def test_an_old_rollback_is_none_of_this_roll_out(no_docker: Path) -> None:

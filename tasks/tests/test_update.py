@@ -210,7 +210,11 @@ def test_a_base_in_ones_own_history(mine: Path, template: Path) -> None:
         ("$Format:%H$\n", (), "tasks/VERSION names no commit of the template"),
         ("{first}\n", (), "no second line that says where the template is"),
         ("{first}\n", ("/no/such/folder",), "no git repository to be read at /no/such/folder"),
-        ("{first}\n", ("https://me:secret@localhost:9/x",), "no git repository to be read at https://***@localhost:9/x"),
+        (
+            "{first}\n",
+            ("https://me:secret@localhost:9/x",),
+            "no git repository to be read at https://***@localhost:9/x",
+        ),
         ("{first}\n", ("{template}", "v9"), "has no v9; it has main"),
         ("{lost}\n", ("{template}",), "is neither here nor in"),
     ],

@@ -97,6 +97,8 @@ def test_requests_in_flight_are_answered_before_the_end() -> None:
         server.stop()
         server.wait_for("Handling signal: term")
         time.sleep(0.5)
+        with pytest.raises(ConnectionRefusedError):  # a proxy asks another server then
+            socket.create_connection(("127.0.0.1", server.port))
         late.sendall(encoded(HALF))
         for client in (late, *clients):
             client.sendall(REST)
