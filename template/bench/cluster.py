@@ -16,8 +16,8 @@ from tasks.terminal import say
 from tasks.tests.slow.clones import Clone, edit
 
 from . import SERVICE, row
-from .steady_load import SLOW_S, Case, Load, Result
 from .nodes import NODES, PREFIX, REGISTRY, Cluster, until
+from .steady_load import SLOW_S, Case, Load, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
