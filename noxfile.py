@@ -75,7 +75,7 @@ def dev(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--watch] [pytest's arguments]"""
     args = cli.test(session.posargs, host.suites(), host.suites(by_default=True))
-    if args.services or "stack" in args.suites:
+    if args.services or "stack" in args.suites or "slow" in args.pytest:
         ready()
     codes: dict[str, int] = {}
     if args.services:

@@ -87,6 +87,7 @@ def test_a_failing_test_of_the_stack_shows_the_services_log(clone: Clone) -> Non
     test.unlink()
     assert "tests failed: stack" in text
     assert "pilot is healthy" in text
-    assert "GET /some-path" in text
-    assert "GET /some-path" in (clone.root / "reports/logs/stack-production.log").read_text()
+    line = '"method": "GET", "path": "/some-path"'
+    assert line in text
+    assert line in (clone.root / "reports/logs/stack-production.log").read_text()
     assert clone.left("container", "network") == []
