@@ -31,7 +31,8 @@ PARTS = {
         "tasks/tests/slow/test_network.py",
     ),
     "tasks.scaffold.adopt": (
-        *(f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements")),
+        *(f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")),
+        "tasks/scaffold/neighbours",
         *("tasks/tests/test_adopt.py", "tasks/tests/test_application.py"),
     ),
 }
