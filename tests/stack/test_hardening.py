@@ -6,6 +6,7 @@ One test for each check, on every service's production image or running containe
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tarfile
@@ -157,6 +158,27 @@ def test_no_shell_and_no_package_manager(files: tarfile.TarFile, service: str) -
         pyproject()["dependency-groups"].get(service, True)
     )  # otherwise it has a lock of its own
     assert not packages & {"pip", "setuptools", "uv", "poetry", "pytest", "hypothesis", "coverage"}
+
+
+def test_every_file_is_in_what_a_bill_of_materials_is_made_from(files: tarfile.TarFile) -> None:
+    """A Debian package on record, a distribution's RECORD, the interpreter of the official image, or the repository."""
+    found = {member.name for member in files if member.isfile()}
+    packages = [Path(name).name for name in found if name.startswith("var/lib/dpkg/status.d/")]
+    listing = 'cd /var/lib/dpkg/info && for name; do cat "$name".list "$name":*.list 2>/dev/null; done; true'
+    command = ("docker", "run", "--rm", "--entrypoint=sh", env()["STACK_BASE"], "-c", listing, "-", *packages)
+    owned = {re.sub(r"^/(s?bin|lib(64)?)/", r"/usr/\1/", line).lstrip("/") for line in output(*command).splitlines()}
+    for record in [name for name in found if name.endswith(".dist-info/RECORD")]:
+        content = files.extractfile(record)
+        assert content
+        paths = [line.rsplit(",", 2)[0].strip('"') for line in content.read().decode().splitlines()]
+        owned |= {os.path.normpath(Path(record).parents[1] / path) for path in paths}
+    unknown = {name for name in found if not {name, re.sub(r"\.pyc$", ".py", name)} & owned}
+    ours = re.compile(r"app/|usr/local/|var/lib/dpkg/status\.d/|venv/.*\.dist-info/")
+    assert {name for name in unknown if not ours.match(name)} <= {
+        *(".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"),  # made by Docker
+        *("etc/group", "etc/ld.so.cache", "etc/nsswitch.conf", "etc/passwd", "etc/ssl/certs/ca-certificates.crt"),
+        *("venv/bin/deactivate.bat", "venv/bin/pydoc.bat", "venv/pyvenv.cfg"),
+    }
 
 
 def test_no_secret_in_the_environment_or_the_history(image: dict[str, Any]) -> None:
