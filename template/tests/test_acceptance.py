@@ -33,7 +33,7 @@ PARTS = {
     "tasks.scaffold.adopt": (
         *(f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")),
         "tasks/scaffold/neighbours",
-        *("tasks/tests/test_adopt.py", "tasks/tests/test_application.py"),
+        *(f"tasks/tests/test_{name}.py" for name in ("adopt", "adopt_slow", "application")),
     ),
 }
 

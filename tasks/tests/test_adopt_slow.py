@@ -1,0 +1,101 @@
+"""Existing projects adopted by real sessions, one of them a project that nobody here wrote."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+from packaging.requirements import Requirement
+
+from .scaffolding import APP, FACTORY, commit, git, in_git, real
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    Write = Callable[[Mapping[str, str]], Path]
+
+pytestmark = pytest.mark.slow
+
+
+def test_poetrys_own_dependencies(clone: Path, write: Write) -> None:
+    in_git(clone)
+    lines = """[tool.poetry]
+package-mode = false
+[tool.poetry.dependencies]
+python = ">=3.11"
+flask = "^3.1"
+itsdangerous = {version = "~2.2", extras = ["x"], markers = "sys_platform == 'linux'"}
+blinker = [{version = "<1.8", python = "<3.12"}, {version = ">=1.9", python = ">=3.12"}]
+"""
+    source = write({"blog/__init__.py": FACTORY, "pyproject.toml": lines})
+    real(clone, "new", "--", "blog", "--from", str(source))
+    group = tomllib.loads((clone / "pyproject.toml").read_text())["dependency-groups"]["blog"]
+    wanted = {one.name: one for one in map(Requirement, group)}
+    assert wanted["flask"].specifier == Requirement("flask>=3.1,<4.0").specifier
+    assert wanted["itsdangerous"].specifier == Requirement("x>=2.2,<2.3").specifier
+    assert wanted["blinker"].specifier == Requirement("x>=1.9").specifier
+    real(clone, "remove", "--", "blog")
+    assert git(clone, "status", "--porcelain") == ""
+
+
+def test_flasks_own_tutorial_is_adopted_as_it_is(clone: Path, tmp_path: Path) -> None:
+    """The example application in Flask's source distribution, written by Flask's makers: its own tests pass here."""
+    in_git(clone)
+    real(clone, "lock", "--", "--version")  # which brings pip
+    pip = (str(clone / ".nox/lock/bin/python"), "-m", "pip")
+    fetch = [*pip, "download", "-q", "--no-deps", "--no-binary=:all:", "-d", str(tmp_path), "flask==3.1.3"]
+    done = subprocess.run(fetch, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"Flask's source distribution is not to be had: {done.stderr.splitlines()[-1]}")
+    with tarfile.open(next(tmp_path.glob("flask-*.tar.gz"))) as tar:
+        tar.extractall(tmp_path, filter="data")
+    tutorial = next(tmp_path.glob("flask-*/examples/tutorial"))
+    real(clone, "new", "--", "blog", "--from", str(tutorial))
+    for path in (tutorial / "flaskr").rglob("*.*"):
+        assert (
+            clone / "services/blog/flaskr" / path.relative_to(tutorial / "flaskr")
+        ).read_bytes() == path.read_bytes()
+    try:
+        assert "24 passed" in real(clone, "test", "--", "blog")
+        assert "built blog" in real(clone, "build", "--", "blog")
+    finally:
+        real(clone, "clean")
+    real(clone, "remove", "--", "blog")
+    assert git(clone, "status", "--porcelain") == ""
+
+
+def test_pins_that_do_not_go_with_the_other_services(clone: Path, write: Write) -> None:
+    in_git(clone)
+    asks = 'from importlib.metadata import version\n\n\n@app.get("/")\ndef names():\n'
+    asks += '    return " ".join(version(name) for name in ("flask", "typing_extensions", "old-blog"))\n'
+    test = (
+        'from app import app\n\n\ndef test_it():\n    assert app.test_client().get("/").text == "3.0.0 4.8.0 1.2.3"\n'
+    )
+    source = write(
+        {
+            "app.py": APP + asks,
+            "requirements.txt": "Flask==3.0.0\ntyping_extensions==4.8.0\n",
+            "setup.cfg": "[metadata]\nname = old-blog\nversion = 1.2.3\n",
+            "tests/test_app.py": test,
+        }
+    )
+    said = real(clone, "new", "--", "blog", "--from", str(source))
+    assert "services/blog gets a pyproject.toml and a poetry.lock of its own" in said
+    assert git(clone, "diff", "--name-only").split() == ["docker/compose.yaml"]
+    commit(clone)
+    try:
+        assert "1 passed" in real(clone, "test", "--", "blog")
+        assert "built blog" in real(clone, "build", "--", "blog")
+        real(clone, "lock", "--", "--service", "blog", "add", "--lock", "packaging==21.3")
+        told = real(clone, "test", "--", "blog", code=1)
+        assert "the shared group tests does not go with blog's own lock: pytest" in told
+        git(clone, "checkout", "-q", ".")
+    finally:
+        real(clone, "clean")
+    real(clone, "remove", "--", "blog")
+    git(clone, "add", "--all")
+    assert git(clone, "diff", "--cached", "--name-only", "HEAD~1") == ""
