@@ -43,7 +43,8 @@ def pip(session: Session, *arguments: str) -> None:
     try:
         index = env().get("PIP_INDEX_URL")
         mirror = {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
-        session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", **mirror})
+        # Bytecode, because uv writes none and every test that starts a server would compile its imports again.
+        session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1", **mirror})
     except CommandFailed:
         raise UserError("packages could not be installed; the installer's own words stand above") from None
 

@@ -39,13 +39,14 @@ SUITES = {
         ("tasks/tests", "docker/**/tests"),
         "host",
         ("tasks/", "docker/", "docs/", "noxfile.py", "README.md", ".github/", ".ci/"),
-        options=("--numprocesses=2", "-p", "no:schemathesis"),  # which takes a second to import
+        # Schemathesis and Hypothesis take seconds to import.
+        options=("--disable-plugin-autoload", "-p", "xdist", "--numprocesses=2"),
     ),
     "stack": Suite(
         ("tests/stack", "services/*/stack"),
         "stack",
         (*changes.AFFECTS_ALL, "services/", "libs/", "tests/stack/"),
-        options=(*PLUGIN, "--numprocesses=2", "--dist=loadfile"),
+        options=(*PLUGIN, "-p", "no:schemathesis", "--numprocesses=2", "--dist=loadfile"),
     ),
 }
 

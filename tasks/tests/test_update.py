@@ -44,18 +44,22 @@ def conflicts(root: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a template, with a file of 40 lines among its tooling, and a clone of it that was renamed."""
+    """A folder with a template, with a file of 40 lines among its tooling, and a clone of it that was renamed.
+
+    It has what sessions need, because git takes its time for each file.
+    """
     folder = tmp_path_factory.mktemp("made")
-    for path in git(ROOT, "ls-files", "-z", "-co", "--exclude-standard").split("\0"):
-        if path and (ROOT / path).exists():
+    for path in git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines():
+        needed = "/" not in path or path.startswith(("tasks/", "deploy/", "template/"))
+        if needed and "/tests/" not in path and (ROOT / path).exists():
             (folder / "template" / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / "template" / path).write_bytes((ROOT / path).read_bytes())
     template = folder / "template"
     (template / "template").mkdir(exist_ok=True)
     (template / "template/makers").write_text("ours\n")
     (template / "tasks/VERSION").write_text("$Format:%H$\n")
+    (template / "docker/optional").mkdir(parents=True)
     (template / "docker/lines").write_text("".join(f"{number}\n" for number in range(40)))
-    (template / "docker/optional").mkdir()
     (template / "docker/optional/part").write_text("one\n")
     git(template, "init", "-q", "-b", "main")
     commit(template)
@@ -80,7 +84,7 @@ def mine(made: Path, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(changes, "ROOT", mine)
     monkeypatch.setattr(project, "ROOT", mine)
     monkeypatch.setattr(update, "VERSION", mine / "tasks/VERSION")
-    (mine / "services/own").mkdir()
+    (mine / "services/own").mkdir(parents=True)
     (mine / "services/own/compose.yaml").write_text("services: {}\n")
     edit(mine, "pyproject.toml", "[dependency-groups]\n", "[dependency-groups]\nown = []\n")
     edit(mine, "docker/lines", "30\n", "mine\n")

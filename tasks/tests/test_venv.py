@@ -96,7 +96,7 @@ def test_the_installer_gets_the_index_and_does_not_wait_for_ever(
     fake: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     venv.pip(session_of(fake), "x")
-    assert fake.env == {"PIP_TIMEOUT": "5", "PIP_RETRIES": "1"}
+    assert fake.env == {"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1"}
     monkeypatch.setenv("PIP_INDEX_URL", INDEX)
     venv.pip(session_of(fake), "x")
     assert fake.env["PIP_INDEX_URL"] == fake.env["UV_DEFAULT_INDEX"] == INDEX

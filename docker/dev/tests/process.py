@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 TIMEOUT_S = 30.0
 
@@ -66,8 +66,12 @@ class Program:
 
     def processes(self) -> list[str]:
         """Those that work in the folder."""
-        find = ["find", "/proc", "-maxdepth", "2", "-name", "cwd", "-lname", str(self.folder)]
-        return subprocess.run(find, capture_output=True, text=True, check=False).stdout.split()
+        found = []
+        for link in Path("/proc").glob("[0-9]*/cwd"):
+            with suppress(OSError):  # of one that has ended
+                if link.readlink() == self.folder:
+                    found.append(link.parent.name)
+        return found
 
 
 @contextmanager
