@@ -22,6 +22,7 @@ from ..release.registry import INDEX, Repository, credentials
 from ..shell import UserError
 from .conftest import write_tool
 from .registry import LOGIN, LocalRegistry
+from .test_workflow import jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -323,3 +324,24 @@ def test_verify_names_an_image_of_an_index_that_lacks_its_documents(
         UserError, match=f"team/one@{manifest} lacks {push.SBOM.replace('+', '.')}, {push.PROVENANCE.replace('+', '.')}"
     ):
         push.verify()
+
+
+@pytest.mark.parametrize("left", ["nothing", "page", "page, upload"])
+def test_the_release_page_is_made_or_completed(tmp_path: Path, left: str) -> None:
+    """GitHub's client is pretended: it creates only what is not there, and replaces a file only when told to."""
+    for made_before in left.split(", "):
+        (tmp_path / made_before).touch()
+    write_tool(
+        tmp_path / "gh",
+        """case "$2" in
+        view) [ -e page ] ;;
+        create) [ ! -e page ] && touch page ;;
+        edit) [ -e page ] && touch edited ;;
+        upload) [ ! -e upload ] || [ "$5" = --clobber ] && touch upload ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    (step,) = (found["run"] for found in jobs("release")["page"]["steps"] if "run" in found)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "TAG": "v1.2.3"}
+    subprocess.run(["bash", "-e", "-c", step], cwd=tmp_path, env=environment, check=True)
+    assert {"page", "edited", "upload"} <= {path.name for path in tmp_path.iterdir()}
