@@ -51,13 +51,12 @@ def translate(session: Session, script: str, *arguments: str) -> tuple[dict[str,
 
 
 def secrets(content: dict[str, Any], *command: str) -> None:
-    """Check that the engine has all secrets: with the secret's name, the command must succeed."""
-    used = {secret["source"] for spec in content["services"].values() for secret in spec.get("secrets") or ()}
-    for secret in sorted(used):
+    """Check that the engine has all secrets: with their names, the command must succeed."""
+    if used := {secret["source"] for spec in content["services"].values() for secret in spec.get("secrets") or ()}:
         try:
-            output(*command, secret)
+            output(*command, *sorted(used))
         except CommandFailed as failed:
-            raise UserError(f"the secret {secret} is needed first, see docs/deploying.md ({failed.last})") from None
+            raise UserError(f"a secret is missing, see docs/deploying.md: {failed.last}") from None
 
 
 def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
@@ -125,8 +124,8 @@ def swarm(session: Session, context: str, ports: str) -> None:
     ready = output(*docker, "node", "ls", "--format={{.Status}} {{.Availability}}").splitlines().count("Ready Active")
     if ready < plan["nodes"]:
         raise UserError(
-            f"ports in host mode need {plan['nodes']} nodes for all replicas and an update, and {ready} can take any: use "
-            "--ports ingress"
+            f"ports in host mode need {plan['nodes']} nodes for all replicas and an update, and {ready} can take any: see "
+            "docs/deploying.md, or use --ports ingress"
         )
     secrets(content, *docker, "secret", "inspect")
     jobs = (f"--filter=label=com.docker.stack.namespace={name()}", "--filter=mode=replicated-job", "--quiet")

@@ -347,8 +347,8 @@ def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capsys:
 
 
 def test_a_secret_that_is_missing_is_named(no_docker: Path) -> None:
-    write_tool(no_docker / "kubectl", 'echo "not found" >&2; exit 1')
-    with pytest.raises(UserError, match=r"the secret password is needed first, see docs/deploying\.md \(not found\)"):
+    write_tool(no_docker / "kubectl", 'echo "secrets \\"$3\\" not found" >&2; exit 1')
+    with pytest.raises(UserError, match=r"a secret is missing, see docs/deploying\.md: secrets \"password\" not found"):
         rollout.secrets(MODEL, "kubectl", "get", "secret")
 
 
