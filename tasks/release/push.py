@@ -80,7 +80,9 @@ def publish(session: Session, args: argparse.Namespace) -> None:
             raise UserError(f"{args.registry}/{service}:{tag} is {old} already: raise the version, or use --move-tags")
     for built in images:
         push(session, repositories[built.service], built, commit)
-    set_tags([(repositories[service], tag, manifests[service]) for service, tag in late])
+    for service, tag in late:
+        repositories[service].push_manifest(manifests[service], tag)
+        say(f"tagged {args.registry}/{service}:{tag}")
     shutil.rmtree(REPORTS / "release", ignore_errors=True)
     names = {s: {"service": s, "name": f"{args.registry}/{s}", "digest": digests[s], "tags": tags} for s in found}
     write(commit, [names[service] | found[service] for service in found])
@@ -90,27 +92,14 @@ def write(commit: str, published: Sequence[Mapping[str, Any]]) -> None:
     """Write what was published to reports/: release.json, a table in Markdown, and checksums as `sha256sum` has them."""
     RELEASE.write_text(json.dumps({"commit": commit, "images": published}, indent=1), encoding="utf-8")
     rows = [["image", "platforms", "compressed MB", "tags"]]
-    sums = ""
-    for e in published:
-        size = f"{e['size'] / 1e6:.1f}"
-        rows.append([f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), size, " ".join(e["tags"])])
-        sums += f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n"
+    rows += [
+        [f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), f"{e['size'] / 1e6:.1f}", " ".join(e["tags"])]
+        for e in published
+    ]
+    sums = "".join(f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n" for e in published)
     say(table(rows))
     RELEASE.with_suffix(".md").write_text(as_markdown(rows) + "\n", encoding="utf-8")
     RELEASE.with_suffix(".sha256").write_text(sums, encoding="utf-8")
-
-
-def set_tags(late: Sequence[tuple[Repository, str, bytes]]) -> None:
-    """Tag manifests that the registry has; raises UserError, with the tags that are set, when it ends in between."""
-    names = [f"{repository.name}:{tag}" for repository, tag, _ in late]
-    done = 0
-    try:
-        for repository, tag, manifest in late:
-            repository.push_manifest(manifest, tag)
-            done += 1
-    except (UserError, KeyboardInterrupt) as error:
-        state = f"tagged: {', '.join(names[:done]) or 'nothing'}; not yet: {', '.join(names[done:])}"
-        raise UserError(f"{str(error) or 'interrupted'}; {state}; run it again to complete it") from None
 
 
 def push(session: Session, repository: Repository, built: image.Image, commit: str) -> None:

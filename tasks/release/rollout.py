@@ -77,9 +77,7 @@ def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
         for kind in ("statefulset", "deployment"):
             wait = ("rollout", "status", kind, chosen, f"--timeout={TIMEOUT_S}s")
             if output(*inside, "get", kind, chosen, "--output=name") and run(*inside, *wait):
-                raise UserError(
-                    f"step {step} did not become ready; what ran before still runs: kubectl describe says more"
-                )
+                raise UserError(f"step {step} is not ready; what ran before still runs: kubectl describe says more")
 
 
 def wait_for_jobs(inside: tuple[str, ...], chosen: str) -> None:
@@ -87,18 +85,12 @@ def wait_for_jobs(inside: tuple[str, ...], chosen: str) -> None:
     form = "--output=jsonpath={range .items[*]}{.metadata.name} {.status.conditions[*].type}{'\\n'}{end}"
     with Status("waiting for the jobs") as status:
         while status.seconds < TIMEOUT_S:
-            found = {
-                job: states for job, *states in map(str.split, output(*inside, "get", "job", chosen, form).splitlines())
-            }
-            for job in (job for job, states in found.items() if "Failed" in states):
-                failed(
-                    job,
-                    *inside,
-                    "logs",
-                    "--tail=5",
-                    f"job/{job}",
-                    again=f"`kubectl delete job {job}`, then deploy again",
-                )
+            told = output(*inside, "get", "job", chosen, form).splitlines()
+            found = {job: states for job, *states in map(str.split, told)}
+            for job, states in found.items():
+                if "Failed" in states:
+                    log = (*inside, "logs", "--tail=5", f"job/{job}")
+                    failed(job, *log, again=f"`kubectl delete job {job}`, then deploy again")
             if all("Complete" in states for states in found.values()):
                 return
             time.sleep(1)
@@ -182,7 +174,5 @@ def complete(replicas: str) -> bool:
 def reason(docker: tuple[str, ...], service: str) -> str:
     """Why a service's newest task failed, as Swarm tells it."""
     told = output(*docker, "service", "ps", "--no-trunc", "--format={{.Error}}", service).splitlines()
-    unhealthy = (
-        "its tasks have ended without an error, as after failed health checks; `docker service logs` may say more"
-    )
+    unhealthy = "its tasks have ended without an error, as after failed health checks: see `docker service logs`"
     return next(filter(None, (line.strip('"') for line in told)), unhealthy)

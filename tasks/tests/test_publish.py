@@ -148,7 +148,10 @@ def test_a_registry_that_goes_away_in_the_middle_has_no_tag(
 
 
 def test_a_registry_that_goes_away_between_tags_is_completed_by_the_next_publish(
-    publish: Callable[..., dict[str, Any]], registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
+    publish: Callable[..., dict[str, Any]],
+    registry: LocalRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     push_manifest = Repository.push_manifest
 
@@ -159,9 +162,10 @@ def test_a_registry_that_goes_away_between_tags_is_completed_by_the_next_publish
         return answer
 
     monkeypatch.setattr(Repository, "push_manifest", push_and_stop)
-    states = rf"tagged: team/one:{COMMIT[:12]}, team/two:{COMMIT[:12]}, team/one:1\.2\.3; not yet: team/two:1\.2\.3; run it again"
-    with pytest.raises(UserError, match=f"cannot be reached .*{states}"):
+    with pytest.raises(UserError, match="cannot be reached"):
         publish()
+    told = [line.rpartition("/")[2] for line in "".join(capsys.readouterr()).splitlines() if line.startswith("tagged ")]
+    assert told == [f"one:{COMMIT[:12]}", f"two:{COMMIT[:12]}", "one:1.2.3"]
     monkeypatch.setattr(Repository, "push_manifest", push_manifest)
     registry.start()
     publish()
