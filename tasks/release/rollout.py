@@ -9,8 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import venv
-from ..env import chosen_by_user
-from ..images import bases
+from ..env import read, users_part
 from ..project import REPORTS, ROOT, name
 from ..shell import CommandFailed, UserError, lines, output, run
 from ..stack.model import PRODUCTION_FILE, Stack
@@ -27,10 +26,11 @@ ROLLED_BACK = ("rollback_completed", "rollback_paused", "paused")
 
 
 def model() -> dict[str, Any]:
-    """Compose's production model with the images of reports/release.json, and official ones where setup made others."""
-    official = {variable: chosen_by_user().get(variable, image) for variable, (_, image) in bases.needed().items()}
-    found = copy.deepcopy(Stack(name(), (PRODUCTION_FILE,), "prod", official).model)
+    """Compose's production model with the images of reports/release.json, and nothing of this machine, such as free ports."""
     images = {entry["service"]: f"{entry['name']}@{entry['digest']}" for entry in push.read(push.RELEASE)["images"]}
+    settings = REPORTS / "deploy.env"
+    settings.write_text(users_part(read()), encoding="utf-8")
+    found = copy.deepcopy(Stack(name(), (PRODUCTION_FILE,), "prod", {"COMPOSE_ENV_FILES": str(settings)}).model)
     for service, spec in found["services"].items():
         if built := spec.get("build", {}).get("args", {}).get("SERVICE"):
             if built not in images:

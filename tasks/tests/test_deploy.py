@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from .. import env
 from ..project import ROOT
 from ..release import push, rollout
 from ..shell import UserError
+from ..stack import model as model_module
 from .conftest import write_tool
 
 if TYPE_CHECKING:
@@ -356,3 +358,22 @@ def test_without_a_release_there_is_nothing_to_deploy(monkeypatch: pytest.Monkey
     monkeypatch.setattr(push, "RELEASE", tmp_path / "release.json")
     with pytest.raises(UserError, match="`nox -s publish` writes it"):
         push.read(push.RELEASE)
+
+
+def test_the_users_settings_are_deployed_and_nothing_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, project: Path, no_docker: Path, docker: str
+) -> None:
+    (no_docker / "docker").unlink()
+    (no_docker / "docker").symlink_to(docker)
+    monkeypatch.chdir(project)
+    web = {"image": "web", "ports": ["${WEB_PORT:-5000}:8000"], "environment": {"COLOR": "${COLOR:-}"}}
+    (project / "docker").mkdir()
+    (project / "docker/compose.prod.yaml").write_text(json.dumps({"services": {"web": web}}))
+    (project / "reports/release.json").write_text('{"images": []}')
+    assert rollout.model()["services"]["web"]["environment"] == {"COLOR": ""}
+    model_module._config.cache_clear()
+    env.ENV.write_text("COLOR=red\n")
+    env.write_env({"WEB_PORT": "5003"})
+    found = rollout.model()["services"]["web"]
+    assert found["ports"][0]["published"] == "5000"
+    assert found["environment"] == {"COLOR": "red"}
