@@ -2,7 +2,7 @@
 
 `nox -s deploy` runs it, and gives it the model with images by digest. Where there are jobs, such as migrations, there
 are further files: what the jobs need, and then the jobs, are deployed first. Its last line says, in JSON, the files in
-their order, each with its services, and how many nodes are needed.
+their order, each with its services, and how many nodes a service needs for a port in host mode.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def main() -> None:
     parts[path] = set(model["services"]) - once
     for file, names in parts.items():
         file.write_text(yaml.safe_dump(render(model, names, ports), sort_keys=False, width=120), encoding="utf-8")
-    taken = [spec for spec in model["services"].values() if spec.get("ports") and ports == "host"]
-    nodes = max((replicas(spec) + (not stops_first(spec)) for spec in taken), default=1)
+    taken = {name: spec for name, spec in model["services"].items() if spec.get("ports") and ports == "host"}
+    nodes = {name: replicas(spec) + (not stops_first(spec)) for name, spec in taken.items()}
     print(json.dumps({"files": {str(file): sorted(names) for file, names in parts.items()}, "nodes": nodes}))
 
 

@@ -114,10 +114,10 @@ def swarm(session: Session, context: str, ports: str) -> None:
     content, said = translate(session, "swarm.py", str(REPORTS / "stack.yaml"), ports)
     plan = json.loads(said)
     ready = output(*docker, "node", "ls", "--format={{.Status}} {{.Availability}}").splitlines().count("Ready Active")
-    if ready < plan["nodes"]:
+    if late := [f"{service} needs {nodes}" for service, nodes in plan["nodes"].items() if nodes > ready]:
         raise UserError(
-            f"ports in host mode need {plan['nodes']} nodes for all replicas and an update, and {ready} can take any: see "
-            "docs/deploying.md, or use --ports ingress"
+            f"{ready} of the nodes can take tasks; for ports in host mode, {', '.join(late)}, all replicas and one for an update: "
+            "see docs/deploying.md, or use --ports ingress"
         )
     secrets(content, *docker, "secret", "inspect")
     jobs = (f"--filter=label=com.docker.stack.namespace={name()}", "--filter=mode=replicated-job", "--quiet")

@@ -179,7 +179,7 @@ def test_jobs_run_before_the_rest_and_after_what_they_need(tmp_path: Path) -> No
 
 def test_without_jobs_there_is_one_step(tmp_path: Path) -> None:
     said = script("swarm.py", str(tmp_path / "stack.yaml"), "host", model={**MODEL, "services": {"store": MODEL["services"]["store"]}})  # fmt: skip
-    assert json.loads(said) == {"files": {str(tmp_path / "stack.yaml"): ["store"]}, "nodes": 1}
+    assert json.loads(said) == {"files": {str(tmp_path / "stack.yaml"): ["store"]}, "nodes": {}}
 
 
 ONCE = {"replicas": 1, "update_config": {"order": "stop-first"}, "resources": {}}
@@ -205,10 +205,10 @@ def test_a_process_that_must_run_once_on_kubernetes(tmp_path: Path) -> None:
 
 def test_how_many_nodes_ports_in_host_mode_need(tmp_path: Path) -> None:
     web = MODEL["services"]["web"]
-    assert plan(tmp_path)["nodes"] == 3
-    assert plan(tmp_path, web={**web, "deploy": {"replicas": 4}})["nodes"] == 5
-    assert plan(tmp_path, web={**web, "deploy": ONCE})["nodes"] == 1
-    assert plan(tmp_path, "ingress")["nodes"] == 1
+    assert plan(tmp_path)["nodes"] == {"web": 3}
+    assert plan(tmp_path, web={**web, "deploy": {"replicas": 4}})["nodes"] == {"web": 5}
+    assert plan(tmp_path, web={**web, "deploy": ONCE})["nodes"] == {"web": 1}
+    assert plan(tmp_path, "ingress")["nodes"] == {}
 
 
 def test_dockers_client_understands_the_stack(tmp_path: Path, docker: str) -> None:
@@ -266,8 +266,10 @@ def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pyt
         *) exit 99 ;;
         esac""",
     )
-    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, '{"nodes": 3}'))
-    with pytest.raises(UserError, match=r"need 3 nodes .*, and 2 can take any"):
+    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, '{"nodes": {"web": 3, "api": 2}}'))
+    with pytest.raises(
+        UserError, match=r"^2 of the nodes can take tasks; for ports in host mode, web needs 3, all replicas"
+    ):
         rollout.swarm(None, "", "host")  # type: ignore[arg-type]
 
 
