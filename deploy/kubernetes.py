@@ -13,7 +13,7 @@ from pathlib import Path
 
 import kubernetes_validate
 import yaml
-from model import Object, jobs, needs, ports, seconds, step
+from model import REPLICAS, Object, jobs, needs, ports, replicas, seconds, step, stops_first
 
 OLDEST = "1.30"  # the first that has preStop's sleep
 PORT = 8000  # what docker/server listens on
@@ -121,26 +121,31 @@ def objects(model: Object, service: str) -> list[Object]:
     if service in jobs(model):
         # A job cannot be changed: each image has its own.
         name = f"{service}-{spec['image'].rpartition(':')[2][:8]}"
-        template["spec"]["restartPolicy"] = "OnFailure"
-        return [*found, made("Job", "batch/v1", {"backoffLimit": 6, "template": template}, name)]
+        template["spec"]["restartPolicy"] = "Never"
+        # What it needs is ready already, so that another attempt would fail, too; a node that is drained is no failure.
+        drained = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+        once = {"backoffLimit": 0, "podFailurePolicy": {"rules": [drained]}}
+        return [*found, made("Job", "batch/v1", {**once, "template": template}, name)]
     if claims := [v["source"] for v in spec.get("volumes") or () if v["type"] == "volume"]:
         size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}
         templates = [{"metadata": {"name": name}, "spec": size} for name in claims]
-        content = {"serviceName": service, "replicas": 1, **selected, "template": template}
+        content = {"serviceName": service, "replicas": replicas(spec), **selected, "template": template}
         return [*found, made("StatefulSet", "apps/v1", {**content, "volumeClaimTemplates": templates})]
     spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
     template["spec"]["topologySpreadConstraints"] = [{**spread, "labelSelector": {"matchLabels": app}}]
-    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    rolling: Object = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    content = {**selected, "strategy": {"type": "Recreate"} if stops_first(spec) else rolling, "template": template}
+    if replicas(spec) > 1:
+        found.append(made("PodDisruptionBudget", "policy/v1", {"maxUnavailable": 1, **selected}))
+    if "replicas" in (spec.get("deploy") or {}):
+        return [*found, made("Deployment", "apps/v1", {"replicas": replicas(spec), **content})]
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": service}
     usage = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
-    scale = {"minReplicas": 2, "maxReplicas": 6, "metrics": [{"type": "Resource", "resource": usage}]}
+    scale = {"minReplicas": REPLICAS, "maxReplicas": 6, "metrics": [{"type": "Resource", "resource": usage}]}
     return [
         *found,
-        made(
-            "Deployment", "apps/v1", {**selected, "strategy": rolling, "template": template}
-        ),  # replicas: the scaler's
+        made("Deployment", "apps/v1", content),  # replicas: the scaler's
         made("HorizontalPodAutoscaler", "autoscaling/v2", {"scaleTargetRef": target, **scale}),
-        made("PodDisruptionBudget", "policy/v1", {"maxUnavailable": 1, **selected}),
     ]
 
 

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 Object = dict[str, Any]
+REPLICAS = 2
 
 
 def jobs(model: Object) -> set[str]:
@@ -25,6 +26,17 @@ def needs(model: Object, service: str) -> set[str]:
 def step(model: Object, service: str) -> int:
     """When to start a service: after all that it depends on."""
     return max((1 + step(model, name) for name in model["services"][service].get("depends_on") or {}), default=0)
+
+
+def replicas(spec: Object) -> int:
+    """How many of a service run: `deploy.replicas`; otherwise 1 with a volume, 2 without."""
+    return int((spec.get("deploy") or {}).get("replicas", 1 if spec.get("volumes") else REPLICAS))
+
+
+def stops_first(spec: Object) -> bool:
+    """Whether a replica stops before its successor starts: `deploy.update_config.order`; otherwise only with a volume."""
+    order = ((spec.get("deploy") or {}).get("update_config") or {}).get("order")
+    return bool(order == "stop-first" if order else spec.get("volumes"))  # two must not write to the same files
 
 
 def ports(model: Object, service: str) -> list[int]:

@@ -1,7 +1,8 @@
 """Writes Compose's production model as files for Docker Swarm: ``python swarm.py FILE host|ingress <model.json``.
 
-`nox -s deploy` runs it, and gives it the model with images by digest. Where there are jobs, such as migrations,
-``FILE-jobs`` has them and what they need, to be deployed first.
+`nox -s deploy` runs it, and gives it the model with images by digest. Where there are jobs, such as migrations, there
+are further files: what the jobs need, and then the jobs, are deployed first. Its last line says, in JSON, the files in
+their order, each with its services, and how many nodes a service needs for a port in host mode.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import sys
 from pathlib import Path
 
 import yaml
-from model import Object, jobs, needs
+from model import Object, jobs, needs, replicas, step, stops_first
 
-REPLICAS = 2
 # What Swarm takes from a service's Compose settings as it is.
 SAME = (
     *("image", "command", "entrypoint", "user", "working_dir", "environment", "stop_grace_period"),
@@ -39,18 +39,18 @@ def service(model: Object, name: str, ports: str) -> Object:
     # Without a virtual address, every name resolves to the replicas themselves; ports in host mode need no other.
     deploy["endpoint_mode"] = "dnsrr" if ports == "host" else "vip"
     if name in jobs(model):
-        return found | {"deploy": {**deploy, "mode": "replicated-job", "restart_policy": {"condition": "on-failure"}}}
-    order = "start-first"
+        # What it needs runs already, so that another attempt would fail, too.
+        return found | {"deploy": {**deploy, "mode": "replicated-job", "restart_policy": {"condition": "none"}}}
     if spec.get("volumes"):
-        order = "stop-first"  # two of them must not write to the same files
         deploy["placement"] = {"constraints": [f"node.labels.{name} == true"]}  # where its files are
     # In the delay, a proxy finds the new task, and Swarm sees one that has failed: without it, Swarm may begin with the next
     # one, which finds no machine with a free port, and never roll back.
+    order = "stop-first" if stops_first(spec) else "start-first"
     rolling = {"parallelism": 1, "order": order, "delay": "2s", "monitor": "15s"}
     return found | {
         "deploy": {
             **deploy,
-            "replicas": 1 if spec.get("volumes") else REPLICAS,
+            "replicas": replicas(spec),
             "update_config": {**rolling, "failure_action": "rollback"},
             "rollback_config": rolling,
             "restart_policy": {"condition": "any", "delay": "1s"},
@@ -74,13 +74,18 @@ def render(model: Object, names: set[str], ports: str) -> Object:
 def main() -> None:
     """Write the files."""
     model, path, ports = json.load(sys.stdin), Path(sys.argv[1]), sys.argv[2]
-    everything = render(model, set(model["services"]), ports)
-    first = jobs(model).union(*(needs(model, name) for name in jobs(model)))
-    before = render(model, first, ports) if first else {}
-    for name in jobs(model):
-        everything["services"][name]["deploy"]["replicas"] = 0  # it would run again
-    for file, content in ((path.with_stem(f"{path.stem}-jobs"), before), (path, everything)):
-        file.write_text(yaml.safe_dump(content, sort_keys=False, width=120) if content else "", encoding="utf-8")
+    once = jobs(model)
+    first = once.union(*(needs(model, name) for name in once))
+    parts: dict[Path, set[str]] = {}
+    for number in sorted({step(model, name) for name in first}):
+        names = {name for name in first if step(model, name) == number}
+        parts[path.with_stem(f"{path.stem}-{number}")] = names
+    parts[path] = set(model["services"]) - once
+    for file, names in parts.items():
+        file.write_text(yaml.safe_dump(render(model, names, ports), sort_keys=False, width=120), encoding="utf-8")
+    taken = {name: spec for name, spec in model["services"].items() if spec.get("ports") and ports == "host"}
+    nodes = {name: replicas(spec) + (not stops_first(spec)) for name, spec in taken.items()}
+    print(json.dumps({"files": {str(file): sorted(names) for file, names in parts.items()}, "nodes": nodes}))
 
 
 if __name__ == "__main__":

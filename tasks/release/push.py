@@ -66,10 +66,10 @@ def publish(session: Session, args: argparse.Namespace) -> None:
     repositories = {service: Repository(args.registry, service) for service in args.services}
     tagged = {(service, tag): repositories[service].digest(tag) for service in args.services for tag in tags}
     images = [] if parts else image.build(args.services)
-    found = {service: entries(parts, service) for service in args.services} if parts else {}
-    found |= {built.service: [built.entry()] for built in images}
-    manifests = {service: index(repositories[service], of) for service, of in found.items() if parts}
-    manifests |= {built.service: built.manifest for built in images}
+    found = {built.service: built.entry() for built in images} or {s: merged(parts, s) for s in args.services}
+    manifests = {built.service: built.manifest for built in images} or {
+        s: index(repositories[s], found[s]) for s in found
+    }
     digests = {service: image.digest_of(manifest) for service, manifest in manifests.items()}
     tags = [] if args.untagged else tags
     # The version comes last, for all services one right after the other.
@@ -80,37 +80,26 @@ def publish(session: Session, args: argparse.Namespace) -> None:
             raise UserError(f"{args.registry}/{service}:{tag} is {old} already: raise the version, or use --move-tags")
     for built in images:
         push(session, repositories[built.service], built, commit)
-    set_tags([(repositories[service], tag, manifests[service]) for service, tag in late])
+    for service, tag in late:
+        repositories[service].push_manifest(manifests[service], tag)
+        say(f"tagged {args.registry}/{service}:{tag}")
     shutil.rmtree(REPORTS / "release", ignore_errors=True)
-    facts = {service: {"name": f"{args.registry}/{service}", "digest": digests[service]} for service in args.services}
-    write(commit, [{"service": s, **facts[s], **summed(found[s]), "tags": tags} for s in args.services])
+    names = {s: {"service": s, "name": f"{args.registry}/{s}", "digest": digests[s], "tags": tags} for s in found}
+    write(commit, [names[service] | found[service] for service in found])
 
 
 def write(commit: str, published: Sequence[Mapping[str, Any]]) -> None:
     """Write what was published to reports/: release.json, a table in Markdown, and checksums as `sha256sum` has them."""
     RELEASE.write_text(json.dumps({"commit": commit, "images": published}, indent=1), encoding="utf-8")
     rows = [["image", "platforms", "compressed MB", "tags"]]
-    sums = ""
-    for e in published:
-        size = f"{e['size'] / 1e6:.1f}"
-        rows.append([f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), size, " ".join(e["tags"])])
-        sums += f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n"
+    rows += [
+        [f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), f"{e['size'] / 1e6:.1f}", " ".join(e["tags"])]
+        for e in published
+    ]
+    sums = "".join(f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n" for e in published)
     say(table(rows))
     RELEASE.with_suffix(".md").write_text(as_markdown(rows) + "\n", encoding="utf-8")
     RELEASE.with_suffix(".sha256").write_text(sums, encoding="utf-8")
-
-
-def set_tags(late: Sequence[tuple[Repository, str, bytes]]) -> None:
-    """Tag manifests that the registry has; raises UserError, with the tags that are set, when it ends in between."""
-    names = [f"{repository.name}:{tag}" for repository, tag, _ in late]
-    done = 0
-    try:
-        for repository, tag, manifest in late:
-            repository.push_manifest(manifest, tag)
-            done += 1
-    except (UserError, KeyboardInterrupt) as error:
-        state = f"tagged: {', '.join(names[:done]) or 'nothing'}; not yet: {', '.join(names[done:])}"
-        raise UserError(f"{str(error) or 'interrupted'}; {state}; run it again to complete it") from None
 
 
 def push(session: Session, repository: Repository, built: image.Image, commit: str) -> None:
@@ -147,26 +136,22 @@ def provenance(repository: Repository, built: image.Image, commit: str) -> dict[
     }
 
 
-def entries(parts: Sequence[Mapping[str, Any]], service: str) -> list[dict[str, Any]]:
-    """A service's images in several parts of a release, one for each platform."""
+def merged(parts: Sequence[Mapping[str, Any]], service: str) -> dict[str, Any]:
+    """What several parts of a release, one for each platform, say of a service's image, as if it were one."""
     found = [entry for part in parts for entry in part["images"] if entry["service"] == service]
     if len(found) < len(parts):
         raise UserError(f"--merge: not every part has an image of {service}")
-    return sorted(found, key=lambda entry: str(entry["platforms"]))
-
-
-def summed(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The platforms of a service's images, their manifests, and what they weigh together."""
+    found.sort(key=lambda entry: str(entry["platforms"]))
     lists = {key: [value for entry in found for value in entry[key]] for key in ("platforms", "manifests")}
     return {**lists, "size": sum(entry["size"] for entry in found)}
 
 
-def index(repository: Repository, found: Sequence[Mapping[str, Any]]) -> bytes:
+def index(repository: Repository, found: Mapping[str, Any]) -> bytes:
     """The index that makes one image of a service's images for several platforms, which the registry has already."""
     manifests = [
-        image.descriptor(image.MANIFEST, repository.get(f"manifests/{entry['digest']}"))
-        | {"platform": dict(zip(image.PLATFORM, entry["platforms"][0].split("/"), strict=False))}
-        for entry in found
+        image.descriptor(image.MANIFEST, repository.get(f"manifests/{digest}"))
+        | {"platform": dict(zip(image.PLATFORM, platform.split("/"), strict=False))}
+        for platform, digest in zip(found["platforms"], found["manifests"], strict=True)
     ]
     return image.compact({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
 

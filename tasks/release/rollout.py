@@ -6,11 +6,10 @@ import copy
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import venv
-from ..env import chosen_by_user
-from ..images import bases
+from ..env import read, users_part
 from ..project import REPORTS, ROOT, name
 from ..shell import CommandFailed, UserError, lines, output, run
 from ..stack.model import PRODUCTION_FILE, Stack
@@ -27,10 +26,11 @@ ROLLED_BACK = ("rollback_completed", "rollback_paused", "paused")
 
 
 def model() -> dict[str, Any]:
-    """Compose's production model with the images of reports/release.json, and official ones where setup made others."""
-    official = {variable: chosen_by_user().get(variable, image) for variable, (_, image) in bases.needed().items()}
-    found = copy.deepcopy(Stack(name(), (PRODUCTION_FILE,), "prod", official).model)
+    """Compose's production model with the images of reports/release.json, and nothing of this machine, such as free ports."""
     images = {entry["service"]: f"{entry['name']}@{entry['digest']}" for entry in push.read(push.RELEASE)["images"]}
+    settings = REPORTS / "deploy.env"
+    settings.write_text(users_part(read()), encoding="utf-8")
+    found = copy.deepcopy(Stack(name(), (PRODUCTION_FILE,), "prod", {"COMPOSE_ENV_FILES": str(settings)}).model)
     for service, spec in found["services"].items():
         if built := spec.get("build", {}).get("args", {}).get("SERVICE"):
             if built not in images:
@@ -39,30 +39,29 @@ def model() -> dict[str, Any]:
     return found
 
 
-def translate(session: Session, script: str, *arguments: str) -> dict[str, Any]:
-    """Run a script of deploy/ with the model, and return that; raises UserError when it fails."""
+def translate(session: Session, script: str, *arguments: str) -> tuple[dict[str, Any], str]:
+    """Run a script of deploy/ with the model; return that, and the script's last line. Raises UserError when it fails."""
     venv.install(session, "release")
     content, said = model(), [""]
     command = (venv.python(session), "-B", str(ROOT / "deploy" / script), *arguments)
     if lines(*command, on_line=said.append, stdin=json.dumps(content)):
         raise UserError(f"deploy/{script} failed: {said[-1]}")
     say(f"wrote {arguments[0]}")
-    return content
+    return content, said[-1]
 
 
 def secrets(content: dict[str, Any], *command: str) -> None:
-    """Check that the engine has all secrets: with the secret's name, the command must succeed."""
-    used = {secret["source"] for spec in content["services"].values() for secret in spec.get("secrets") or ()}
-    for secret in sorted(used):
+    """Check that the engine has all secrets: with their names, the command must succeed."""
+    if used := {secret["source"] for spec in content["services"].values() for secret in spec.get("secrets") or ()}:
         try:
-            output(*command, secret)
+            output(*command, *sorted(used))
         except CommandFailed as failed:
-            raise UserError(f"the secret {secret} is needed first, see docs/deploying.md ({failed.last})") from None
+            raise UserError(f"a secret is missing, see docs/deploying.md: {failed.last}") from None
 
 
 def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
     """Write a Kustomize base; with ``apply``, apply it in the order of depends_on, waiting for each step."""
-    content = translate(session, "kubernetes.py", str(folder))
+    content, _ = translate(session, "kubernetes.py", str(folder))
     if not apply:
         return
     if run("kubectl", "apply", "--filename", str(folder / "namespace.yaml")):
@@ -72,17 +71,39 @@ def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
     steps = {found for file in folder.glob("*.yaml") for found in re.findall(r"stack\.step: '(\d+)'", file.read_text())}
     for step in sorted(steps, key=int):
         chosen = f"--selector=stack.step={step}"
-        waits = [
-            ("rollout", "status", kind, chosen, f"--timeout={TIMEOUT_S}s") for kind in ("statefulset", "deployment")
-        ]
-        waits.append(("wait", "--for=condition=complete", "job", chosen, f"--timeout={TIMEOUT_S}s"))
         if run("kubectl", "apply", "--kustomize", str(folder), chosen):
             raise UserError(f"step {step} was not applied; what ran before still runs")
-        for wait in waits:
-            if output(*inside, "get", wait[2], chosen, "--output=name") and run(*inside, *wait):
-                raise UserError(
-                    f"step {step} did not become ready; what ran before still runs: kubectl describe says more"
-                )
+        wait_for_jobs(inside, chosen)
+        for kind in ("statefulset", "deployment"):
+            wait = ("rollout", "status", kind, chosen, f"--timeout={TIMEOUT_S}s")
+            if output(*inside, "get", kind, chosen, "--output=name") and run(*inside, *wait):
+                raise UserError(f"step {step} is not ready; what ran before still runs: kubectl describe says more")
+
+
+def wait_for_jobs(inside: tuple[str, ...], chosen: str) -> None:
+    """Wait until Kubernetes' jobs of a step have ended; raises UserError as soon as one has failed."""
+    form = "--output=jsonpath={range .items[*]}{.metadata.name} {.status.conditions[*].type}{'\\n'}{end}"
+    with Status("waiting for the jobs") as status:
+        while status.seconds < TIMEOUT_S:
+            told = output(*inside, "get", "job", chosen, form).splitlines()
+            found = {job: states for job, *states in map(str.split, told)}
+            for job, states in found.items():
+                if "Failed" in states:
+                    log = (*inside, "logs", "--tail=5", f"job/{job}")
+                    failed(job, *log, again=f"`kubectl delete job {job}`, then deploy again")
+            if all("Complete" in states for states in found.values()):
+                return
+            time.sleep(1)
+    raise UserError(f"{', '.join(found)} did not end within {TIMEOUT_S} s; what ran before still runs")
+
+
+def failed(job: str, *log: str, again: str) -> NoReturn:
+    """Print a failed job's last lines, which the command ``log`` gets, and raise UserError."""
+    lines(*log, on_line=lambda line: say(f"{job}: {line}"))
+    raise UserError(
+        f"{job} failed; its last lines stand above. What ran before still runs. Mend it, publish and deploy; or, where "
+        f"the fault was not in the image, {again}"
+    )
 
 
 def swarm(session: Session, context: str, ports: str) -> None:
@@ -90,24 +111,25 @@ def swarm(session: Session, context: str, ports: str) -> None:
     docker = ("docker", *(["--context", context] if context else []))
     if output(*docker, "info", "--format", "{{.Swarm.LocalNodeState}}").strip() != "active":
         raise UserError("this engine is in no swarm: run `docker swarm init` there, or name another by --context")
-    nodes = (
-        output(*docker, "node", "ls", "--format", "{{.Status}} {{.Availability}}").splitlines().count("Ready Active")
-    )
-    if ports == "host" and nodes < 3:
+    content, said = translate(session, "swarm.py", str(REPORTS / "stack.yaml"), ports)
+    plan = json.loads(said)
+    ready = output(*docker, "node", "ls", "--format={{.Status}} {{.Availability}}").splitlines().count("Ready Active")
+    if late := [f"{service} needs {nodes}" for service, nodes in plan["nodes"].items() if nodes > ready]:
         raise UserError(
-            f"ports in host mode need 3 nodes for 2 replicas and an update, and {nodes} can take any: use --ports ingress"
+            f"{ready} of the nodes can take tasks; for ports in host mode, {', '.join(late)}, all replicas and one for an update: "
+            "see docs/deploying.md, or use --ports ingress"
         )
-    path = REPORTS / "stack.yaml"
-    secrets(translate(session, "swarm.py", str(path), ports), *docker, "secret", "inspect")
+    secrets(content, *docker, "secret", "inspect")
+    jobs = (f"--filter=label=com.docker.stack.namespace={name()}", "--filter=mode=replicated-job", "--quiet")
+    for job in output(*docker, "service", "ls", *jobs).split():
+        output(*docker, "service", "rm", job)  # one that has failed: its tasks would be taken for the new one's
     # Migrations first: the new version may need them, and when they fail, the former one goes on.
-    for file, option, kind in ((path.with_stem("stack-jobs"), "--prune=false", " completed"), (path, "--prune", "")):
-        if not file.stat().st_size:
-            continue
+    for file, services in plan["files"].items():
         before = updates(docker)
-        command = ("stack", "deploy", option, "--with-registry-auth", "--detach", f"--compose-file={file}", name())
-        if run(*docker, *command):
+        prune = "--prune" if file == list(plan["files"])[-1] else "--prune=false"
+        if run(*docker, "stack", "deploy", prune, "--with-registry-auth", "--detach", f"--compose-file={file}", name()):
             raise UserError("Swarm did not take the stack; its own words stand above")
-        converge(docker, before, kind)
+        converge(docker, before, {f"{name()}_{service}" for service in services})
 
 
 def updates(docker: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -118,21 +140,25 @@ def updates(docker: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return {words[0]: tuple(words[1:]) for words in map(str.split, told) if words}
 
 
-def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], kind: str = "") -> None:
-    """Wait until all replicas run, all jobs have ended, and no update is under way; for `` completed``, only for jobs."""
+def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], services: set[str]) -> None:
+    """Wait until all replicas of some services run, their jobs have ended, and no update of them is under way."""
     with Status("waiting for the stack") as status:
         while status.seconds < TIMEOUT_S:
             time.sleep(1)
-            now = updates(docker)
+            now = {service: state for service, state in updates(docker).items() if service in services}
             running = {service: state[0] for service, state in now.items() if state and state != before.get(service)}
             back = [service for service, state in running.items() if state in ROLLED_BACK]
             if back and not {"updating", "rollback_started"}.intersection(running.values()):
                 raise UserError("; ".join(f"{service} was rolled back: {reason(docker, service)}" for service in back))
-            listed = output(*docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}")
-            found = [line.split("\t") for line in listed.splitlines() if kind in line]
-            late = [service for service, replicas in found if not complete(replicas)]
+            listed = output(*docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}").splitlines()
+            found = {service: replicas for service, _, replicas in (line.partition("\t") for line in listed)}
+            late = [service for service in sorted(services) if not complete(found.get(service, ""))]
+            for job in (service for service in late if " completed" in found.get(service, "")):
+                if output(*docker, "service", "ps", "--filter=desired-state=shutdown", "--quiet", job):
+                    say(f"{job}: {reason(docker, job)}")
+                    failed(job, *docker, "service", "logs", "--raw", "--tail=5", job, again="deploy again")
             if not late and set(running.values()) <= {"completed"}:
-                say(f"all {'jobs have ended' if kind else 'services run'}: {status.seconds:.0f} s")
+                say(f"{', '.join(sorted(services))} ready: {status.seconds:.0f} s")
                 return
     culprit = (late or [service for service, state in running.items() if state != "completed"])[0]
     raise UserError(f"{culprit} does not run after {TIMEOUT_S} s: {reason(docker, culprit)}")
@@ -148,7 +174,5 @@ def complete(replicas: str) -> bool:
 def reason(docker: tuple[str, ...], service: str) -> str:
     """Why a service's newest task failed, as Swarm tells it."""
     told = output(*docker, "service", "ps", "--no-trunc", "--format={{.Error}}", service).splitlines()
-    unhealthy = (
-        "its tasks have ended without an error, as after failed health checks; `docker service logs` may say more"
-    )
+    unhealthy = "its tasks have ended without an error, as after failed health checks: see `docker service logs`"
     return next(filter(None, (line.strip('"') for line in told)), unhealthy)

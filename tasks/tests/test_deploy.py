@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from .. import env
 from ..project import ROOT
 from ..release import push, rollout
 from ..shell import UserError
+from ..stack import model as model_module
 from .conftest import write_tool
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ MODEL: dict[str, Any] = {
 def script(name: str, *arguments: str, model: dict[str, Any] = MODEL) -> str:
     command = [sys.executable, "-B", str(ROOT / "deploy" / name), *arguments]
     done = subprocess.run(command, input=json.dumps(model), capture_output=True, text=True, check=False)
-    return done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,7 @@ def test_a_migration_is_a_job_of_its_image_between_the_database_and_the_service(
     job = rendered["Job", "web-migrate-abababab"]
     assert container(job)["args"] == ["python3", "-m", "web.migrate"]
     assert "readinessProbe" not in container(job)
+    assert (job["spec"]["backoffLimit"], job["spec"]["template"]["spec"]["restartPolicy"]) == (0, "Never")
     steps = [rendered[found]["metadata"]["labels"]["stack.step"] for found in (("StatefulSet", "store"), ("Job", "web-migrate-abababab"), ("Deployment", "web"))]  # fmt: skip
     assert steps == ["0", "1", "2"]
 
@@ -144,9 +147,9 @@ def test_what_the_schemas_forbid_is_not_written(tmp_path: Path) -> None:
 
 
 def test_a_stack_for_swarm(tmp_path: Path) -> None:
-    assert script("swarm.py", str(tmp_path / "stack.yaml"), "host") == ""
+    plan(tmp_path)
     stack = yaml.safe_load((tmp_path / "stack.yaml").read_text())
-    web, store, job = (stack["services"][name] for name in ("web", "store", "web-migrate"))
+    web, store = (stack["services"][name] for name in ("web", "store"))
     assert web["deploy"]["replicas"] == 2
     assert web["deploy"]["update_config"] == {"parallelism": 1, "order": "start-first", "delay": "2s", "monitor": "15s", "failure_action": "rollback"}  # fmt: skip
     assert web["ports"] == [{"target": 8000, "published": 5000, "mode": "host"}]
@@ -154,27 +157,58 @@ def test_a_stack_for_swarm(tmp_path: Path) -> None:
     assert web["volumes"] == [{"type": "tmpfs", "target": "/tmp"}]  # noqa: S108
     assert store["deploy"]["replicas"] == 1
     assert store["deploy"]["update_config"]["order"] == "stop-first"
-    assert job["deploy"]["mode"] == "replicated-job"
     assert stack["secrets"] == {"password": {"external": True}}
 
 
-def test_jobs_run_before_the_rest_and_once(tmp_path: Path) -> None:
-    script("swarm.py", str(tmp_path / "stack.yaml"), "host")
-    first, rest = [yaml.safe_load((tmp_path / name).read_text()) for name in ("stack-jobs.yaml", "stack.yaml")]
-    assert set(first["services"]) == {"store", "web-migrate"}
-    assert "replicas" not in first["services"]["web-migrate"]["deploy"]
-    assert rest["services"]["web-migrate"]["deploy"]["replicas"] == 0
-    assert first["services"]["store"] == rest["services"]["store"]
+def plan(folder: Path, ports: str = "host", **services: dict[str, Any]) -> dict[str, Any]:
+    """What the script for Swarm says, with other settings for some services, or with others."""
+    model = {**MODEL, "services": {**MODEL["services"], **services}}
+    return dict(json.loads(script("swarm.py", str(folder / "stack.yaml"), ports, model=model)))
+
+
+def test_jobs_run_before_the_rest_and_after_what_they_need(tmp_path: Path) -> None:
+    files = plan(tmp_path)["files"]
+    names = ("stack-0.yaml", "stack-1.yaml", "stack.yaml")
+    assert files == dict(zip([str(tmp_path / name) for name in names], [["store"], ["web-migrate"], ["store", "web"]], strict=True))  # fmt: skip
+    needs, jobs, rest = (yaml.safe_load((tmp_path / name).read_text())["services"] for name in names)
+    assert [set(needs), set(jobs), set(rest)] == [{"store"}, {"web-migrate"}, {"store", "web"}]
+    assert needs["store"] == rest["store"]
+    assert jobs["web-migrate"]["deploy"]["mode"] == "replicated-job"
+    assert jobs["web-migrate"]["deploy"]["restart_policy"] == {"condition": "none"}
 
 
 def test_without_jobs_there_is_one_step(tmp_path: Path) -> None:
-    script(
-        "swarm.py",
-        str(tmp_path / "stack.yaml"),
-        "host",
-        model={**MODEL, "services": {"store": MODEL["services"]["store"]}},
-    )
-    assert (tmp_path / "stack-jobs.yaml").read_text() == ""
+    said = script("swarm.py", str(tmp_path / "stack.yaml"), "host", model={**MODEL, "services": {"store": MODEL["services"]["store"]}})  # fmt: skip
+    assert json.loads(said) == {"files": {str(tmp_path / "stack.yaml"): ["store"]}, "nodes": {}}
+
+
+ONCE = {"replicas": 1, "update_config": {"order": "stop-first"}, "resources": {}}
+
+
+def test_a_process_that_must_run_once_on_swarm(tmp_path: Path) -> None:
+    plan(tmp_path, beat={**OWN, "deploy": ONCE})
+    deploy = yaml.safe_load((tmp_path / "stack.yaml").read_text())["services"]["beat"]["deploy"]
+    assert deploy["replicas"] == 1
+    assert (deploy["update_config"]["order"], deploy["rollback_config"]["order"]) == ("stop-first", "stop-first")
+
+
+def test_a_process_that_must_run_once_on_kubernetes(tmp_path: Path) -> None:
+    beat, three = {**OWN, "deploy": ONCE}, {**OWN, "deploy": {"replicas": 3}}
+    model = {**MODEL, "services": {"beat": beat, "three": three}}
+    assert script("kubernetes.py", str(tmp_path), model=model) == ""
+    once, several = (list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text())) for name in ("beat", "three"))
+    assert [found["kind"] for found in once] == ["NetworkPolicy", "Deployment"]
+    assert (once[1]["spec"]["replicas"], once[1]["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    assert [found["kind"] for found in several] == ["NetworkPolicy", "PodDisruptionBudget", "Deployment"]
+    assert (several[2]["spec"]["replicas"], several[2]["spec"]["strategy"]["type"]) == (3, "RollingUpdate")
+
+
+def test_how_many_nodes_ports_in_host_mode_need(tmp_path: Path) -> None:
+    web = MODEL["services"]["web"]
+    assert plan(tmp_path)["nodes"] == {"web": 3}
+    assert plan(tmp_path, web={**web, "deploy": {"replicas": 4}})["nodes"] == {"web": 5}
+    assert plan(tmp_path, web={**web, "deploy": ONCE})["nodes"] == {"web": 1}
+    assert plan(tmp_path, "ingress")["nodes"] == {}
 
 
 def test_dockers_client_understands_the_stack(tmp_path: Path, docker: str) -> None:
@@ -202,7 +236,7 @@ def test_a_rollback_is_told_with_its_reason(no_docker: Path) -> None:
         esac""",
     )
     with pytest.raises(UserError, match=r"project_web was rolled back: task: non-zero exit \(1\)"):
-        rollout.converge(("docker",), {"project_web": ("completed", "1")})
+        rollout.converge(("docker",), {"project_web": ("completed", "1")}, {"project_web"})
 
 
 def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, tmp_path: Path) -> None:
@@ -220,10 +254,10 @@ def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, t
         esac""",
     )
     with pytest.raises(UserError, match=r"web was rolled back: its tasks have ended without.*api was rolled back"):
-        rollout.converge(("docker",), {})
+        rollout.converge(("docker",), {}, {"project_web", "project_api"})
 
 
-def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path) -> None:
+def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tool(
         no_docker / "docker",
         """case "$1" in
@@ -232,20 +266,45 @@ def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path) -> None:
         *) exit 99 ;;
         esac""",
     )
-    with pytest.raises(UserError, match=r"need 3 nodes .*, and 2 can take any"):
+    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, '{"nodes": {"web": 3, "api": 2}}'))
+    with pytest.raises(
+        UserError, match=r"^2 of the nodes can take tasks; for ports in host mode, web needs 3, all replicas"
+    ):
         rollout.swarm(None, "", "host")  # type: ignore[arg-type]
 
 
-def test_only_jobs_are_waited_for_in_the_first_step(no_docker: Path) -> None:
+def test_a_step_waits_for_its_own_services(no_docker: Path) -> None:
     write_tool(
         no_docker / "docker",
         """case "$1 $2" in
-        "service ls") ;;
+        "service ls") echo id ;;
+        "service inspect") echo project_web updating 2 ;;
         "stack services") printf 'project_web\t0/2\nproject_web-migrate\t0/1 (1/1 completed)\n' ;;
         *) exit 99 ;;
         esac""",
     )
-    rollout.converge(("docker",), {}, " completed")
+    rollout.converge(("docker",), {}, {"project_web-migrate"})
+
+
+def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
+    no_docker: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tool(
+        no_docker / "docker",
+        """case "$*" in
+        "service ls"*) ;;
+        "stack services"*) printf 'project_web-migrate\t0/1 (0/1 completed)\n' ;;
+        "service ps --filter=desired-state=shutdown --quiet project_web-migrate") echo task ;;
+        "service ps"*) echo '"task: non-zero exit (3)"' ;;
+        "service logs --raw --tail=5 project_web-migrate") echo "no such table" >&2 ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    with pytest.raises(UserError, match=r"^project_web-migrate failed; its last lines .*Mend it, publish and deploy"):
+        rollout.converge(("docker",), {}, {"project_web-migrate"})
+    shown = "".join(capsys.readouterr())
+    assert "project_web-migrate: task: non-zero exit (3)\n" in shown
+    assert "project_web-migrate: no such table\n" in shown
 
 
 def test_an_old_rollback_is_none_of_this_roll_out(no_docker: Path) -> None:
@@ -258,14 +317,15 @@ def test_an_old_rollback_is_none_of_this_roll_out(no_docker: Path) -> None:
         *) exit 99 ;;
         esac""",
     )
-    rollout.converge(("docker",), {"project_web": ("rollback_completed", "1")})
+    rollout.converge(("docker",), {"project_web": ("rollback_completed", "1")}, {"project_web"})
 
 
 def test_kubernetes_is_given_one_step_after_the_other(
     no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log; echo found')
-    monkeypatch.setattr(rollout, "translate", lambda *_: (script("kubernetes.py", str(tmp_path / "base")), MODEL)[1])
+    answer = """case "$*" in *jsonpath*step=1*|*step=1*jsonpath*) echo web-migrate SuccessCriteriaMet Complete ;; *jsonpath*) ;; *) echo found ;; esac"""
+    write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log; {answer}')
+    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, script("kubernetes.py", str(tmp_path / "base"))))
     rollout.kubernetes(None, tmp_path / "base", apply=True)  # type: ignore[arg-type]
     told = [
         line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("--namespace project get")
@@ -276,9 +336,23 @@ def test_kubernetes_is_given_one_step_after_the_other(
     assert set(steps) == {"0", "1", "2"}
 
 
+def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tool(
+        no_docker / "kubectl",
+        """case "$1 $2" in
+        "get job") echo web-migrate-abababab FailureTarget Failed ;;
+        "logs --tail=5") echo "no such table for $3" ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    with pytest.raises(UserError, match=r"^web-migrate-abababab failed; .*`kubectl delete job web-migrate-abababab`"):
+        rollout.wait_for_jobs(("kubectl",), "--selector=stack.step=1")
+    assert "web-migrate-abababab: no such table for job/web-migrate-abababab\n" in "".join(capsys.readouterr())
+
+
 def test_a_secret_that_is_missing_is_named(no_docker: Path) -> None:
-    write_tool(no_docker / "kubectl", 'echo "not found" >&2; exit 1')
-    with pytest.raises(UserError, match=r"the secret password is needed first, see docs/deploying\.md \(not found\)"):
+    write_tool(no_docker / "kubectl", 'echo "secrets \\"$3\\" not found" >&2; exit 1')
+    with pytest.raises(UserError, match=r"a secret is missing, see docs/deploying\.md: secrets \"password\" not found"):
         rollout.secrets(MODEL, "kubectl", "get", "secret")
 
 
@@ -286,3 +360,22 @@ def test_without_a_release_there_is_nothing_to_deploy(monkeypatch: pytest.Monkey
     monkeypatch.setattr(push, "RELEASE", tmp_path / "release.json")
     with pytest.raises(UserError, match="`nox -s publish` writes it"):
         push.read(push.RELEASE)
+
+
+def test_the_users_settings_are_deployed_and_nothing_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, project: Path, no_docker: Path, docker: str
+) -> None:
+    (no_docker / "docker").unlink()
+    (no_docker / "docker").symlink_to(docker)
+    monkeypatch.chdir(project)
+    web = {"image": "web", "ports": ["${WEB_PORT:-5000}:8000"], "environment": {"COLOR": "${COLOR:-}"}}
+    (project / "docker").mkdir()
+    (project / "docker/compose.prod.yaml").write_text(json.dumps({"services": {"web": web}}))
+    (project / "reports/release.json").write_text('{"images": []}')
+    assert rollout.model()["services"]["web"]["environment"] == {"COLOR": ""}
+    model_module._config.cache_clear()
+    env.ENV.write_text("COLOR=red\n")
+    env.write_env({"WEB_PORT": "5003"})
+    found = rollout.model()["services"]["web"]
+    assert found["ports"][0]["published"] == "5000"
+    assert found["environment"] == {"COLOR": "red"}

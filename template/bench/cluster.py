@@ -30,7 +30,27 @@ REQUESTS = (
     Case("GET", 5001, "/entries"),
     Case("GET", 5001, "/echo/"),  # from one service to another
     Case("POST", 5000, "/", slow=True),
+    Case("GET", 5002, "/"),
+    Case("POST", 5002, "/"),
+    Case("POST", 5002, "/", slow=True),
 )
+ASGI = "asgi"  # a service that the bench makes, on port 5002
+ASGI_APPLICATION = '''"""An ASGI service that takes bodies."""
+
+from fastapi import FastAPI, Request
+
+
+async def size(request: Request) -> int:
+    """Say how long the body is."""
+    return len(await request.body())
+
+
+def create_app() -> FastAPI:
+    """Make the ASGI application."""
+    app = FastAPI()
+    app.add_api_route("/", size, methods=["GET", "POST"])
+    return app
+'''
 WANTED_S = 10.0  # for service again after a node was killed
 SETTLE_S = 3
 HINDERED_S = 1.0  # a client that waits so long was hindered
@@ -75,8 +95,10 @@ class Versions:
 
 def measure(folder: Path, runs: int) -> dict[str, Any]:
     """Lost requests in ``runs`` updates, a rollback, a drained and a killed node; 20 updates take 20 minutes, 3 less than 10."""
-    cluster, here = Cluster(folder), Clone.copy_of_this(folder / "copy")
+    here = Clone.copy_of_this(folder / "copy")
+    cluster = Cluster(folder, here.root / "deploy/haproxy.cfg")
     try:
+        add_asgi_service(here)
         cluster.start()
         say("cluster: three nodes are there; publishing ...")
         versions = Versions(here, cluster, folder)
@@ -99,6 +121,18 @@ def measure(folder: Path, runs: int) -> dict[str, Any]:
     finally:
         cluster.stop()
         here.nox("-s", "clean")
+
+
+def add_asgi_service(here: Clone) -> None:
+    """Add an ASGI service to a copy of the project, and to the entry proxy."""
+    here.nox("-s", "new", "--", ASGI, "--kind", "fastapi")
+    service, proxy = here.root / f"services/{ASGI}", here.root / "deploy/haproxy.cfg"
+    (service / ASGI / "__init__.py").write_text(ASGI_APPLICATION)
+    for test in service.glob("tests/test_*.py"):
+        test.unlink()
+    edit(proxy, "bind :5000,:5001", "bind :5000,:5001,:5002")
+    backend = proxy.read_text().partition("backend 5001")[2].replace("5001", "5002")
+    proxy.write_text(f"{proxy.read_text()}backend 5002{backend}")
 
 
 def check_address(entry: str) -> None:

@@ -28,8 +28,8 @@ TIMEOUT_S = 120
 class Cluster:
     """Three nodes, a registry and an entry proxy, on a network of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, proxy: Path) -> None:
+        self.folder, self.proxy = folder, proxy
         self.sockets = {node: f"unix://{folder}/{node}/docker.sock" for node in NODES}
 
     def start(self) -> None:
@@ -46,7 +46,7 @@ class Cluster:
         config.write_text(f"version: 0.1\n{storage}\nhttp: {{addr: ':5000'}}\n")
         where = ("--publish=127.0.0.1::5000", "--network-alias=registry", f"--volume={config}:/registry.yaml:ro")
         self.run("registry", *where, IMAGE, "docker-registry", "serve", "/registry.yaml")
-        proxy = f"--volume={ROOT}/deploy/haproxy.cfg:/haproxy.cfg:ro"
+        proxy = f"--volume={self.proxy}:/haproxy.cfg:ro"
         self.run("entry", proxy, "--env=STACK_NODES=nodes", IMAGE, "haproxy", "-W", "-f", "/haproxy.cfg")
         for node in NODES:
             until(partial(self.docker, "version", node=node), f"the engine of {node}")

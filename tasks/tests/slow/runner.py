@@ -95,7 +95,7 @@ class Runner:
         tools, config = self.folder / "bin", self.folder / "docker"
         tools.mkdir()
         keep = 'echo "$word"; [ ! -f "$word" ] || cp "$word" "$ARTIFACTS"'
-        write_tool(tools / "gh", f'for word; do {keep}; done >"$ARTIFACTS/gh"')
+        write_tool(tools / "gh", f'[ "$2" != view ] && for word; do {keep}; done >>"$ARTIFACTS/gh"')
         if not shutil.which("pipx", path=ENVIRONMENT["PATH"]):
             write_tool(tools / "pipx", f'[ "$1" = run ] && shift && exec "{sys.executable}" -m "$@"')
         here = Path(ENVIRONMENT.get("DOCKER_CONFIG") or Path.home() / ".docker")

@@ -121,6 +121,7 @@ def test_a_version_tag_releases_by_the_workflow(seed: Clone, tmp_path: Path) -> 
             )
             assert entry["digest"] in (runner.got / "release.md").read_text()
         assert (runner.got / "gh").read_text().split()[:3] == ["release", "create", f"v{version[1]}"]
+        assert (runner.got / "release.json").exists()
         results, log = runner.run("release", "push", {"ref": "refs/tags/v9.9.9"}, *options)
         assert results == {"plan": "failure"}, log
         assert "the tag v9.9.9 is not of the version in pyproject.toml" in log
