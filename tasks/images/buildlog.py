@@ -79,5 +79,5 @@ def reason(log: str) -> str:
 
 def telling_line(text: str) -> str:
     """The line that tells why a program failed: pytest sums up after its errors; most programs end with theirs."""
-    telling = re.findall(r"^(?:FAILED|ERROR:?|error:|E  ) .*", text, re.MULTILINE)
+    telling = re.findall(r"^(?:FAILED|ERROR:?|[\w -]*(?:: )?error:|E  ) .*", text, re.MULTILINE)
     return str((telling or text.strip().splitlines() or ["it printed nothing"])[-1]).strip()

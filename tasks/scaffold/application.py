@@ -148,7 +148,7 @@ class Code:
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 made = interface or {call.rpartition(".")[2] for call in calls} & FACTORIES
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    if isinstance(target, ast.Name) and made:
+                    if isinstance(target, ast.Name) and (made or (calls and target.id == NAMES[0])):
                         yield Application(*place, target.id + INSIDE.get(maker, ""), interface)
 
     def resolve(self, text: str) -> Application | None:
@@ -200,15 +200,17 @@ def imported(tree: ast.Module) -> Iterator[str]:
             yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
 
 
-def bindings(tree: ast.Module) -> Iterator[str]:
-    """The names that a module defines or imports."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, ast.alias):
-            yield (node.asname or node.name).partition(".")[0]
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name
+def bindings(node: ast.AST) -> Iterator[str]:
+    """The names that a module defines or imports; not those that only its functions and classes know."""
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield inner.name
+        elif isinstance(inner, ast.alias):
+            yield (inner.asname or inner.name).partition(".")[0]
+        else:
+            if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+                yield inner.id
+            yield from bindings(inner)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -8,9 +8,11 @@ import re
 import shutil
 import tomllib
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import nox.project
+from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -44,7 +46,7 @@ print(json.dumps({name: [one.to_pep_508() for one in found] for name, found in g
 ASK_BUILD = """
 import json, sys; from build.util import project_wheel_metadata
 found = project_wheel_metadata(sys.argv[1])
-print(json.dumps([found["Name"], found["Version"], *(found.get_all("Requires-Dist") or ())]))
+print(json.dumps([f"{found['Name']}=={found['Version']}", *(found.get_all("Requires-Dist") or ())]))
 """
 
 
@@ -69,8 +71,11 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         raise UserError(f"{source}: pyproject.toml or setup.cfg does not parse: {error}") from None
     project, poetry = data.get("project", {}), data.get("tool", {}).get("poetry", {})
     metadata = dict(config["metadata"]) if config.has_section("metadata") else {}
-    names = [f"{table.get('name')}=={table.get('version')}" for table in (project, poetry, metadata)]
-    distribution = next((name for name in names if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", name)), "")
+    made, _ = parse_email((source / "PKG-INFO").read_bytes() if (source / "PKG-INFO").is_file() else b"")
+    # A version that only its build tells is 0: what asks for it finds something.
+    names = [f"{table.get('name')}=={table.get('version')}" for table in (project, poetry, metadata, made)]
+    names += [f"{table.get('name')}==0" for table in (project, poetry, metadata)]
+    distribution = next((name for name in names if re.fullmatch(r"(?!None=)[\w.-]+==v?\d[\w.+!-]*", name)), "")
     groups |= project.get("optional-dependencies", {})
     files = [source / name for name in FILES if (source / name).is_file()]
     limits: list[Line] = []
@@ -83,10 +88,8 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     elif files:
         main = [*listed(files[0], limits)]
     elif project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file():
-        with temporary_folder() as folder:  # setuptools writes to the folder that it builds
-            shutil.copytree(source, folder / "source", symlinks=True)
-            name, version, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build gives no metadata")
-        distribution, main = f"{name}=={version}", [("its metadata", line) for line in lines]
+        distribution, *lines = ask_build(session, source)
+        main = [("its metadata", line) for line in lines]
         for line in lines:
             for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
                 groups.setdefault(extra, []).append(line)
@@ -105,20 +108,25 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
             raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
         main += [(str(path), line) for line in groups[extra]]
     own = canonicalize_name(distribution.partition("==")[0])
-    kind, found = tests(source, path, groups)
     left = [name for name in groups if name not in {*TESTS, *extras, *GROUPS}]
-    return Needs(for_images(own, main, limits, *extras), for_images(own, found, [], kind), distribution, left)
+    return Needs(for_images(own, main, limits, *extras), for_images(own, tests(source, path, groups), [], *TESTS), distribution, left)
 
 
-def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> tuple[str, list[Line]]:
-    """What the tests need, from the first extra, group or file with a name for that, and this name."""
-    for kind in TESTS:
-        if kind in groups:
-            return kind, [(str(path), line) for line in groups[kind]]
-        for name in TEST_FILES:
-            if (file := source / name.format(kind)).is_file():
-                return kind, [*listed(file, [])]
-    return "", []
+def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list[Line]:
+    """What the tests need: the first extra, group or file with a name for that, and pytest's plugins in the others."""
+    found = {kind: [(str(path), line) for line in groups[kind]] for kind in TESTS if kind in groups}
+    for kind, name in product(TESTS, TEST_FILES):
+        if (file := source / name.format(kind)).is_file():
+            found.setdefault(kind, [*listed(file, [])])
+    first, *others = [*found.values()] or [[]]
+    return first + [(place, line) for lines in others for place, line in lines if line.startswith("pytest-")]
+
+
+def ask_build(session: Session, source: Path) -> list[str]:
+    """A project's NAME==VERSION and its requirements, from the metadata that its build makes."""
+    with temporary_folder() as folder:  # setuptools writes to the folder that it builds
+        shutil.copytree(source, folder / "source", symlinks=True)
+        return list(ask(session, ASK_BUILD, folder / "source", f"{source}: its build gives no metadata"))
 
 
 def ask(session: Session, program: str, source: Path, failure: str) -> Any:

@@ -38,7 +38,7 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 }
 LONGEST_NAME = 40  # a DNS label has 63, and Compose puts the project's name in front and a number behind
 # Words with a meaning of their own behind `--`, besides the dependency groups that are no service's.
-RESERVED = {"prod", "test", *SUITES}
+RESERVED = {"prod", "test", "template"}
 
 # Further ways to make a service, and to lock what it needs, by the option of `new` that asks for one; optional parts add theirs.
 WAYS: dict[str, Callable[[Session, Namespace], None]] = {}
@@ -59,7 +59,7 @@ def check_name(wanted: str) -> None:
         f"{package} is a keyword of Python, which no package can be called": keyword.iskeyword(package),
         f"its package would hide Python's own module {package}": package in sys.stdlib_module_names,
         "services/ has a folder of this name": (SERVICES / wanted).exists(),
-        "it has a meaning of its own here": wanted in RESERVED | pyproject()["dependency-groups"].keys(),
+        "it has a meaning of its own here": wanted in RESERVED | SUITES.keys() | pyproject()["dependency-groups"].keys(),
     }
     for reason, applies in reasons.items():
         if applies:

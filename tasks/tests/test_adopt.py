@@ -271,8 +271,13 @@ def test_its_own_settings_for_pytest(ours: Path, write: Write, files: dict[str, 
         ({"pyproject.toml": "[project]\nname = 'a-b'\nversion = '1.2rc1'\n"}, "a-b==1.2rc1"),
         ({"pyproject.toml": "[tool.poetry]\nname = 'a'\nversion = '1'\n"}, "a==1"),
         ({"setup.cfg": "[metadata]\nname = a\nversion = 1.0\n"}, "a==1.0"),
-        ({"setup.cfg": "[metadata]\nname = a\nversion = attr: a.VERSION\n"}, ""),
-        ({"pyproject.toml": "[project]\nname = 'a'\ndynamic = ['version']\n"}, ""),
+        ({"setup.cfg": "[metadata]\nname = a\nversion = attr: a.VERSION\n"}, "a==0"),
+        ({"pyproject.toml": "[project]\nname = 'a'\ndynamic = ['version']\n"}, "a==0"),
+        (
+            {"pyproject.toml": "[project]\nname = 'a'\ndynamic = ['version']\n", "PKG-INFO": "Name: a\nVersion: 2.1\n"},
+            "a==2.1",
+        ),
+        ({"pyproject.toml": "[project]\nversion = '1'\n"}, ""),
         ({"app.py": APP}, ""),
     ],
 )
@@ -295,10 +300,11 @@ def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> No
 
 def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
-    lists = {"requirements.txt": "flask\n", "requirements-dev.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\n"}
+    lists = {"requirements.txt": "flask\n", "requirements-test.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\n"}
+    lists["requirements-dev.txt"] = "tox\nipython\npytest-xdist\n"
     take(write({"app.py": APP, "test_app.py": "", **lists}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
-    assert made["dependency-groups"] == {"tests": ["hypothesis>=6,<7", "pytest>=9,<10", "moto>5"]}
+    assert made["dependency-groups"] == {"tests": ["hypothesis>=6,<7", "pytest>=9,<10", "moto>5", "pytest-xdist"]}
     assert (ours / "services/theirs/tests/test_app.py").exists()
 
 

@@ -59,6 +59,12 @@ if TYPE_CHECKING:
         ({"main.py": "import dash\nboard = dash.Dash(__name__)\n"}, "main:board.server wsgi"),
         ({"main.py": "def simple(environ, start_response):\n    return []\n"}, "main:simple wsgi"),
         ({"main.py": "async def plain(scope, receive, send):\n    pass\n"}, "main:plain asgi"),
+        # As uWSGI and mod_wsgi look for it, made by somebody's function; a name that only a function knows is none.
+        ({"app.py": "import web\n\napplication = web.main('x')\n", "web.py": "def main(x):\n    app = x\n"}, "app:application wsgi"),
+        (
+            {"Dockerfile": "CMD web start\n", "web/__init__.py": "def main(x):\n    app = x\n    return app\n", "a.py": APP},
+            "a:app wsgi",
+        ),
         ({"main.py": "async def create_app():\n    return FastAPI()\n\n\napp = FastAPI()\n"}, "main:app asgi"),
     ],
 )
@@ -149,7 +155,7 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
 @pytest.mark.parametrize(
     ("files", "found"),
     [
-        ({"pyproject.toml": "[project]\nname = 'x'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
+        ({"pyproject.toml": "[project]\nname = 'w'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
         ({"pyproject.toml": "[tool.black]\n", "requirements.txt": "a==1\n"}, ["a==1"]),
         ({"pyproject.toml": "[dependency-groups]\nmain = ['a']\ndev = ['b']\n"}, ["a"]),
         ({"requirements/prod.txt": "-r base.txt\nb\n", "requirements/base.txt": "a\n"}, ["a", "b"]),
@@ -215,7 +221,7 @@ def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], t
 
 
 def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = ["x", "1.2", "flask>=3", 'redis; extra == "cache"', 'moto>5; extra == "test"', 'y; python_version < "3"']
+    answer = ["x==1.2", "flask>=3", 'redis; extra == "cache"', 'moto>5; extra == "test"', 'y; python_version < "3"']
     monkeypatch.setattr(requirements, "ask", lambda *_: answer)
     for files in (
         {"setup.py": ""},
