@@ -16,11 +16,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from .. import cli
+from ..images.target import has_tests
 from ..project import ROOT, SERVICES, pyproject
 from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
-from .application import JUNK, LEFT, TESTS, Application, Code, find_application, matches, worker
+from .application import JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
 from .requirements import find_needs
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 SETTINGS = """\
 # The settings for pytest that this code was written with; without this table, the project's own hold.
 [tool.pytest.ini_options]
-{settings}"""
+"""
 RUFF = """\
 # This code was adopted as it is. Without these lines, or with fewer of them, the project's rules hold for it, too.
 exclude = ["*"]
@@ -48,6 +49,8 @@ WORKER = """
     healthcheck: {{disable: true}}
 """
 PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
+# Where a Django project's manage.py names its settings.
+DJANGO = r"""DJANGO_SETTINGS_MODULE['"], *['"]([\w.]+)"""
 # What developers have besides what tests need.
 LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|sphinx.*|tox.*|twine|types-.*|wheel")
 
@@ -102,13 +105,20 @@ def adopt(session: Session, args: Namespace) -> None:
     # Its tests are where those of services are, also in the verification of production images.
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
-    (folder / "tests").mkdir(exist_ok=True)
+    if not (folder / "tests").exists():
+        (folder / "tests").mkdir()
+        (folder / "tests" / ".gitkeep").touch()
     for path in [*folder.glob("test_*.py"), *folder.glob("*_test.py"), *folder.glob("conftest.py")]:
         path.rename(folder / "tests" / path.name)
     if not (folder / "ruff.toml").exists():
         (folder / "ruff.toml").write_text(RUFF, encoding="utf-8")
-    settings = "".join(f"{key} = {json.dumps(value)}\n" for key, value in pytest_settings(source).items())
-    (folder / "pyproject.toml").write_text(SETTINGS.format(settings=settings), encoding="utf-8")
+    settings = pytest_settings(source)
+    manager = re.search(DJANGO, text_of(found.root / "manage.py")) if has_tests(args.name) else None
+    if manager:
+        settings = {"DJANGO_SETTINGS_MODULE": manager[1], "python_files": ["test*.py"]} | settings
+        needs.tests.append(Requirement("pytest-django"))
+    text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
     shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
     server = service.SERVERS.get(found.interface, ())
     servers = names(line for lines in service.SERVERS.values() for line in lines) if server else set()

@@ -76,33 +76,39 @@ def find_application(code: Code, wanted: str = "") -> Application:
     if not code.trees:
         raise UserError(f"{source} has no Python code, or none but tests")
     if not found:
+        commands = [
+            code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.name == "__main__.py"
+        ]
         raise UserError(
-            f"{source}: no application found: neither FLASK_APP in .flaskenv or .env, nor {', '.join(STARTERS)} name one, and "
-            f"no module calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; "
-            "name it with --app MODULE:NAME, or a command with --app 'python -m MODULE'"
+            f"{source}: no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor in code "
+            f"that calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; name it with --app MODULE:NAME, "
+            f"or a command: --app 'python -m {' or '.join(commands) or 'MODULE'}'"
         )
     return found[0]
+
+
+def text_of(path: Path) -> str:
+    """The text of a file; "" where there is none."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def named(source: Path) -> Iterator[tuple[str, str]]:
     """The applications that files for servers may name, the likeliest first, each after the file's name."""
     for name in (".flaskenv", ".env"):
-        if (source / name).is_file() and (text := parse((source / name).read_text(encoding="utf-8")).get("FLASK_APP")):
+        if text := parse(text_of(source / name)).get("FLASK_APP"):
             yield name, text
     for name, starts in STARTERS.items():
-        if (source / name).is_file():
-            for line in (source / name).read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-                for start in filter(line.startswith, starts):
-                    words = WORD.findall(line.removeprefix(start))
-                    yield from ((name, word) for word in sorted(words, key=lambda word: ":" not in word))
+        for line in text_of(source / name).replace("\\\n", " ").splitlines():
+            for start in filter(line.startswith, starts):
+                words = WORD.findall(line.removeprefix(start))
+                yield from ((name, word) for word in sorted(words, key=lambda word: ":" not in word))
     yield from ((f"{name}.py", f"{name}:{call}") for name in MODULES for call in NAMES)
 
 
 def worker(source: Path) -> str:
     """The command line of a Procfile's worker; "" where it has none."""
-    path = source / "Procfile"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((line.removeprefix("worker:").strip() for line in lines if line.startswith("worker:")), "")
+    found = re.search(r"^worker:\s*(.*\S)", text_of(source / "Procfile"), re.MULTILINE)
+    return found[1] if found else ""
 
 
 class Code:
@@ -139,7 +145,7 @@ class Code:
                 names = tuple(argument.arg for argument in node.args.posonlyargs + node.args.args)
                 required = len(names) > len(node.args.defaults) or None in node.args.kw_defaults
                 returns = any(isinstance(inner, ast.Return) for inner in ast.walk(node))
-                if names in PARAMETERS:
+                if names in PARAMETERS and node.name in NAMES:
                     yield Application(*place, node.name, PARAMETERS[names])
                 elif (
                     returns and not required and (interface or node.name in FACTORIES) and type(node) is ast.FunctionDef

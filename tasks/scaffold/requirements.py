@@ -21,6 +21,7 @@ from ..env import env, official_base
 from ..ownership import temporary_folder
 from ..shell import CommandFailed, UserError, output
 from ..terminal import say
+from .application import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -64,19 +65,21 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     """Read what a project needs from its files, with its own extras or groups named; raises UserError, with file and line, for what is no requirement."""
     path, config = source / "pyproject.toml", configparser.ConfigParser(interpolation=None)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        data = tomllib.loads(text_of(path))
+        pipfile = tomllib.loads(text_of(source / "Pipfile"))
         config.read(source / "setup.cfg", encoding="utf-8")
         groups = {name: [*nox.project.dependency_groups(data, name)] for name in data.get("dependency-groups", {})}
     except (ValueError, LookupError, configparser.Error) as error:
-        raise UserError(f"{source}: pyproject.toml or setup.cfg does not parse: {error}") from None
+        raise UserError(f"{source}: pyproject.toml, Pipfile or setup.cfg does not parse: {error}") from None
     project, poetry = data.get("project", {}), data.get("tool", {}).get("poetry", {})
     metadata = dict(config["metadata"]) if config.has_section("metadata") else {}
-    made, _ = parse_email((source / "PKG-INFO").read_bytes() if (source / "PKG-INFO").is_file() else b"")
+    made, _ = parse_email(text_of(source / "PKG-INFO"))
     # A version that only its build tells is 0: what asks for it finds something.
     names = [f"{table.get('name')}=={table.get('version')}" for table in (project, poetry, metadata, made)]
     names += [f"{table.get('name')}==0" for table in (project, poetry, metadata)]
     distribution = next((name for name in names if re.fullmatch(r"(?!None=)[\w.-]+==v?\d[\w.+!-]*", name)), "")
-    groups |= project.get("optional-dependencies", {})
+    for name, lines in project.get("optional-dependencies", {}).items():
+        groups[name] = [*groups.get(name, ()), *lines]  # some have an extra and a group of one name
     files = [source / name for name in FILES if (source / name).is_file()]
     limits: list[Line] = []
     main: list[Line] = []
@@ -87,6 +90,9 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         main = [(str(path), line) for line in groups.pop("main")]
     elif files:
         main = [*listed(files[0], limits)]
+    elif pipfile:
+        main = [(str(source / "Pipfile"), line) for line in pipenv(pipfile.get("packages", {}))]
+        groups["dev"] = [*pipenv(pipfile.get("dev-packages", {}))]
     elif project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file():
         distribution, *lines = ask_build(session, source)
         main = [("its metadata", line) for line in lines]
@@ -101,7 +107,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         )
     else:
         raise UserError(
-            f"{source}: no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"
+            f"{source}: no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or {', '.join(FILES)}: add one of them"
         )
     for extra in extras:
         if extra not in groups:
@@ -109,7 +115,21 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         main += [(str(path), line) for line in groups[extra]]
     own = canonicalize_name(distribution.partition("==")[0])
     left = [name for name in groups if name not in {*TESTS, *extras, *GROUPS}]
-    return Needs(for_images(own, main, limits, *extras), for_images(own, tests(source, path, groups), [], *TESTS), distribution, left)
+    return Needs(
+        for_images(own, main, limits, *extras),
+        for_images(own, tests(source, path, groups), [], *TESTS),
+        distribution,
+        left,
+    )
+
+
+def pipenv(packages: Mapping[str, Any]) -> Iterator[str]:
+    """The requirements in a table of a Pipfile."""
+    for name, found in packages.items():
+        spec = found if isinstance(found, dict) else {"version": found}
+        version = f" @ git+{spec['git']}@{spec.get('ref', 'HEAD')}" if "git" in spec else spec.get("version", "*")
+        marker = f" ; {spec['markers']}" if "markers" in spec else ""
+        yield f"{name}[{','.join(spec.get('extras', ()))}]{version.removeprefix('*')}{marker}"
 
 
 def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list[Line]:

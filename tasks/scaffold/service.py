@@ -59,7 +59,8 @@ def check_name(wanted: str) -> None:
         f"{package} is a keyword of Python, which no package can be called": keyword.iskeyword(package),
         f"its package would hide Python's own module {package}": package in sys.stdlib_module_names,
         "services/ has a folder of this name": (SERVICES / wanted).exists(),
-        "it has a meaning of its own here": wanted in RESERVED | SUITES.keys() | pyproject()["dependency-groups"].keys(),
+        "it has a meaning of its own here": wanted
+        in RESERVED | SUITES.keys() | pyproject()["dependency-groups"].keys(),
     }
     for reason, applies in reasons.items():
         if applies:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from .. import project, venv
+from ..images import target
 from ..scaffold import adopt, resolve, service
 from ..scaffold.application import Code
 from ..scaffold.environment import neighbours, variables
@@ -306,6 +307,25 @@ def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, mon
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["dependency-groups"] == {"tests": ["hypothesis>=6,<7", "pytest>=9,<10", "moto>5", "pytest-xdist"]}
     assert (ours / "services/theirs/tests/test_app.py").exists()
+
+
+def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
+    monkeypatch.setattr(target, "SERVICES", ours / "services")
+    manage = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')\n"
+    files = DJANGO | {
+        "manage.py": manage,
+        "requirements.txt": "django\n",
+        "cart/tests.py": "# Create your tests here.\n",
+    }
+    take(write(files))
+    assert not project.has_own_lock("theirs")
+    service.remove(NO_SESSION, "theirs")
+    take(write({"cart/tests.py": "class Cart(TestCase):\n    def test_it(self): ...\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["dependency-groups"]["tests"][-1] == "pytest-django"
+    settings = {"DJANGO_SETTINGS_MODULE": "shop.settings", "python_files": ["test*.py"]}
+    assert made["tool"]["pytest"]["ini_options"] == settings
 
 
 def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:

@@ -57,12 +57,19 @@ if TYPE_CHECKING:
         ({"main.py": "import falcon.asgi\napi = falcon.asgi.App()\n"}, "main:api asgi"),
         ({"main.py": "from litestar import Litestar\napp = Litestar([])\n"}, "main:app asgi"),
         ({"main.py": "import dash\nboard = dash.Dash(__name__)\n"}, "main:board.server wsgi"),
-        ({"main.py": "def simple(environ, start_response):\n    return []\n"}, "main:simple wsgi"),
-        ({"main.py": "async def plain(scope, receive, send):\n    pass\n"}, "main:plain asgi"),
+        ({"main.py": "def application(environ, start_response):\n    return []\n"}, "main:application wsgi"),
+        ({"main.py": "async def app(scope, receive, send):\n    pass\n"}, "main:app asgi"),
         # As uWSGI and mod_wsgi look for it, made by somebody's function; a name that only a function knows is none.
-        ({"app.py": "import web\n\napplication = web.main('x')\n", "web.py": "def main(x):\n    app = x\n"}, "app:application wsgi"),
         (
-            {"Dockerfile": "CMD web start\n", "web/__init__.py": "def main(x):\n    app = x\n    return app\n", "a.py": APP},
+            {"app.py": "import web\n\napplication = web.main('x')\n", "web.py": "def main(x):\n    app = x\n"},
+            "app:application wsgi",
+        ),
+        (
+            {
+                "Dockerfile": "CMD web start\n",
+                "web/__init__.py": "def main(x):\n    app = x\n    return app\n",
+                "a.py": APP,
+            },
             "a:app wsgi",
         ),
         ({"main.py": "async def create_app():\n    return FastAPI()\n\n\napp = FastAPI()\n"}, "main:app asgi"),
@@ -142,7 +149,16 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
         (
             {"worker.py": "print()\n"},
             "",
-            "no application found: neither FLASK_APP in .flaskenv .* name it with --app MODULE:NAME, or a command",
+            "no application found, neither in FLASK_APP, .* name it with --app MODULE:NAME, or a command",
+        ),
+        (
+            {
+                "src/dav/__init__.py": "",
+                "src/dav/util.py": "def redirect(environ, start_response):\n    return []\n",
+                "src/dav/__main__.py": "",
+            },
+            "",
+            "no application found.* or a command: --app 'python -m dav'$",
         ),
         ({"README": "", "tests/test_app.py": APP}, "", "has no Python code, or none but tests"),
     ],
@@ -190,6 +206,14 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
             ["a==3", "B-c[x]<3,>1"],
         ),
         ({"pyproject.toml": "[project]\nname='a'\nversion='1'\ndependencies = ['a[x]', 'b']\n"}, ["b"]),
+        (
+            {
+                "Pipfile": "[packages]\na = '*'\nb = '~=1.0'\nc = {version = '==2.*', extras = ['x'], markers = \"os_name == 'posix'\"}\n"
+                "d = {git = 'https://h.invalid/d.git', ref = 'v1'}\n[dev-packages]\npytest = '*'\n",
+                "setup.py": "",
+            },
+            ["a", "b~=1.0", 'c[x]==2.*; os_name == "posix"', "d@ git+https://h.invalid/d.git@v1"],
+        ),
     ],
 )
 def test_requirements_are_found(write: Write, files: dict[str, str], found: list[str]) -> None:
@@ -199,7 +223,7 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"app.py": ""}, "no requirements in pyproject.toml, setup.cfg, setup.py or requirements.txt"),
+        ({"app.py": ""}, "no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or requirements.txt"),
         ({"requirements.txt": "a\nb=1\n"}, r"requirements.txt, line 2: 'b=1' is no requirement"),
         (
             {"requirements.txt": "a\nhttps://h.invalid/b.zip\n"},
@@ -207,7 +231,8 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
         ),
         ({"requirements.txt": "-r lost.txt\n"}, r"requirements.txt, line 1: there is no file lost.txt"),
         ({"requirements.txt": "-r b.txt\n", "b.txt": "\n\n!\n"}, r"b.txt, line 3: '!' is no requirement"),
-        ({"pyproject.toml": "[project\n"}, "pyproject.toml or setup.cfg does not parse"),
+        ({"pyproject.toml": "[project\n"}, "pyproject.toml, Pipfile or setup.cfg does not parse"),
+        ({"Pipfile": "[packages\n"}, "pyproject.toml, Pipfile or setup.cfg does not parse"),
         ({"pyproject.toml": "[project]\ndependencies = ['a b']\n"}, "pyproject.toml: 'a b' is no requirement"),
         (
             {"pyproject.toml": "[dependency-groups]\nx = []\ny = []\n"},
@@ -246,6 +271,13 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
         ),
         ({"requirements.txt": "", "requirements-test.txt": "a\n", "requirements-dev.txt": "b\n"}, ["a"]),
         ({"requirements/prod.txt": "", "requirements/dev.txt": "-r prod.txt\nb\n"}, ["b"]),
+        ({"Pipfile": "[packages]\na = '*'\n[dev-packages]\nb = '>1'\n"}, ["b>1"]),
+        (
+            {
+                "pyproject.toml": "[project]\ndependencies = []\noptional-dependencies.dev = ['a']\n[dependency-groups]\ndev = ['b']\n"
+            },
+            ["b", "a"],
+        ),
         ({"requirements.txt": ""}, []),
     ],
 )
