@@ -310,7 +310,6 @@ def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, mon
 
 
 def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
     monkeypatch.setattr(target, "SERVICES", ours / "services")
     manage = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')\n"
     files = DJANGO | {
@@ -321,6 +320,7 @@ def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypat
     take(write(files))
     assert not project.has_own_lock("theirs")
     service.remove(NO_SESSION, "theirs")
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
     take(write({"cart/tests.py": "class Cart(TestCase):\n    def test_it(self): ...\n"}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["dependency-groups"]["tests"][-1] == "pytest-django"

@@ -212,7 +212,7 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
                 "d = {git = 'https://h.invalid/d.git', ref = 'v1'}\n[dev-packages]\npytest = '*'\n",
                 "setup.py": "",
             },
-            ["a", "b~=1.0", 'c[x]==2.*; os_name == "posix"', "d@ git+https://h.invalid/d.git@v1"],
+            ["a", "b~=1.0", 'c[x]==2.*; os_name == "posix"', "d @ git+https://h.invalid/d.git@v1"],
         ),
     ],
 )
