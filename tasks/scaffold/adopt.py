@@ -46,8 +46,9 @@ WORKER = """
 {shared}      INTERFACE: command
       APPLICATION: {command}
     ports: []
-    healthcheck: {{disable: true}}
-"""
+    {health}"""
+# For a process that no port can tell anything about.
+HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
 PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
 # Where a Django project's manage.py names its settings.
 DJANGO = r"""DJANGO_SETTINGS_MODULE['"], *['"]([\w.]+)"""
@@ -153,7 +154,7 @@ def finish(name: str, found: Application, second: str, lines: tuple[str, str, st
     text = compose.read_text(encoding="utf-8")
     volumes = ""
     if found.interface == "command" and PORT not in found.call:
-        text = f"{text.partition('    ports:')[0]}    healthcheck: {{disable: true}}\n"
+        text = f"{text.partition('    ports:')[0]}    {HEALTH}"
     if any(b"instance_" in path.read_bytes() for path in (SERVICES / name).rglob("*.py")):  # Flask's instance_path
         text += f"    volumes:\n      - {name}-data:/app/instance\n"
         volumes = f"  {name}-data:\n"
@@ -161,7 +162,7 @@ def finish(name: str, found: Application, second: str, lines: tuple[str, str, st
     text += itself
     if second and found.interface != "command":
         text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + WORKER.format(
-            name=name, command=json.dumps(second), shared="#      <<: *environment\n" if itself else ""
+            name=name, command=json.dumps(second), shared="#      <<: *environment\n" if itself else "", health=HEALTH
         )
     text += f"\n{services}" if services else ""
     text += f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else ""

@@ -332,7 +332,7 @@ def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:
     take(write({"worker.py": "", "requirements.txt": ""}), app="python -m worker '1 2'")
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert (
-        """        APPLICATION: "python -m worker '1 2'"\n        INTERFACE: command\n    healthcheck: {disable: true}\n"""
+        """        APPLICATION: "python -m worker '1 2'"\n        INTERFACE: command\n    healthcheck: {disable: true}  # or"""
         in compose
     )
     assert "ports:" not in compose
