@@ -155,7 +155,7 @@ def finish(name: str, found: Application, second: str, lines: tuple[str, str, st
     volumes = ""
     if found.interface == "command" and PORT not in found.call:
         text = f"{text.partition('    ports:')[0]}    {HEALTH}"
-    if any(b"instance_" in path.read_bytes() for path in (SERVICES / name).rglob("*.py")):  # Flask's instance_path
+    if any(re.search(rb"\binstance_(path|relative)", path.read_bytes()) for path in (SERVICES / name).rglob("*.py")):
         text += f"    volumes:\n      - {name}-data:/app/instance\n"
         volumes = f"  {name}-data:\n"
     itself, services, more = (re.sub("^(?=.)", "#", part, flags=re.MULTILINE) for part in lines)
@@ -167,6 +167,8 @@ def finish(name: str, found: Application, second: str, lines: tuple[str, str, st
     text += f"\n{services}" if services else ""
     text += f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else ""
     compose.write_text(text, encoding="utf-8")
+    if HEALTH in text:
+        say(f"no port tells whether a command works: services/{name}/compose.yaml says how to give it a health check")
 
 
 def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
