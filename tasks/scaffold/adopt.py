@@ -9,6 +9,7 @@ import configparser
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,13 +61,10 @@ def add_options(parser: ArgumentParser) -> None:
     """Add its options to ``new``'s command line."""
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
     parser.add_argument(
-        "--app",
-        metavar="MODULE:NAME",
-        default="",
-        help="with --from: the application, where it is not found, or a command line",
+        "--app", metavar="MODULE:NAME", default="", help="with --from: the application, or a command line"
     )
     parser.add_argument(
-        "--extra", action="append", metavar="NAME", help="with --from: an extra or a dependency group to take, too"
+        "--extra", action="append", metavar="NAME", help="with --from: an extra or a group to take, too"
     )
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
@@ -136,7 +134,7 @@ def adopt(session: Session, args: Namespace) -> None:
     say(f"left out: {', '.join(left) or 'nothing'}")
     if read:
         say(
-            f"the code reads from its environment, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}"
+            f"the code reads these variables; services/{args.name}/compose.yaml can set them: {', '.join(sorted(read))}"
         )
     for one in beside:
         how = "to provide it, uncomment its lines in" if one.url else "set its address in"
@@ -194,20 +192,15 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
 
 def pytest_settings(source: Path) -> dict[str, Any]:
     """A project's own settings for pytest, from the first of its files that has some, without coverage, which is ours."""
-    settings: dict[str, Any] = {}
-    for name, section in {
-        "pytest.ini": "pytest",
-        "pyproject.toml": "",
-        "tox.ini": "pytest",
-        "setup.cfg": "tool:pytest",
-    }.items():
-        config = configparser.ConfigParser(interpolation=None)
-        if not settings and (source / name).is_file() and section:
-            config.read(source / name, encoding="utf-8")
-            settings = dict(config[section]) if config.has_section(section) else {}
-        elif not settings and (source / name).is_file():
-            table = pyproject(str(source / name)).get("tool", {}).get("pytest", {})
-            settings = table.get("ini_options", table)
+    ini = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        ini.read([source / name for name in ("setup.cfg", "tox.ini", "pytest.ini")], encoding="utf-8")
+    except configparser.Error as error:
+        raise UserError(f"{source}: tox.ini or pytest.ini does not parse: {error}".replace("\n", " ")) from None
+    table = tomllib.loads(text_of(source / "pyproject.toml")).get("tool", {}).get("pytest", {})
+    sections = {name: dict(ini[name]) for name in ini}
+    tables = [sections.get("pytest"), table.get("ini_options", table), sections.get("tool:pytest"), {}]
+    settings: dict[str, Any] = next(filter(None, tables), {})
     words = settings.get("addopts", [])
     words = words.split() if isinstance(words, str) else words
     return settings | ({"addopts": [word for word in words if not word.startswith("--cov")]} if words else {})

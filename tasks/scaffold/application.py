@@ -88,8 +88,12 @@ def find_application(code: Code, wanted: str = "") -> Application:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file; "" where there is none."""
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    """The text of a file, "" where there is none; raises UserError unless it is in UTF-8, or, as of PowerShell, UTF-16."""
+    content = path.read_bytes() if path.is_file() else b""
+    try:
+        return content.decode("utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8: {error}") from None
 
 
 def named(source: Path) -> Iterator[tuple[str, str]]:

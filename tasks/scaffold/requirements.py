@@ -101,14 +101,11 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
                 groups.setdefault(extra, []).append(line)
     elif chosen := next((name for name in GROUPS if name in groups), ""):
         main = [(str(path), line) for line in groups[chosen]]
-    elif groups:
-        raise UserError(
-            f"{path}: which of its groups {', '.join(groups)} does the application need? Copy it to [project]"
+    elif not (groups and extras):
+        places = (
+            f"no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or {', '.join(FILES)}: add one of them"
         )
-    else:
-        raise UserError(
-            f"{source}: no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or {', '.join(FILES)}: add one of them"
-        )
+        raise UserError(f"{source}: {places}" + (f", or --extra {' or '.join(groups)}" if groups else ""))
     for extra in extras:
         if extra not in groups:
             raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
@@ -151,22 +148,17 @@ def ask_build(session: Session, source: Path) -> list[str]:
 
 def ask(session: Session, program: str, source: Path, failure: str) -> Any:
     """Run a program about a folder where Poetry is installed; return what it prints, which is JSON."""
-    venv.poetry(session, "--version", "--quiet")  # installs it
-    index = env().get("PIP_INDEX_URL")
     try:
-        return json.loads(
-            output(
-                venv.python(session),
-                "-W",
-                "ignore",
-                "-c",
-                program,
-                str(source),
-                env={"PIP_INDEX_URL": index} if index else {},
-            ).splitlines()[-1]
-        )
+        return json.loads(python(session, "-W", "ignore", "-c", program, str(source)).splitlines()[-1])
     except CommandFailed as error:
         raise UserError(f"{failure}: {error.last}") from None
+
+
+def python(session: Session, *words: str) -> str:
+    """Run Python where Poetry and pip are installed, with the machine's package index; return what it prints."""
+    venv.poetry(session, "--version", "--quiet")  # installs it
+    index = env().get("PIP_INDEX_URL")
+    return output(venv.python(session), *words, env={"PIP_INDEX_URL": index} if index else {})
 
 
 def image_python() -> str:
@@ -212,7 +204,7 @@ def parse(lines: Iterable[Line]) -> list[Requirement]:
 def listed(path: Path, limits: list[Line]) -> Iterator[Line]:
     """The requirements in a file for pip and in those that it includes; constraints go to ``limits``."""
     kept = ""
-    for number, raw in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, raw in enumerate(text_of(path).splitlines(), 1):
         kept += re.sub(r"(^|\s)#.*", "", raw).strip()
         if kept.endswith("\\"):
             kept = kept[:-1] + " "

@@ -8,15 +8,15 @@ import sys
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
+from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from .. import venv
-from ..env import env
 from ..project import SERVICES, has_own_lock, toml
-from ..shell import CommandFailed, UserError, output
+from ..shell import CommandFailed, UserError
 from ..terminal import say
 from . import service
-from .requirements import image_python
+from .requirements import image_python, python
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -117,29 +117,23 @@ def warn(session: Session, name: str) -> None:
 
 def fits(file: str) -> bool:
     """Whether a file of an index is a wheel for the Python of the images."""
-    minor = int(image_python().partition(".")[2])
+    version = [int(part) for part in image_python().split(".")]
+    name, places = f"cp{version[0]}{version[1]}", ["linux", "any"]
+    known = {*cpython_tags(version, [name], places), *compatible_tags(version, name, places)}
     try:
         tags = parse_wheel_filename(file)[3]
     except InvalidWheelFilename:
         return False
-    abi3 = {f"cp3{older}" for older in range(2, minor + 1)}
-    return any(
-        (tag.platform == "any" or "linux" in tag.platform)
-        and (
-            tag.interpreter in {"py3", f"py3{minor}", f"cp3{minor}"} or (tag.abi == "abi3" and tag.interpreter in abi3)
-        )
-        for tag in tags
-    )
+    return any(Tag(one.interpreter, one.abi, re.sub(".*linux.*", "linux", one.platform)) in known for one in tags)
 
 
 def with_wheels(session: Session, package: str) -> str:
     """Which versions of a package have a wheel for the Python of the images."""
-    words = ("-m", "pip", "index", "versions", package, "--only-binary=:all:", f"--python-version={image_python()}")
-    index = env().get("PIP_INDEX_URL")
+    words = ("pip", "index", "versions", package, "--only-binary=:all:", f"--python-version={image_python()}")
     try:
-        told = output(venv.python(session), *words, env={"PIP_INDEX_URL": index} if index else {})
+        told = python(session, "-m", *words)
     except CommandFailed:
         told = ""
     found = told.partition("Available versions: ")[2].partition("\n")[0].split(", ")
-    python = f"a wheel for Python {image_python()}"
-    return f"versions {found[-1]} to {found[0]} have {python}" if found[0] else f"no version of it has {python}"
+    have = f"a wheel for Python {image_python()}"
+    return f"versions {found[-1]} to {found[0]} have {have}" if found[0] else f"no version of it has {have}"

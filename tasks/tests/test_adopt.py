@@ -114,6 +114,10 @@ def test_an_instance_folder_is_kept_on_a_volume(ours: Path, write: Write) -> Non
         ({}, "there is no folder"),
         ({"app.py": APP}, "no requirements"),
         ({"serve.py": APP, "requirements.txt": ""}, "serve.py cannot be adopted"),
+        (
+            {"app.py": APP, "requirements.txt": "flask\n", "tox.ini": "x\n"},
+            "tox.ini or pytest.ini does not parse: File",
+        ),
         ({"click/__init__.py": FACTORY, "requirements.txt": "click\n"}, "its own click would hide the package click"),
     ],
 )
@@ -249,6 +253,10 @@ def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pyt
     ("files", "settings"),
     [
         ({}, {"ini_options": {}}),
+        (
+            {"tox.ini": "[pytest]\naddopts = -q\n", "pyproject.toml": "[project]\nname = 'x'\n"},
+            {"ini_options": {"addopts": ["-q"]}},
+        ),
         (
             {"pytest.ini": "[pytest]\naddopts = -v --cov=x -p no:y\n", "setup.cfg": "[tool:pytest]\na = b\n"},
             {"ini_options": {"addopts": ["-v", "-p", "no:y"]}},

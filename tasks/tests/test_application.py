@@ -236,13 +236,21 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
         ({"pyproject.toml": "[project]\ndependencies = ['a b']\n"}, "pyproject.toml: 'a b' is no requirement"),
         (
             {"pyproject.toml": "[dependency-groups]\nx = []\ny = []\n"},
-            "which of its groups x, y does the application need",
+            "no requirements in .*: add one of them, or --extra x or y",
         ),
     ],
 )
 def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], told: str) -> None:
     with pytest.raises(UserError, match=told):
         find_needs(NO_SESSION, write(files))
+
+
+def test_how_requirements_are_encoded(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("a\n", encoding="utf-16")
+    assert [str(one) for one in find_needs(NO_SESSION, tmp_path).main] == ["a"]
+    (tmp_path / "requirements.txt").write_bytes(b"\xe4\n")
+    with pytest.raises(UserError, match=r"requirements.txt is not text in UTF-8: 'utf-8' codec can't decode byte 0xe4"):
+        find_needs(NO_SESSION, tmp_path)
 
 
 def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
