@@ -35,7 +35,7 @@ FILES = [f"requirements{place}.txt" for place in ("", "/prod", "/production", "/
 GROUPS = ("main", "prod", "production", "default")
 # What a project calls the extra, the group or the file with what its tests need.
 TESTS = ("test", "tests", "testing", "dev")
-TEST_FILES = ("requirements-{}.txt", "requirements_{}.txt", "{}-requirements.txt", "requirements/{}.txt")
+TEST_FILES = [f"requirements{place}.txt" for place in ("-{}", "_{}", "/{}", ".d/{}")] + ["{}-requirements.txt"]
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory

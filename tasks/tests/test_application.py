@@ -279,6 +279,7 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
         ),
         ({"requirements.txt": "", "requirements-test.txt": "a\n", "requirements-dev.txt": "b\n"}, ["a"]),
         ({"requirements/prod.txt": "", "requirements/dev.txt": "-r prod.txt\nb\n"}, ["b"]),
+        ({"requirements.txt": "", "requirements.d/dev.txt": "b\n"}, ["b"]),
         ({"Pipfile": "[packages]\na = '*'\n[dev-packages]\nb = '>1'\n"}, ["b>1"]),
         (
             {
