@@ -79,5 +79,6 @@ def reason(log: str) -> str:
 
 def telling_line(text: str) -> str:
     """The line that tells why a program failed: pytest sums up after its errors; most programs end with theirs."""
-    telling = re.findall(r"^(?:FAILED|ERROR:?|[\w -]*(?:: )?error:|E  ) .*", text, re.MULTILINE)
+    missing = re.findall(r"ModuleNotFoundError: No module named .*", text)
+    telling = missing or re.findall(r"^(?:FAILED|ERROR:?|[\w -]*(?:: )?error:|E  ) .*", text, re.MULTILINE)
     return str((telling or text.strip().splitlines() or ["it printed nothing"])[-1]).strip()

@@ -112,30 +112,28 @@ def adopt(session: Session, args: Namespace) -> None:
     if not (folder / "ruff.toml").exists():
         (folder / "ruff.toml").write_text(RUFF, encoding="utf-8")
     settings = pytest_settings(source)
-    manager = re.search(DJANGO, text_of(found.root / "manage.py")) if has_tests(args.name) else None
-    if manager:
-        settings = {"DJANGO_SETTINGS_MODULE": manager[1], "python_files": ["test*.py"]} | settings
+    if "django" in packages and has_tests(args.name):
         needs.tests.append(Requirement("pytest-django"))
+        if named := re.search(DJANGO, "".join(text_of(path) for path in code.trees if path.name == "manage.py")):
+            settings = {"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | settings
     text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
     shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
     server = service.SERVERS.get(found.interface, ())
     servers = names(line for lines in service.SERVERS.values() for line in lines) if server else set()
-    # What is ours in production, and pytest, which does not belong there.
-    lines = [
-        str(one) for one in needs.main if not (one.name.startswith("pytest") or canonicalize_name(one.name) in servers)
-    ]
+    # A server in production is ours; pytest does not belong there.
+    tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
+    lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
     left += [str(one) for one in needs.main if str(one) not in lines]
-    known = servers | names(shared) | packages
-    tests = [one for one in needs.tests if not LINTERS.fullmatch(one.name) and canonicalize_name(one.name) not in known]
-    resolve.lock(session, args, [*lines, *server], [*shared, *map(str, tests)] if tests else [])
+    known = servers | names(shared) | names(lines)
+    more = [one for one in [*needs.tests, *tools] if not LINTERS.fullmatch(one.name)]
+    tests = [*dict.fromkeys(str(one) for one in more if canonicalize_name(one.name) not in known)]
+    resolve.lock(session, args, [*lines, *server], [*shared, *tests] if tests else [])
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     left += [f"the extra or group {name}" for name in needs.left]
     say(f"left out: {', '.join(left) or 'nothing'}")
     if read:
-        say(
-            f"the code reads these variables; services/{args.name}/compose.yaml can set them: {', '.join(sorted(read))}"
-        )
+        say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}")
     for one in beside:
         how = "to provide it, uncomment its lines in" if one.url else "set its address in"
         say(f"it seems to use {one.name}: {how} services/{args.name}/compose.yaml")

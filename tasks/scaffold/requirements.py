@@ -88,7 +88,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     elif "dependencies" in poetry:
         groups |= ask(session, ASK_POETRY, source, f"{path}: Poetry cannot read it")
         main = [(str(path), line) for line in groups.pop("main")]
-    elif files:
+    elif files and groups.keys() >= {*extras}:  # an extra is of the metadata
         main = [*listed(files[0], limits)]
     elif pipfile:
         main = [(str(source / "Pipfile"), line) for line in pipenv(pipfile.get("packages", {}))]

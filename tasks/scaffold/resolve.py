@@ -62,7 +62,7 @@ def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) 
             # What else may fail, such as the network, would fail again, and so does what no version matches.
             if not (found := CONFLICT.search(error.text)) or "doesn't match any versions" in found[0]:
                 raise UserError(reason(session, error.text, lines)) from None
-            why = f"what it needs does not go with what the others need: {' '.join(found[0].split())}"
+            why = f"what it needs does not go with what the others need: {conclusion(found[0])}"
         for path, content in before.items():
             path.write_bytes(content)
     versions = sorted([sys.version_info[:2], tuple(map(int, image_python().split(".")))])
@@ -87,19 +87,23 @@ def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) 
     warn(session, name)
 
 
-def reason(session: Session, text: str, lines: Iterable[str]) -> str:
+def reason(session: Session, text: str, wanted: Iterable[str]) -> str:
     """Why Poetry cannot lock requirements, in one line."""
-    for one in map(Requirement, lines):
+    for one in map(Requirement, wanted):
         host = re.search(r"://([^/]+)", one.url or "")
         if host and host[1] in text:
             return f"{one} cannot be fetched: check the address and the network"
     if lost := re.search(r"depends on (\S+) \(.*\) which doesn't match any versions", text):
         return f"no version matches {lost[0].removeprefix('depends on ').partition(' which')[0]}; {with_wheels(session, lost[1])}"
     told = CONFLICT.search(text)
-    said = [
-        line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("Resolving", "Updating"))
-    ]
-    return f"the requirements cannot be resolved: {' '.join(told[0].split()) if told else (said or ['Poetry says nothing'])[0]}"
+    lines = [line.strip() for line in text.splitlines() if not line.startswith(("Resolving", "Updating"))]
+    why = conclusion(told[0]) if told else next(filter(None, lines), "Poetry says nothing")
+    return f"the requirements cannot be resolved: {why}"
+
+
+def conclusion(conflict: str) -> str:
+    """What follows in the end from Poetry's explanation, which may have a hundred steps."""
+    return " ".join(conflict.split()).rpartition(" So, ")[2]
 
 
 def warn(session: Session, name: str) -> None:

@@ -141,7 +141,8 @@ def test_options_that_exclude_each_other(ours: Path) -> None:
 
 CONFLICT = """Resolving dependencies...
 
-Because ours depends on x (>=2)
+Because no versions of y match >2 and y (2) depends on z, y (>=2) requires z.
+So, because ours depends on x (>=2)
  and theirs on x (1), version solving failed.
 
 Try something else.
@@ -170,7 +171,7 @@ def test_a_lock_of_its_own(
     said = (
         "--own-lock asks for it"
         if own
-        else "Because ours depends on x (>=2) and theirs on x (1), version solving failed"
+        else "what the others need: because ours depends on x (>=2) and theirs on x (1), version solving failed"
     )
     assert f"{said}\n" in capsys.readouterr().out
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
@@ -309,11 +310,17 @@ def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> No
 
 def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
-    lists = {"requirements.txt": "flask\n", "requirements-test.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\n"}
+    lists = {
+        "requirements.txt": "flask\ncoverage==1\npytest-flask<9\n",
+        "requirements-test.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\n",
+    }
     lists["requirements-dev.txt"] = "tox\nipython\npytest-xdist\n"
     take(write({"app.py": APP, "test_app.py": "", **lists}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
-    assert made["dependency-groups"] == {"tests": ["hypothesis>=6,<7", "pytest>=9,<10", "moto>5", "pytest-xdist"]}
+    assert made["dependency-groups"] == {
+        "tests": ["hypothesis>=6,<7", "pytest>=9,<10", "coverage==1", "pytest-flask<9", "moto>5", "pytest-xdist"]
+    }
+    assert made["project"]["dependencies"][0:2] == ["flask", service.SERVERS["wsgi"][0]]
     assert (ours / "services/theirs/tests/test_app.py").exists()
 
 
