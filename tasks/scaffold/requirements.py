@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nox import Session
+    from packaging.markers import Marker
 
     Line = tuple[str, str]  # a requirement as it is written, after its file
 
@@ -166,23 +167,20 @@ def image_python() -> str:
     return official_base().partition(":")[2].partition("-")[0]
 
 
+def applies(marker: Marker | None, *extras: str) -> bool:
+    """Whether a marker holds in the images, with one of these extras."""
+    version = image_python()
+    image = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux"}
+    image |= {"platform_system": "Linux", "os_name": "posix"}
+    return marker is None or any(marker.evaluate({**image, "extra": extra}) for extra in ("", *extras))
+
+
 def for_images(own: str, lines: Iterable[Line], limits: Iterable[Line], *extras: str) -> list[Requirement]:
     """The requirements that images have, within constraints; raises UserError for what is none."""
-    version = image_python()
-    image = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux", "extra": ""}
-    wanted = [one for one in parse(lines) if canonicalize_name(one.name) != own]
-    for one in [one for one in wanted if one.marker and "extra ==" in str(one.marker)]:
-        if one.marker and any(one.marker.evaluate(image | {"extra": extra}) for extra in extras):
+    wanted = [one for one in parse(lines) if canonicalize_name(one.name) != own and applies(one.marker, *extras)]
+    for one in wanted:
+        if "extra ==" in str(one.marker):
             one.marker = None
-        else:
-            wanted.remove(one)
-    names = [canonicalize_name(one.name) for one in wanted]
-    # Poetry takes several requirements of one package only where no Python can want two of them: here just one is left.
-    for one in [one for one in wanted if one.marker and names.count(canonicalize_name(one.name)) > 1]:
-        if one.marker and one.marker.evaluate(image):
-            one.marker = None
-        else:
-            wanted.remove(one)
     for limit in parse(limits):
         for one in wanted:
             if canonicalize_name(one.name) == canonicalize_name(limit.name) and not one.url:

@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
@@ -16,7 +17,7 @@ from ..project import SERVICES, has_own_lock, toml
 from ..shell import CommandFailed, UserError
 from ..terminal import say
 from . import service
-from .requirements import image_python, python
+from .requirements import applies, image_python, python
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -111,12 +112,11 @@ def warn(session: Session, name: str) -> None:
     own = has_own_lock(name)
     path, groups = (SERVICES / name / "poetry.lock", {"main", "tests"}) if own else (service.LOCK, {name})
     for package in toml(path.read_text(encoding="utf-8")).get("package", ()):
-        files = [file["file"] for file in package.get("files", ())]
-        if groups & {*package.get("groups", ())} and files and not any(map(fits, files)):
-            told = f"{package['name']} {package['version']} has no wheel for Python {image_python()}"
-            say(
-                f"warning: {told}; if it needs a compiler, its build will fail; {with_wheels(session, package['name'])}"
-            )
+        files, marker = [file["file"] for file in package.get("files", ())], package.get("markers")
+        here = groups & {*package.get("groups", ())} and applies(Marker(marker) if isinstance(marker, str) else None)
+        if here and files and not any(map(fits, files)):
+            told = f"warning: {package['name']} {package['version']} has no wheel for Python {image_python()}"
+            say(f"{told}; if it needs a compiler, its build will fail; {with_wheels(session, package['name'])}")
 
 
 def fits(file: str) -> bool:

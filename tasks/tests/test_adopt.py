@@ -74,7 +74,7 @@ def test_what_comes_along(ours: Path, write: Write, files: dict[str, str], packa
 
 
 def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ["Flask==3.0.0", "gunicorn==20", "pytest", 'x; python_version < "3.9"', "z @ https://h.invalid/z-1.tar.gz"]
+    lines = ["Flask==3.0.0", "gunicorn==20", "pytest", 'x; python_version > "3.9"', "z @ https://h.invalid/z-1.tar.gz"]
     lines += ["hypothesis==6.150"]  # which is among the test tools, too
     files = {"web/__init__.py": "", "web/a.py": "from starlette.applications import Starlette\nasgi = Starlette()\n"}
     source = write(
@@ -93,7 +93,7 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
     ]
     assert group == [
         '"Flask==3.0.0",',
-        r'"x; python_version < \"3.9\"",',
+        r'"x; python_version > \"3.9\"",',
         '"z @ https://h.invalid/z-1.tar.gz",',
         '"hypothesis==6.150",',
         *(f'"{line}",' for line in service.SERVERS["asgi"]),
@@ -237,11 +237,12 @@ def test_wheels_for_the_images(monkeypatch: pytest.MonkeyPatch, file: str, fits:
 
 def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     lock = [
-        f'[[package]]\nname = "{name}"\nversion = "1"\ngroups = ["{group}"]\nfiles = [{{file = "{file}"}}]\n'
-        for name, group, file in (
-            ("a", "theirs", "a-1.tar.gz"),
-            ("b", "theirs", "b-1-py3-none-any.whl"),
-            ("c", "pilot", "c-1.zip"),
+        f'[[package]]\nname = "{name}"\nversion = "1"\ngroups = ["{group}"]\nfiles = [{{file = "{file}"}}]\n{more}'
+        for name, group, file, more in (
+            ("a", "theirs", "a-1.tar.gz", ""),
+            ("b", "theirs", "b-1-py3-none-any.whl", ""),
+            ("c", "pilot", "c-1.zip", ""),
+            ("d", "theirs", "d-1.zip", "markers = \"sys_platform == 'win32'\"\n"),
         )
     ]
     (ours / "poetry.lock").write_text("".join(lock))
