@@ -149,6 +149,7 @@ def ask_build(session: Session, source: Path) -> list[str]:
 
 def ask(session: Session, program: str, source: Path, failure: str) -> Any:
     """Run a program about a folder where Poetry is installed; return what it prints, which is JSON."""
+    venv.poetry(session, "--version", "--quiet")  # installs it
     try:
         return json.loads(python(session, "-W", "ignore", "-c", program, str(source)).splitlines()[-1])
     except CommandFailed as error:
@@ -157,7 +158,6 @@ def ask(session: Session, program: str, source: Path, failure: str) -> Any:
 
 def python(session: Session, *words: str) -> str:
     """Run Python where Poetry and pip are installed, with the machine's package index; return what it prints."""
-    venv.poetry(session, "--version", "--quiet")  # installs it
     index = env().get("PIP_INDEX_URL")
     return output(venv.python(session), *words, env={"PIP_INDEX_URL": index} if index else {})
 

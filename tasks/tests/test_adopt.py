@@ -129,6 +129,13 @@ def test_mistakes_change_nothing(ours: Path, write: Write, files: dict[str, str]
     assert git(ours, "status", "--porcelain", "--ignored") == ""
 
 
+def test_a_plugin_may_depend_on_the_service_itself(ours: Path, write: Write) -> None:
+    (ours / "poetry.lock").write_text((ours / "poetry.lock").read_text().replace("second", "theirs"))
+    name = "[metadata]\nname = Click\nversion = 1\n"
+    take(write({"click/__init__.py": FACTORY, "requirements.txt": "click-plugins\n", "setup.cfg": name}))
+    assert (ours / "services/theirs/click/__init__.py").exists()
+
+
 def test_options_that_exclude_each_other(ours: Path) -> None:
     told = "--app, --extra and --own-lock go with --from DIR, and none of them with --like"
     with pytest.raises(UserError, match=told):
