@@ -60,12 +60,8 @@ LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|
 def add_options(parser: ArgumentParser) -> None:
     """Add its options to ``new``'s command line."""
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
-    parser.add_argument(
-        "--app", metavar="MODULE:NAME", default="", help="with --from: the application, or a command line"
-    )
-    parser.add_argument(
-        "--extra", action="append", metavar="NAME", help="with --from: an extra or a group to take, too"
-    )
+    parser.add_argument("--app", metavar="MODULE:NAME", default="", help="with --from: the application or a command")
+    parser.add_argument("--extra", action="append", metavar="NAME", help="with --from: an extra or a group, too")
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
 

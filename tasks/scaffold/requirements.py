@@ -113,12 +113,8 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         main += [(str(path), line) for line in groups[extra]]
     own = canonicalize_name(distribution.partition("==")[0])
     left = [name for name in groups if name not in {*TESTS, *extras, *GROUPS}]
-    return Needs(
-        for_images(own, main, limits, *extras),
-        for_images(own, tests(source, path, groups), [], *TESTS),
-        distribution,
-        left,
-    )
+    more = for_images(own, tests(source, path, groups), [], *TESTS)
+    return Needs(for_images(own, main, limits, *extras), more, distribution, left)
 
 
 def pipenv(packages: Mapping[str, Any]) -> Iterator[str]:

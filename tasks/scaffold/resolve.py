@@ -48,10 +48,8 @@ def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) 
 
     ``tests`` is what its tests need if the shared test tools are not enough. Raises UserError where there is no solution.
     """
-    why, name = (
-        "--own-lock asks for it" if args.own_lock else "its tests need more than the shared test tools",
-        args.name,
-    )
+    name = args.name
+    why = "--own-lock asks for it" if args.own_lock else "its tests need more than the shared test tools"
     if not args.own_lock and not tests:
         before = {path: path.read_bytes() for path in service.EDITED if path.exists()}
         service.edit_group(session, "add", name, *lines)
