@@ -100,11 +100,11 @@ def adopt(session: Session, args: Namespace) -> None:
     # Its tests are where those of services are, also in the verification of production images.
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
-    if not (folder / "tests").exists():
-        (folder / "tests").mkdir()
-        (folder / "tests" / ".gitkeep").touch()
+    (folder / "tests").mkdir(exist_ok=True)
     for path in [*folder.glob("test_*.py"), *folder.glob("*_test.py"), *folder.glob("conftest.py")]:
         path.rename(folder / "tests" / path.name)
+    if not any((folder / "tests").iterdir()):
+        (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
     if not (folder / "ruff.toml").exists():
         (folder / "ruff.toml").write_text(RUFF, encoding="utf-8")
     settings = pytest_settings(source)

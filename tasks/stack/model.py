@@ -132,17 +132,15 @@ def _config(env: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 def _check(name: str, spec: Mapping[str, Any]) -> None:
     """Raise UserError for a process of ours that its container could only fail with."""
     given = {**spec.get("build", {}).get("args", {}), **(spec.get("environment") or {})}
-    interface, health = given.get("INTERFACE") or "wsgi", spec.get("healthcheck", {})
     if "SERVICE" not in given or "command" in spec:
         return
+    interface, health = given.get("INTERFACE") or "wsgi", spec.get("healthcheck", {})
+    asked = health.get("test") or health.get("disable") or spec.get("ports") or "8000" in str(given.get("APPLICATION"))
     if interface not in INTERFACES:
         raise UserError(f"{name} in compose.yaml: INTERFACE is {interface!r}; it must be {', '.join(INTERFACES)}")
-    by_port = "8000" in str(given.get("APPLICATION")) or spec.get("ports")
-    if interface == "command" and not (by_port or health.get("test") or health.get("disable")):
-        raise UserError(
-            f"{name} in compose.yaml: the image's health check asks port 8000, and a command without `ports` has none: "
-            "give it `healthcheck: {test: [CMD, ...]}`, or `healthcheck: {disable: true}` to have none"
-        )
+    if interface == "command" and not asked:
+        need = "without `ports` needs `healthcheck: {test: [CMD, ...]}`, or `healthcheck: {disable: true}` to have none"
+        raise UserError(f"{name} in compose.yaml: a command {need}")
 
 
 def _container(line: str) -> Container:

@@ -84,6 +84,7 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
     said = capsys.readouterr().out
     assert "web.a:asgi (asgi), named by its code; taken: web\n" in said
     assert "left out: .git, Dockerfile, data.db, docs, requirements.txt, gunicorn==20, pytest\n" in said
+    assert (ours / "services/front-end/tests/__init__.py").exists()
     compose = (ours / "services/front-end/compose.yaml").read_text()
     assert 'SERVICE: front-end PACKAGE: web APPLICATION: "web.a:asgi" INTERFACE: asgi' in " ".join(compose.split())
     assert "volumes:" not in compose

@@ -64,7 +64,7 @@ def test_a_compose_that_does_not_work_is_no_fault_of_the_files(
         (
             {"INTERFACE": "command"},
             {"healthcheck": {"disable": False}},
-            "asks port 8000, and a command without `ports`",
+            "a command without `ports` needs `healthcheck",
         ),
         ({"INTERFACE": "command"}, {"healthcheck": {"disable": True}}, ""),
         ({"INTERFACE": "command"}, {"healthcheck": {"test": ["CMD", "x"]}}, ""),
