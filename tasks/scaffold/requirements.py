@@ -81,20 +81,20 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     distribution = next((name for name in names if re.fullmatch(r"(?!None=)[\w.-]+==v?\d[\w.+!-]*", name)), "")
     for name, lines in project.get("optional-dependencies", {}).items():
         groups[name] = [*groups.get(name, ()), *lines]  # some have an extra and a group of one name
+    built = project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file()
     files = [source / name for name in FILES if (source / name).is_file()]
     limits: list[Line] = []
-    main: list[Line] = []
     if "dependencies" in project:
         main = [(str(path), line) for line in project["dependencies"]]
     elif "dependencies" in poetry:
         groups |= ask(session, ASK_POETRY, source, f"{path}: Poetry cannot read it")
         main = [(str(path), line) for line in groups.pop("main")]
-    elif files and groups.keys() >= {*extras}:  # an extra is of the metadata
+    elif files and not (built and {*extras} - groups.keys()):  # such an extra may be in the metadata
         main = [*listed(files[0], limits)]
     elif pipfile:
         main = [(str(source / "Pipfile"), line) for line in pipenv(pipfile.get("packages", {}))]
         groups["dev"] = [*pipenv(pipfile.get("dev-packages", {}))]
-    elif project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file():
+    elif built:
         distribution, *lines = ask_build(session, source)
         main = [("its metadata", line) for line in lines]
         for line in lines:
@@ -173,7 +173,8 @@ def applies(marker: Marker | None, *extras: str) -> bool:
 
 def for_images(own: str, lines: Iterable[Line], limits: Iterable[Line], *extras: str) -> list[Requirement]:
     """The requirements that images have, within constraints; raises UserError for what is none."""
-    wanted = [one for one in parse(lines) if canonicalize_name(one.name) != own and applies(one.marker, *extras)]
+    found = [one for one in parse(lines) if canonicalize_name(one.name) != own and applies(one.marker, *extras)]
+    wanted = [*dict.fromkeys(found)]
     for one in wanted:
         if "extra ==" in str(one.marker):
             one.marker = None

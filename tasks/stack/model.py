@@ -132,7 +132,7 @@ def _config(env: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 def _check(name: str, spec: Mapping[str, Any]) -> None:
     """Raise UserError for a process of ours that its container could only fail with."""
     given = {**spec.get("build", {}).get("args", {}), **(spec.get("environment") or {})}
-    if "SERVICE" not in given or "command" in spec:
+    if "SERVICE" not in given or spec.get("command"):
         return
     interface, health = given.get("INTERFACE") or "wsgi", spec.get("healthcheck", {})
     asked = health.get("test") or health.get("disable") or spec.get("ports") or "8000" in str(given.get("APPLICATION"))

@@ -268,6 +268,13 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
         assert [str(one) for one in needs.main] == ["flask>=3"]
         assert [one.name for one in needs.tests] == ["moto"]
         assert needs.distribution == "x==1.2"
+    source = write({"requirements.txt": "pinned\n"})
+    assert [str(one) for one in find_needs(NO_SESSION, source).main] == ["pinned"]
+    assert [one.name for one in find_needs(NO_SESSION, source, ["cache"]).main] == ["flask", "redis"]
+    for name in ("setup.py", "setup.cfg", "pyproject.toml"):
+        (source / name).unlink()
+    with pytest.raises(UserError, match="has no extra or group cache; it has none"):
+        find_needs(NO_SESSION, source, ["cache"])
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ def test_a_compose_that_does_not_work_is_no_fault_of_the_files(
 def test_an_interface_that_cannot_run_is_told_before_a_build(
     stack: Stack, no_docker: Path, arguments: dict[str, str], more: dict[str, object], told: str
 ) -> None:
-    found = {"services": {"pilot": {"build": {"args": {"SERVICE": "pilot", **arguments}}, **more}}}
+    build = {"args": {"SERVICE": "pilot", **arguments}}
+    found = {"services": {"pilot": {"command": None, "build": build, **more}}}  # as Compose says that there is none
     fake_docker(no_docker, {"compose config": f"cat <<'E'\n{json.dumps(found)}\nE"})
     with pytest.raises(UserError, match=told) if told else nullcontext():
         assert stack.model == found
