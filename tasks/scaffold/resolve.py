@@ -89,8 +89,7 @@ def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) 
 def reason(session: Session, text: str, wanted: Iterable[str]) -> str:
     """Why Poetry cannot lock requirements, in one line."""
     for one in map(Requirement, wanted):
-        host = re.search(r"://([^/]+)", one.url or "")
-        if host and host[1] in text:
+        if (host := re.search(r"://([^/]+)", one.url or "")) and host[1] in text:
             return f"{one} cannot be fetched: check the address and the network"
     if lost := re.search(r"depends on (\S+) \(.*\) which doesn't match any versions", text):
         return f"no version matches {lost[0].removeprefix('depends on ').partition(' which')[0]}; {with_wheels(session, lost[1])}"
