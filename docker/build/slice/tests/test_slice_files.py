@@ -18,6 +18,9 @@ import tree
     [
         (None, "json/__init__.py", "turtle.py sqlite3/__init__.py pydoc.py test/__init__.py venv/__init__.py"),
         ("import json, sqlite30, pydoc", "", "json/__init__.py sqlite3/__init__.py pydoc.py"),
+        ("import os\nimport pydoc\n", "pydoc.py", "sqlite3/__init__.py"),
+        ("    import pydoc\n", "", "pydoc.py"),
+        ("from xmlrpc import server", "pydoc.py", ""),
         ("import SQLite3; pydoc.locate(1)", "sqlite3/__init__.py pydoc.py", "json/__init__.py"),
     ],
 )
