@@ -36,9 +36,9 @@ JUNK = (".*", "__pycache__", "*.py[co]", "*.egg-info", "node_modules", "venv", "
 LEFT = (
     *("pyproject.toml", "*.lock", "Pipfile*", "requirements*", "setup.py", "PKG-INFO", "MANIFEST.in", "Makefile"),
     *("Dockerfile*", "docker-compose*", "compose*.y*ml", "Procfile", "[A-Z]*.md", "[A-Z]*.rst", "LICENSE*"),
-    *("docs", "examples", "instance", "*.db", "*.sqlite3", "stack", "hatch_build.py", "AUTHORS*"),
+    *("docs", "examples", "instance", "*.db", "*.sqlite3", "stack", "hatch_build.py", "AUTHORS*", "pytest.ini"),
 )
-TESTS = ("tests", "test", "test_*.py", "*_test.py", "conftest.py", "pytest.ini", "tox.ini", "setup.cfg")
+TESTS = ("tests", "test", "test_*.py", "*_test.py", "conftest.py", "tox.ini", "setup.cfg")
 
 
 @dataclass(frozen=True)

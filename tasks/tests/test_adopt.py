@@ -281,6 +281,7 @@ def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pyt
 def test_its_own_settings_for_pytest(ours: Path, write: Write, files: dict[str, str], settings: object) -> None:
     take(write({"app.py": APP, "requirements.txt": "x==1\n", **files}))
     assert tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"]["pytest"] == settings
+    assert not (ours / "services/theirs/pytest.ini").exists()  # pytest would prefer it
     assert not project.has_own_lock("theirs")
 
 
