@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .shell import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "services"
@@ -131,15 +131,25 @@ def env_prefix(service: str) -> str:
 
 
 def libs_of(service: str) -> list[str]:
-    """The names of the libs/ packages that a service's dependencies ask for; raises UserError for a missing one."""
+    """The names of the libs/ packages that a service's dependencies ask for, and those that these ask for in turn.
+
+    Raises UserError for a missing one, and for libs that use each other in a circle.
+    """
     own = has_own_lock(service)
     file = f"services/{service}/pyproject.toml" if own else "pyproject.toml"
     poetry = pyproject(file).get("tool", {}).get("poetry", {})
-    group = poetry if own else poetry.get("group", {}).get(service, {})
-    paths = [spec.get("path", "") for spec in group.get("dependencies", {}).values() if isinstance(spec, dict)]
-    inside = [path.removeprefix("../../" if own else "") for path in paths]
-    found = sorted(path.removeprefix("libs/").rstrip("/") for path in inside if path.startswith("libs/"))
-    for lib in found:
+    return sorted({*_libs(file, poetry if own else poetry.get("group", {}).get(service, {}), (service,))})
+
+
+def _libs(file: str, poetry: dict[str, Any], users: tuple[str, ...]) -> Iterator[str]:
+    """The libs that a file's table asks for, and theirs; ``users`` are a service, and the libs on the way here."""
+    specs = [spec for spec in poetry.get("dependencies", {}).values() if isinstance(spec, dict)]
+    paths = [os.path.normpath(Path(file).parent / spec["path"]) for spec in specs if "path" in spec]
+    for lib in [path.removeprefix("libs/") for path in paths if path.startswith("libs/")]:
+        if lib in users[1:]:
+            raise UserError(f"libs use each other in a circle: {' -> '.join((*users[users.index(lib, 1) :], lib))}")
         if not (ROOT / "libs" / lib / lib).is_dir():
-            raise UserError(f"{file}: {service} uses libs/{lib}, and there is no package libs/{lib}/{lib}")
-    return found
+            raise UserError(f"{file}: {users[-1]} uses libs/{lib}, and there is no package libs/{lib}/{lib}")
+        yield lib
+        if (ROOT / (inside := f"libs/{lib}/pyproject.toml")).is_file():
+            yield from _libs(inside, pyproject(inside).get("tool", {}).get("poetry", {}), (*users, lib))

@@ -10,5 +10,5 @@ from pathlib import Path
 
 name, _, version = sys.argv[1].partition("==")
 folder = Path(sysconfig.get_path("purelib")) / f"{re.sub(r'[-_.]+', '_', name)}-{version}.dist-info"
-folder.mkdir()
+folder.mkdir(exist_ok=True)  # a plugin of the service may have brought it in
 (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")

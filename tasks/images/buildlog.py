@@ -61,7 +61,7 @@ def shorten(step: str) -> str:
 def reason(log: str) -> str:
     """Why a build failed, in one line, from its whole log."""
     if package := re.search(r"Failed to build `([^`]+)`", log):
-        return f"{package[1]} has no wheel for this platform, and there is no compiler to build it with: choose another version of it"
+        return f"{package[1]} has no wheel for this platform, and there is no compiler to build it with: choose another version of it, or see BUILD_PACKAGES in docs/adopting.md"
     if conflict := re.search(r"the shared group .* does not go with .*", log):
         return conflict[0]
     for pattern, meaning in HINTS:
@@ -79,5 +79,6 @@ def reason(log: str) -> str:
 
 def telling_line(text: str) -> str:
     """The line that tells why a program failed: pytest sums up after its errors; most programs end with theirs."""
-    telling = re.findall(r"^(?:FAILED|ERROR:?|error:|E  ) .*", text, re.MULTILINE)
+    missing = re.findall(r"ModuleNotFoundError: No module named .*", text)
+    telling = missing or re.findall(r"^(?:FAILED|ERROR:?|[\w -]*(?:: )?error:|E  ) .*", text, re.MULTILINE)
     return str((telling or text.strip().splitlines() or ["it printed nothing"])[-1]).strip()

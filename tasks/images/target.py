@@ -41,15 +41,22 @@ class Target:
         Without tests, it only imports the service's application, with a warning.
         """
         service = self.args["SERVICE"]
-        tested = any((SERVICES / service / "tests").rglob("test_*.py"))
+        tested = has_tests(service)
         args = {**self.args, "FLAVOR": engine.current().verify_base(asdict(self), stack.flavor)}
         if not tested:
-            say(f"warning: services/{service}/tests has no tests: nothing is verified but that what it runs is there")
+            say(f"warning: services/{service} has no tests: nothing is verified but that what it runs is there")
             environment = stack.model["services"][service].get("environment") or {}
             args["ENVIRONMENT"] = json.dumps({name: value for name, value in environment.items() if value is not None})
         return replace(
             self, target="verify" if tested else "verify-import", tags=(), output=("type=cacheonly",), args=args
         )
+
+
+def has_tests(service: str) -> bool:
+    """Whether a service has tests that run in its container: in tests/, or inside its packages."""
+    folder = SERVICES / service
+    files = [path for name in ("test_*.py", "*_test.py", "tests.py") for path in folder.rglob(name)]
+    return any(b"def test" in path.read_bytes() for path in files if path.relative_to(folder).parts[0] != "stack")
 
 
 def target_of(stack: Stack, service: str) -> Target:

@@ -9,6 +9,7 @@ import configparser
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from .. import cli
+from ..images.target import has_tests
 from ..project import ROOT, SERVICES, pyproject
 from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
-from .application import JUNK, LEFT, TESTS, Application, Code, find_application, matches, worker
+from .application import JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
 from .requirements import find_needs
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 SETTINGS = """\
 # The settings for pytest that this code was written with; without this table, the project's own hold.
 [tool.pytest.ini_options]
-{settings}"""
+"""
 RUFF = """\
 # This code was adopted as it is. Without these lines, or with fewer of them, the project's rules hold for it, too.
 exclude = ["*"]
@@ -45,9 +47,12 @@ WORKER = """
 {shared}      INTERFACE: command
       APPLICATION: {command}
     ports: []
-    healthcheck: {{disable: true}}
-"""
+    {health}"""
+# For a process that no port can tell anything about.
+HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
 PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
+# Where a Django project's manage.py names its settings.
+DJANGO = r"""DJANGO_SETTINGS_MODULE['"], *['"]([\w.]+)"""
 # What developers have besides what tests need.
 LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|sphinx.*|tox.*|twine|types-.*|wheel")
 
@@ -55,15 +60,8 @@ LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|
 def add_options(parser: ArgumentParser) -> None:
     """Add its options to ``new``'s command line."""
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
-    parser.add_argument(
-        "--app",
-        metavar="MODULE:NAME",
-        default="",
-        help="with --from: the application, where it is not found, or a command line",
-    )
-    parser.add_argument(
-        "--extra", action="append", metavar="NAME", help="with --from: an extra or a dependency group to take, too"
-    )
+    parser.add_argument("--app", metavar="MODULE:NAME", default="", help="with --from: the application or a command")
+    parser.add_argument("--extra", action="append", metavar="NAME", help="with --from: an extra or a group, too")
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
 
@@ -105,28 +103,33 @@ def adopt(session: Session, args: Namespace) -> None:
     (folder / "tests").mkdir(exist_ok=True)
     for path in [*folder.glob("test_*.py"), *folder.glob("*_test.py"), *folder.glob("conftest.py")]:
         path.rename(folder / "tests" / path.name)
+    if not any((folder / "tests").iterdir()):
+        (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
     if not (folder / "ruff.toml").exists():
         (folder / "ruff.toml").write_text(RUFF, encoding="utf-8")
-    settings = "".join(f"{key} = {json.dumps(value)}\n" for key, value in pytest_settings(source).items())
-    (folder / "pyproject.toml").write_text(SETTINGS.format(settings=settings), encoding="utf-8")
+    settings = pytest_settings(source)
+    if "django" in packages and has_tests(args.name):
+        needs.tests.append(Requirement("pytest-django"))
+        if named := re.search(DJANGO, "".join(text_of(path) for path in code.trees if path.name == "manage.py")):
+            settings = {"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | settings
+    text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
     shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
     server = service.SERVERS.get(found.interface, ())
     servers = names(line for lines in service.SERVERS.values() for line in lines) if server else set()
-    # What is ours in production, and pytest, which does not belong there.
-    lines = [
-        str(one) for one in needs.main if not (one.name.startswith("pytest") or canonicalize_name(one.name) in servers)
-    ]
+    # A server in production is ours; pytest does not belong there.
+    tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
+    lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
     left += [str(one) for one in needs.main if str(one) not in lines]
-    known = servers | names(shared) | packages
-    tests = [one for one in needs.tests if not LINTERS.fullmatch(one.name) and canonicalize_name(one.name) not in known]
-    resolve.lock(session, args, [*lines, *server], [*shared, *map(str, tests)] if tests else [])
+    known = servers | names(shared) | names(lines)
+    more = [one for one in [*needs.tests, *tools] if not LINTERS.fullmatch(one.name)]
+    tests = [*dict.fromkeys(str(one) for one in more if canonicalize_name(one.name) not in known)]
+    resolve.lock(session, args, [*lines, *server], [*shared, *tests] if tests else [])
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     left += [f"the extra or group {name}" for name in needs.left]
     say(f"left out: {', '.join(left) or 'nothing'}")
     if read:
-        say(
-            f"the code reads from its environment, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}"
-        )
+        say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}")
     for one in beside:
         how = "to provide it, uncomment its lines in" if one.url else "set its address in"
         say(f"it seems to use {one.name}: {how} services/{args.name}/compose.yaml")
@@ -143,19 +146,21 @@ def finish(name: str, found: Application, second: str, lines: tuple[str, str, st
     text = compose.read_text(encoding="utf-8")
     volumes = ""
     if found.interface == "command" and PORT not in found.call:
-        text = f"{text.partition('    ports:')[0]}    healthcheck: {{disable: true}}\n"
-    if any(b"instance_" in path.read_bytes() for path in (SERVICES / name).rglob("*.py")):  # Flask's instance_path
+        text = f"{text.partition('    ports:')[0]}    {HEALTH}"
+    if any(re.search(rb"\binstance_(path|relative)", path.read_bytes()) for path in (SERVICES / name).rglob("*.py")):
         text += f"    volumes:\n      - {name}-data:/app/instance\n"
         volumes = f"  {name}-data:\n"
     itself, services, more = (re.sub("^(?=.)", "#", part, flags=re.MULTILINE) for part in lines)
     text += itself
     if second and found.interface != "command":
         text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + WORKER.format(
-            name=name, command=json.dumps(second), shared="#      <<: *environment\n" if itself else ""
+            name=name, command=json.dumps(second), shared="#      <<: *environment\n" if itself else "", health=HEALTH
         )
     text += f"\n{services}" if services else ""
     text += f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else ""
     compose.write_text(text, encoding="utf-8")
+    if HEALTH in text:
+        say(f"no port tells whether a command works: services/{name}/compose.yaml says how to give it a health check")
 
 
 def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
@@ -181,20 +186,15 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
 
 def pytest_settings(source: Path) -> dict[str, Any]:
     """A project's own settings for pytest, from the first of its files that has some, without coverage, which is ours."""
-    settings: dict[str, Any] = {}
-    for name, section in {
-        "pytest.ini": "pytest",
-        "pyproject.toml": "",
-        "tox.ini": "pytest",
-        "setup.cfg": "tool:pytest",
-    }.items():
-        config = configparser.ConfigParser(interpolation=None)
-        if not settings and (source / name).is_file() and section:
-            config.read(source / name, encoding="utf-8")
-            settings = dict(config[section]) if config.has_section(section) else {}
-        elif not settings and (source / name).is_file():
-            table = pyproject(str(source / name)).get("tool", {}).get("pytest", {})
-            settings = table.get("ini_options", table)
+    ini = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        ini.read([source / name for name in ("setup.cfg", "tox.ini", "pytest.ini")], encoding="utf-8")
+    except configparser.Error as error:
+        raise UserError(f"{source}: tox.ini or pytest.ini does not parse: {error}".replace("\n", " ")) from None
+    table = tomllib.loads(text_of(source / "pyproject.toml")).get("tool", {}).get("pytest", {})
+    sections = {name: dict(ini[name]) for name in ini}
+    tables = [sections.get("pytest"), table.get("ini_options", table), sections.get("tool:pytest"), {}]
+    settings: dict[str, Any] = next(filter(None, tables), {})
     words = settings.get("addopts", [])
     words = words.split() if isinstance(words, str) else words
     return settings | ({"addopts": [word for word in words if not word.startswith("--cov")]} if words else {})

@@ -36,9 +36,9 @@ JUNK = (".*", "__pycache__", "*.py[co]", "*.egg-info", "node_modules", "venv", "
 LEFT = (
     *("pyproject.toml", "*.lock", "Pipfile*", "requirements*", "setup.py", "PKG-INFO", "MANIFEST.in", "Makefile"),
     *("Dockerfile*", "docker-compose*", "compose*.y*ml", "Procfile", "[A-Z]*.md", "[A-Z]*.rst", "LICENSE*"),
-    *("docs", "examples", "instance", "*.db", "*.sqlite3", "stack"),
+    *("docs", "examples", "instance", "*.db", "*.sqlite3", "stack", "hatch_build.py", "AUTHORS*", "pytest.ini"),
 )
-TESTS = ("tests", "test", "test_*.py", "*_test.py", "conftest.py", "pytest.ini", "tox.ini", "setup.cfg")
+TESTS = ("tests", "test", "test_*.py", "*_test.py", "conftest.py", "tox.ini", "setup.cfg")
 
 
 @dataclass(frozen=True)
@@ -76,33 +76,43 @@ def find_application(code: Code, wanted: str = "") -> Application:
     if not code.trees:
         raise UserError(f"{source} has no Python code, or none but tests")
     if not found:
+        commands = [
+            code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.name == "__main__.py"
+        ]
         raise UserError(
-            f"{source}: no application found: neither FLASK_APP in .flaskenv or .env, nor {', '.join(STARTERS)} name one, and "
-            f"no module calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; "
-            "name it with --app MODULE:NAME, or a command with --app 'python -m MODULE'"
+            f"{source}: no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor in code "
+            f"that calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; name it with --app MODULE:NAME, "
+            f"or a command: --app 'python -m {' or '.join(commands) or 'MODULE'}'"
         )
     return found[0]
+
+
+def text_of(path: Path) -> str:
+    """The text of a file, "" where there is none; raises UserError unless it is in UTF-8, or, as of PowerShell, UTF-16."""
+    content = path.read_bytes() if path.is_file() else b""
+    try:
+        return content.decode("utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8: {error}") from None
 
 
 def named(source: Path) -> Iterator[tuple[str, str]]:
     """The applications that files for servers may name, the likeliest first, each after the file's name."""
     for name in (".flaskenv", ".env"):
-        if (source / name).is_file() and (text := parse((source / name).read_text(encoding="utf-8")).get("FLASK_APP")):
+        if text := parse(text_of(source / name)).get("FLASK_APP"):
             yield name, text
     for name, starts in STARTERS.items():
-        if (source / name).is_file():
-            for line in (source / name).read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-                for start in filter(line.startswith, starts):
-                    words = WORD.findall(line.removeprefix(start))
-                    yield from ((name, word) for word in sorted(words, key=lambda word: ":" not in word))
+        for line in text_of(source / name).replace("\\\n", " ").splitlines():
+            for start in filter(line.startswith, starts):
+                words = WORD.findall(line.removeprefix(start))
+                yield from ((name, word) for word in sorted(words, key=lambda word: ":" not in word))
     yield from ((f"{name}.py", f"{name}:{call}") for name in MODULES for call in NAMES)
 
 
 def worker(source: Path) -> str:
     """The command line of a Procfile's worker; "" where it has none."""
-    path = source / "Procfile"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((line.removeprefix("worker:").strip() for line in lines if line.startswith("worker:")), "")
+    found = re.search(r"^worker:\s*(.*\S)", text_of(source / "Procfile"), re.MULTILINE)
+    return found[1] if found else ""
 
 
 class Code:
@@ -139,7 +149,7 @@ class Code:
                 names = tuple(argument.arg for argument in node.args.posonlyargs + node.args.args)
                 required = len(names) > len(node.args.defaults) or None in node.args.kw_defaults
                 returns = any(isinstance(inner, ast.Return) for inner in ast.walk(node))
-                if names in PARAMETERS:
+                if names in PARAMETERS and node.name in NAMES:
                     yield Application(*place, node.name, PARAMETERS[names])
                 elif (
                     returns and not required and (interface or node.name in FACTORIES) and type(node) is ast.FunctionDef
@@ -148,7 +158,7 @@ class Code:
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 made = interface or {call.rpartition(".")[2] for call in calls} & FACTORIES
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    if isinstance(target, ast.Name) and made:
+                    if isinstance(target, ast.Name) and (made or (calls and target.id == NAMES[0])):
                         yield Application(*place, target.id + INSIDE.get(maker, ""), interface)
 
     def resolve(self, text: str) -> Application | None:
@@ -200,15 +210,17 @@ def imported(tree: ast.Module) -> Iterator[str]:
             yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
 
 
-def bindings(tree: ast.Module) -> Iterator[str]:
-    """The names that a module defines or imports."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, ast.alias):
-            yield (node.asname or node.name).partition(".")[0]
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name
+def bindings(node: ast.AST) -> Iterator[str]:
+    """The names that a module defines or imports; not those that only its functions and classes know."""
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield inner.name
+        elif isinstance(inner, ast.alias):
+            yield (inner.asname or inner.name).partition(".")[0]
+        else:
+            if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+                yield inner.id
+            yield from bindings(inner)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -8,9 +8,11 @@ import re
 import shutil
 import tomllib
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import nox.project
+from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -19,12 +21,14 @@ from ..env import env, official_base
 from ..ownership import temporary_folder
 from ..shell import CommandFailed, UserError, output
 from ..terminal import say
+from .application import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from nox import Session
+    from packaging.markers import Marker
 
     Line = tuple[str, str]  # a requirement as it is written, after its file
 
@@ -32,7 +36,7 @@ FILES = [f"requirements{place}.txt" for place in ("", "/prod", "/production", "/
 GROUPS = ("main", "prod", "production", "default")
 # What a project calls the extra, the group or the file with what its tests need.
 TESTS = ("test", "tests", "testing", "dev")
-TEST_FILES = ("requirements-{}.txt", "requirements_{}.txt", "{}-requirements.txt", "requirements/{}.txt")
+TEST_FILES = [f"requirements{place}.txt" for place in ("-{}", "_{}", "/{}", ".d/{}")] + ["{}-requirements.txt"]
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory
@@ -44,7 +48,7 @@ print(json.dumps({name: [one.to_pep_508() for one in found] for name, found in g
 ASK_BUILD = """
 import json, sys; from build.util import project_wheel_metadata
 found = project_wheel_metadata(sys.argv[1])
-print(json.dumps([found["Name"], found["Version"], *(found.get_all("Requires-Dist") or ())]))
+print(json.dumps([f"{found['Name']}=={found['Version']}", *(found.get_all("Requires-Dist") or ())]))
 """
 
 
@@ -62,83 +66,96 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     """Read what a project needs from its files, with its own extras or groups named; raises UserError, with file and line, for what is no requirement."""
     path, config = source / "pyproject.toml", configparser.ConfigParser(interpolation=None)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        data = tomllib.loads(text_of(path))
+        pipfile = tomllib.loads(text_of(source / "Pipfile"))
         config.read(source / "setup.cfg", encoding="utf-8")
         groups = {name: [*nox.project.dependency_groups(data, name)] for name in data.get("dependency-groups", {})}
     except (ValueError, LookupError, configparser.Error) as error:
-        raise UserError(f"{source}: pyproject.toml or setup.cfg does not parse: {error}") from None
+        raise UserError(f"{source}: pyproject.toml, Pipfile or setup.cfg does not parse: {error}") from None
     project, poetry = data.get("project", {}), data.get("tool", {}).get("poetry", {})
     metadata = dict(config["metadata"]) if config.has_section("metadata") else {}
-    names = [f"{table.get('name')}=={table.get('version')}" for table in (project, poetry, metadata)]
-    distribution = next((name for name in names if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", name)), "")
-    groups |= project.get("optional-dependencies", {})
+    made, _ = parse_email(text_of(source / "PKG-INFO"))
+    # A version that only its build tells is 0: what asks for it finds something.
+    names = [f"{table.get('name')}=={table.get('version')}" for table in (project, poetry, metadata, made)]
+    names += [f"{table.get('name')}==0" for table in (project, poetry, metadata)]
+    distribution = next((name for name in names if re.fullmatch(r"(?!None=)[\w.-]+==v?\d[\w.+!-]*", name)), "")
+    for name, lines in project.get("optional-dependencies", {}).items():
+        groups[name] = [*groups.get(name, ()), *lines]  # some have an extra and a group of one name
+    built = project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file()
     files = [source / name for name in FILES if (source / name).is_file()]
     limits: list[Line] = []
-    main: list[Line] = []
     if "dependencies" in project:
         main = [(str(path), line) for line in project["dependencies"]]
     elif "dependencies" in poetry:
         groups |= ask(session, ASK_POETRY, source, f"{path}: Poetry cannot read it")
         main = [(str(path), line) for line in groups.pop("main")]
-    elif files:
+    elif files and not (built and {*extras} - groups.keys()):  # such an extra may be in the metadata
         main = [*listed(files[0], limits)]
-    elif project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file():
-        with temporary_folder() as folder:  # setuptools writes to the folder that it builds
-            shutil.copytree(source, folder / "source", symlinks=True)
-            name, version, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build gives no metadata")
-        distribution, main = f"{name}=={version}", [("its metadata", line) for line in lines]
+    elif pipfile:
+        main = [(str(source / "Pipfile"), line) for line in pipenv(pipfile.get("packages", {}))]
+        groups["dev"] = [*pipenv(pipfile.get("dev-packages", {}))]
+    elif built:
+        distribution, *lines = ask_build(session, source)
+        main = [("its metadata", line) for line in lines]
         for line in lines:
             for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
                 groups.setdefault(extra, []).append(line)
     elif chosen := next((name for name in GROUPS if name in groups), ""):
         main = [(str(path), line) for line in groups[chosen]]
-    elif groups:
-        raise UserError(
-            f"{path}: which of its groups {', '.join(groups)} does the application need? Copy it to [project]"
+    elif not (groups and extras):
+        places = (
+            f"no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or {', '.join(FILES)}: add one of them"
         )
-    else:
-        raise UserError(
-            f"{source}: no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"
-        )
+        raise UserError(f"{source}: {places}" + (f", or --extra {' or '.join(groups)}" if groups else ""))
     for extra in extras:
         if extra not in groups:
             raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
         main += [(str(path), line) for line in groups[extra]]
     own = canonicalize_name(distribution.partition("==")[0])
-    kind, found = tests(source, path, groups)
     left = [name for name in groups if name not in {*TESTS, *extras, *GROUPS}]
-    return Needs(for_images(own, main, limits, *extras), for_images(own, found, [], kind), distribution, left)
+    more = for_images(own, tests(source, path, groups), [], *TESTS)
+    return Needs(for_images(own, main, limits, *extras), more, distribution, left)
 
 
-def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> tuple[str, list[Line]]:
-    """What the tests need, from the first extra, group or file with a name for that, and this name."""
-    for kind in TESTS:
-        if kind in groups:
-            return kind, [(str(path), line) for line in groups[kind]]
-        for name in TEST_FILES:
-            if (file := source / name.format(kind)).is_file():
-                return kind, [*listed(file, [])]
-    return "", []
+def pipenv(packages: Mapping[str, Any]) -> Iterator[str]:
+    """The requirements in a table of a Pipfile."""
+    for name, found in packages.items():
+        spec = found if isinstance(found, dict) else {"version": found}
+        version = f" @ git+{spec['git']}@{spec.get('ref', 'HEAD')}" if "git" in spec else spec.get("version", "*")
+        marker = f" ; {spec['markers']}" if "markers" in spec else ""
+        yield f"{name}[{','.join(spec.get('extras', ()))}]{version.removeprefix('*')}{marker}"
+
+
+def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list[Line]:
+    """What the tests need: the first extra, group or file with a name for that, and pytest's plugins in the others."""
+    found = {kind: [(str(path), line) for line in groups[kind]] for kind in TESTS if kind in groups}
+    for kind, name in product(TESTS, TEST_FILES):
+        if (file := source / name.format(kind)).is_file():
+            found.setdefault(kind, [*listed(file, [])])
+    first, *others = [*found.values()] or [[]]
+    return first + [(place, line) for lines in others for place, line in lines if line.startswith("pytest-")]
+
+
+def ask_build(session: Session, source: Path) -> list[str]:
+    """A project's NAME==VERSION and its requirements, from the metadata that its build makes."""
+    with temporary_folder() as folder:  # setuptools writes to the folder that it builds
+        shutil.copytree(source, folder / "source", symlinks=True)
+        return list(ask(session, ASK_BUILD, folder / "source", f"{source}: its build gives no metadata"))
 
 
 def ask(session: Session, program: str, source: Path, failure: str) -> Any:
     """Run a program about a folder where Poetry is installed; return what it prints, which is JSON."""
     venv.poetry(session, "--version", "--quiet")  # installs it
-    index = env().get("PIP_INDEX_URL")
     try:
-        return json.loads(
-            output(
-                venv.python(session),
-                "-W",
-                "ignore",
-                "-c",
-                program,
-                str(source),
-                env={"PIP_INDEX_URL": index} if index else {},
-            ).splitlines()[-1]
-        )
+        return json.loads(python(session, "-W", "ignore", "-c", program, str(source)).splitlines()[-1])
     except CommandFailed as error:
         raise UserError(f"{failure}: {error.last}") from None
+
+
+def python(session: Session, *words: str) -> str:
+    """Run Python where Poetry and pip are installed, with the machine's package index; return what it prints."""
+    index = env().get("PIP_INDEX_URL")
+    return output(venv.python(session), *words, env={"PIP_INDEX_URL": index} if index else {})
 
 
 def image_python() -> str:
@@ -146,23 +163,21 @@ def image_python() -> str:
     return official_base().partition(":")[2].partition("-")[0]
 
 
+def applies(marker: Marker | None, *extras: str) -> bool:
+    """Whether a marker holds in the images, with one of these extras."""
+    version = image_python()
+    image = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux"}
+    image |= {"platform_system": "Linux", "os_name": "posix"}
+    return marker is None or any(marker.evaluate({**image, "extra": extra}) for extra in ("", *extras))
+
+
 def for_images(own: str, lines: Iterable[Line], limits: Iterable[Line], *extras: str) -> list[Requirement]:
     """The requirements that images have, within constraints; raises UserError for what is none."""
-    version = image_python()
-    image = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux", "extra": ""}
-    wanted = [one for one in parse(lines) if canonicalize_name(one.name) != own]
-    for one in [one for one in wanted if one.marker and "extra ==" in str(one.marker)]:
-        if one.marker and any(one.marker.evaluate(image | {"extra": extra}) for extra in extras):
+    found = [one for one in parse(lines) if canonicalize_name(one.name) != own and applies(one.marker, *extras)]
+    wanted = [*dict.fromkeys(found)]
+    for one in wanted:
+        if "extra ==" in str(one.marker):
             one.marker = None
-        else:
-            wanted.remove(one)
-    names = [canonicalize_name(one.name) for one in wanted]
-    # Poetry takes several requirements of one package only where no Python can want two of them: here just one is left.
-    for one in [one for one in wanted if one.marker and names.count(canonicalize_name(one.name)) > 1]:
-        if one.marker and one.marker.evaluate(image):
-            one.marker = None
-        else:
-            wanted.remove(one)
     for limit in parse(limits):
         for one in wanted:
             if canonicalize_name(one.name) == canonicalize_name(limit.name) and not one.url:
@@ -184,7 +199,7 @@ def parse(lines: Iterable[Line]) -> list[Requirement]:
 def listed(path: Path, limits: list[Line]) -> Iterator[Line]:
     """The requirements in a file for pip and in those that it includes; constraints go to ``limits``."""
     kept = ""
-    for number, raw in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, raw in enumerate(text_of(path).splitlines(), 1):
         kept += re.sub(r"(^|\s)#.*", "", raw).strip()
         if kept.endswith("\\"):
             kept = kept[:-1] + " "

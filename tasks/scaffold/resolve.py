@@ -7,16 +7,17 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from packaging.markers import Marker
 from packaging.requirements import Requirement
+from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from .. import venv
-from ..env import env
 from ..project import SERVICES, has_own_lock, toml
-from ..shell import CommandFailed, UserError, output
+from ..shell import CommandFailed, UserError
 from ..terminal import say
 from . import service
-from .requirements import image_python
+from .requirements import applies, image_python, python
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -47,10 +48,8 @@ def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) 
 
     ``tests`` is what its tests need if the shared test tools are not enough. Raises UserError where there is no solution.
     """
-    why, name = (
-        "--own-lock asks for it" if args.own_lock else "its tests need more than the shared test tools",
-        args.name,
-    )
+    name = args.name
+    why = "--own-lock asks for it" if args.own_lock else "its tests need more than the shared test tools"
     if not args.own_lock and not tests:
         before = {path: path.read_bytes() for path in service.EDITED if path.exists()}
         service.edit_group(session, "add", name, *lines)
@@ -62,7 +61,7 @@ def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) 
             # What else may fail, such as the network, would fail again, and so does what no version matches.
             if not (found := CONFLICT.search(error.text)) or "doesn't match any versions" in found[0]:
                 raise UserError(reason(session, error.text, lines)) from None
-            why = f"what it needs does not go with what the others need: {' '.join(found[0].split())}"
+            why = f"what it needs does not go with what the others need: {conclusion(found[0])}"
         for path, content in before.items():
             path.write_bytes(content)
     versions = sorted([sys.version_info[:2], tuple(map(int, image_python().split(".")))])
@@ -87,19 +86,22 @@ def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) 
     warn(session, name)
 
 
-def reason(session: Session, text: str, lines: Iterable[str]) -> str:
+def reason(session: Session, text: str, wanted: Iterable[str]) -> str:
     """Why Poetry cannot lock requirements, in one line."""
-    for one in map(Requirement, lines):
-        host = re.search(r"://([^/]+)", one.url or "")
-        if host and host[1] in text:
+    for one in map(Requirement, wanted):
+        if (host := re.search(r"://([^/]+)", one.url or "")) and host[1] in text:
             return f"{one} cannot be fetched: check the address and the network"
     if lost := re.search(r"depends on (\S+) \(.*\) which doesn't match any versions", text):
         return f"no version matches {lost[0].removeprefix('depends on ').partition(' which')[0]}; {with_wheels(session, lost[1])}"
     told = CONFLICT.search(text)
-    said = [
-        line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("Resolving", "Updating"))
-    ]
-    return f"the requirements cannot be resolved: {' '.join(told[0].split()) if told else (said or ['Poetry says nothing'])[0]}"
+    lines = [line.strip() for line in text.splitlines() if not line.startswith(("Resolving", "Updating"))]
+    why = conclusion(told[0]) if told else next(filter(None, lines), "Poetry says nothing")
+    return f"the requirements cannot be resolved: {why}"
+
+
+def conclusion(conflict: str) -> str:
+    """What follows in the end from Poetry's explanation, which may have a hundred steps."""
+    return " ".join(conflict.split()).rpartition(" So, ")[2]
 
 
 def warn(session: Session, name: str) -> None:
@@ -107,39 +109,32 @@ def warn(session: Session, name: str) -> None:
     own = has_own_lock(name)
     path, groups = (SERVICES / name / "poetry.lock", {"main", "tests"}) if own else (service.LOCK, {name})
     for package in toml(path.read_text(encoding="utf-8")).get("package", ()):
-        files = [file["file"] for file in package.get("files", ())]
-        if groups & {*package.get("groups", ())} and files and not any(map(fits, files)):
-            told = f"{package['name']} {package['version']} has no wheel for Python {image_python()}"
-            say(
-                f"warning: {told}; if it needs a compiler, its build will fail; {with_wheels(session, package['name'])}"
-            )
+        files, marker = [file["file"] for file in package.get("files", ())], package.get("markers")
+        here = groups & {*package.get("groups", ())} and applies(Marker(marker) if isinstance(marker, str) else None)
+        if here and files and not any(map(fits, files)):
+            told = f"warning: {package['name']} {package['version']} has no wheel for Python {image_python()}"
+            say(f"{told}; if it needs a compiler, its build will fail; {with_wheels(session, package['name'])}")
 
 
 def fits(file: str) -> bool:
     """Whether a file of an index is a wheel for the Python of the images."""
-    minor = int(image_python().partition(".")[2])
+    version = [int(part) for part in image_python().split(".")]
+    name, places = f"cp{version[0]}{version[1]}", ["linux", "any"]
+    known = {*cpython_tags(version, [name], places), *compatible_tags(version, name, places)}
     try:
         tags = parse_wheel_filename(file)[3]
     except InvalidWheelFilename:
         return False
-    abi3 = {f"cp3{older}" for older in range(2, minor + 1)}
-    return any(
-        (tag.platform == "any" or "linux" in tag.platform)
-        and (
-            tag.interpreter in {"py3", f"py3{minor}", f"cp3{minor}"} or (tag.abi == "abi3" and tag.interpreter in abi3)
-        )
-        for tag in tags
-    )
+    return any(Tag(one.interpreter, one.abi, re.sub(".*linux.*", "linux", one.platform)) in known for one in tags)
 
 
 def with_wheels(session: Session, package: str) -> str:
     """Which versions of a package have a wheel for the Python of the images."""
-    words = ("-m", "pip", "index", "versions", package, "--only-binary=:all:", f"--python-version={image_python()}")
-    index = env().get("PIP_INDEX_URL")
+    words = ("pip", "index", "versions", package, "--only-binary=:all:", f"--python-version={image_python()}")
     try:
-        told = output(venv.python(session), *words, env={"PIP_INDEX_URL": index} if index else {})
+        told = python(session, "-m", *words)
     except CommandFailed:
         told = ""
     found = told.partition("Available versions: ")[2].partition("\n")[0].split(", ")
-    python = f"a wheel for Python {image_python()}"
-    return f"versions {found[-1]} to {found[0]} have {python}" if found[0] else f"no version of it has {python}"
+    have = f"a wheel for Python {image_python()}"
+    return f"versions {found[-1]} to {found[0]} have {have}" if found[0] else f"no version of it has {have}"

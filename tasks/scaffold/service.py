@@ -37,9 +37,6 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "worker": ((), {}),
 }
 LONGEST_NAME = 40  # a DNS label has 63, and Compose puts the project's name in front and a number behind
-# Words with a meaning of their own behind `--`, besides the dependency groups that are no service's.
-RESERVED = {"prod", "test", *SUITES}
-
 # Further ways to make a service, and to lock what it needs, by the option of `new` that asks for one; optional parts add theirs.
 WAYS: dict[str, Callable[[Session, Namespace], None]] = {}
 
@@ -53,13 +50,15 @@ class Skeleton(Template):
 def check_name(wanted: str) -> None:
     """Raise UserError unless a new service can have this name: as a DNS label, a Python package, and one of ours."""
     package = wanted.replace("-", "_")
+    # What may stand behind `--` in a service's place, and the dependency groups that are no service's.
+    special = {"prod", "test", "template", *SUITES, *pyproject()["dependency-groups"]}
     reasons = {
         "it must be lower-case letters and digits, words joined by single dashes": not is_label(wanted),
         f"it must have at most {LONGEST_NAME} characters": len(wanted) > LONGEST_NAME,
         f"{package} is a keyword of Python, which no package can be called": keyword.iskeyword(package),
         f"its package would hide Python's own module {package}": package in sys.stdlib_module_names,
         "services/ has a folder of this name": (SERVICES / wanted).exists(),
-        "it has a meaning of its own here": wanted in RESERVED | pyproject()["dependency-groups"].keys(),
+        "it has a meaning of its own here": wanted in special,
     }
     for reason, applies in reasons.items():
         if applies:
@@ -127,7 +126,9 @@ def new(session: Session, args: Namespace) -> None:
     if not ways and not has_own_lock(args.name):
         venv.poetry(session, "lock")
     modules = [path for path in (SERVICES / args.name).iterdir() if path.is_dir() or path.suffix == ".py"]
-    names = {path.stem for path in modules} - {"tests", "stack"}
+    # Plugins of the service may depend on it under its name as a distribution: they get what is here.
+    itself = re.findall(r'DISTRIBUTION: "(.+)==', (SERVICES / args.name / "compose.yaml").read_text(encoding="utf-8"))
+    names = {path.stem for path in modules} - {"tests", "stack", *(name.lower().replace("-", "_") for name in itself)}
     check_imports(args.name, names, args.name, "main", "dev", "tests")
 
 
@@ -148,13 +149,8 @@ def fill(service: str, arguments: Mapping[str, str], only: str = "*", kind: str 
 
 def edit_group(session: Session, *words: str) -> None:
     """Edit pyproject.toml with tasks/scaffold/groups.py."""
-    python(session, "-m", "tasks.scaffold.groups", *words)
-
-
-def python(session: Session, *words: str) -> str:
-    """Run Python where Poetry is installed, and with it tomlkit; return what it printed."""
-    venv.poetry(session, "--version", "--quiet")  # installs it
-    return str(session.run("python", *words, silent=True))
+    venv.poetry(session, "--version", "--quiet")  # installs it, and with it tomlkit
+    session.run("python", "-m", "tasks.scaffold.groups", *words, silent=True)
 
 
 def remove(session: Session, service: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMPOSE = ("docker", "compose")
 DEVELOPMENT_FILE = "docker/compose.yaml"
 PRODUCTION_FILE = "docker/compose.prod.yaml"
+INTERFACES = ("wsgi", "asgi", "command")  # as docker/server/serve.py has them
 DEBUG_PORT = 5678  # the debugger's port in containers, as docker/dev has it
 
 
@@ -118,11 +119,28 @@ def built_as(name: str, spec: Mapping[str, Any]) -> str:
 def _config(env: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     try:
         # With many services, Go's garbage collection is a quarter of the time.
-        return dict(json.loads(output(*COMPOSE, "config", "--format", "json", env={"GOGC": "1000", **dict(env)})))
+        found = dict(json.loads(output(*COMPOSE, "config", "--format", "json", env={"GOGC": "1000", **dict(env)})))
     except CommandFailed as failed:
         if "For more help" in failed.last or "unknown flag" in failed.text:
             raise UserError(f"`docker compose` does not work for this user: {failed.text.splitlines()[0]}") from None
         raise UserError(f"the stack's compose files have a fault: {failed.last}") from None
+    for name, spec in found.get("services", {}).items():
+        _check(name, spec)
+    return found
+
+
+def _check(name: str, spec: Mapping[str, Any]) -> None:
+    """Raise UserError for a process of ours that its container could only fail with."""
+    given = {**spec.get("build", {}).get("args", {}), **(spec.get("environment") or {})}
+    if "SERVICE" not in given or spec.get("command"):
+        return
+    interface, health = given.get("INTERFACE") or "wsgi", spec.get("healthcheck", {})
+    asked = health.get("test") or health.get("disable") or spec.get("ports") or "8000" in str(given.get("APPLICATION"))
+    if interface not in INTERFACES:
+        raise UserError(f"{name} in compose.yaml: INTERFACE is {interface!r}; it must be {', '.join(INTERFACES)}")
+    if interface == "command" and not asked:
+        need = "without `ports` needs `healthcheck: {test: [CMD, ...]}`, or `healthcheck: {disable: true}` to have none"
+        raise UserError(f"{name} in compose.yaml: a command {need}")
 
 
 def _container(line: str) -> Container:

@@ -99,7 +99,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "project"
     for service in ("other", "pilot"):
         (root / "services" / service / "tests").mkdir(parents=True)
-        (root / "services" / service / "tests/test_it.py").touch()
+        (root / "services" / service / "tests/test_it.py").write_text("def test_it() -> None: ...\n")
         (root / "services" / service / "compose.yaml").write_text(f"services:\n  {service}: {{}}\n")
     (root / "pyproject.toml").write_text(PYPROJECT)
     (root / "reports").mkdir()

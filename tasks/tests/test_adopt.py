@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from .. import project, venv
+from ..images import target
 from ..scaffold import adopt, resolve, service
 from ..scaffold.application import Code
 from ..scaffold.environment import neighbours, variables
@@ -73,7 +74,7 @@ def test_what_comes_along(ours: Path, write: Write, files: dict[str, str], packa
 
 
 def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ["Flask==3.0.0", "gunicorn==20", "pytest", 'x; python_version < "3.9"', "z @ https://h.invalid/z-1.tar.gz"]
+    lines = ["Flask==3.0.0", "gunicorn==20", "pytest", 'x; python_version > "3.9"', "z @ https://h.invalid/z-1.tar.gz"]
     lines += ["hypothesis==6.150"]  # which is among the test tools, too
     files = {"web/__init__.py": "", "web/a.py": "from starlette.applications import Starlette\nasgi = Starlette()\n"}
     source = write(
@@ -83,6 +84,7 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
     said = capsys.readouterr().out
     assert "web.a:asgi (asgi), named by its code; taken: web\n" in said
     assert "left out: .git, Dockerfile, data.db, docs, requirements.txt, gunicorn==20, pytest\n" in said
+    assert (ours / "services/front-end/tests/__init__.py").exists()
     compose = (ours / "services/front-end/compose.yaml").read_text()
     assert 'SERVICE: front-end PACKAGE: web APPLICATION: "web.a:asgi" INTERFACE: asgi' in " ".join(compose.split())
     assert "volumes:" not in compose
@@ -92,7 +94,7 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
     ]
     assert group == [
         '"Flask==3.0.0",',
-        r'"x; python_version < \"3.9\"",',
+        r'"x; python_version > \"3.9\"",',
         '"z @ https://h.invalid/z-1.tar.gz",',
         '"hypothesis==6.150",',
         *(f'"{line}",' for line in service.SERVERS["asgi"]),
@@ -113,6 +115,10 @@ def test_an_instance_folder_is_kept_on_a_volume(ours: Path, write: Write) -> Non
         ({}, "there is no folder"),
         ({"app.py": APP}, "no requirements"),
         ({"serve.py": APP, "requirements.txt": ""}, "serve.py cannot be adopted"),
+        (
+            {"app.py": APP, "requirements.txt": "flask\n", "tox.ini": "x\n"},
+            "tox.ini or pytest.ini does not parse: File",
+        ),
         ({"click/__init__.py": FACTORY, "requirements.txt": "click\n"}, "its own click would hide the package click"),
     ],
 )
@@ -122,6 +128,13 @@ def test_mistakes_change_nothing(ours: Path, write: Write, files: dict[str, str]
     with pytest.raises(UserError, match=told):
         take(write(files))
     assert git(ours, "status", "--porcelain", "--ignored") == ""
+
+
+def test_a_plugin_may_depend_on_the_service_itself(ours: Path, write: Write) -> None:
+    (ours / "poetry.lock").write_text((ours / "poetry.lock").read_text().replace("second", "theirs"))
+    name = "[metadata]\nname = Click\nversion = 1\n"
+    take(write({"click/__init__.py": FACTORY, "requirements.txt": "click-plugins\n", "setup.cfg": name}))
+    assert (ours / "services/theirs/click/__init__.py").exists()
 
 
 def test_options_that_exclude_each_other(ours: Path) -> None:
@@ -136,7 +149,8 @@ def test_options_that_exclude_each_other(ours: Path) -> None:
 
 CONFLICT = """Resolving dependencies...
 
-Because ours depends on x (>=2)
+Because no versions of y match >2 and y (2) depends on z, y (>=2) requires z.
+So, because ours depends on x (>=2)
  and theirs on x (1), version solving failed.
 
 Try something else.
@@ -165,7 +179,7 @@ def test_a_lock_of_its_own(
     said = (
         "--own-lock asks for it"
         if own
-        else "Because ours depends on x (>=2) and theirs on x (1), version solving failed"
+        else "what the others need: because ours depends on x (>=2) and theirs on x (1), version solving failed"
     )
     assert f"{said}\n" in capsys.readouterr().out
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
@@ -231,11 +245,12 @@ def test_wheels_for_the_images(monkeypatch: pytest.MonkeyPatch, file: str, fits:
 
 def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     lock = [
-        f'[[package]]\nname = "{name}"\nversion = "1"\ngroups = ["{group}"]\nfiles = [{{file = "{file}"}}]\n'
-        for name, group, file in (
-            ("a", "theirs", "a-1.tar.gz"),
-            ("b", "theirs", "b-1-py3-none-any.whl"),
-            ("c", "pilot", "c-1.zip"),
+        f'[[package]]\nname = "{name}"\nversion = "1"\ngroups = ["{group}"]\nfiles = [{{file = "{file}"}}]\n{more}'
+        for name, group, file, more in (
+            ("a", "theirs", "a-1.tar.gz", ""),
+            ("b", "theirs", "b-1-py3-none-any.whl", ""),
+            ("c", "pilot", "c-1.zip", ""),
+            ("d", "theirs", "d-1.zip", "markers = \"sys_platform == 'win32'\"\n"),
         )
     ]
     (ours / "poetry.lock").write_text("".join(lock))
@@ -248,6 +263,10 @@ def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pyt
     ("files", "settings"),
     [
         ({}, {"ini_options": {}}),
+        (
+            {"tox.ini": "[pytest]\naddopts = -q\n", "pyproject.toml": "[project]\nname = 'x'\n"},
+            {"ini_options": {"addopts": ["-q"]}},
+        ),
         (
             {"pytest.ini": "[pytest]\naddopts = -v --cov=x -p no:y\n", "setup.cfg": "[tool:pytest]\na = b\n"},
             {"ini_options": {"addopts": ["-v", "-p", "no:y"]}},
@@ -262,6 +281,7 @@ def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pyt
 def test_its_own_settings_for_pytest(ours: Path, write: Write, files: dict[str, str], settings: object) -> None:
     take(write({"app.py": APP, "requirements.txt": "x==1\n", **files}))
     assert tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"]["pytest"] == settings
+    assert not (ours / "services/theirs/pytest.ini").exists()  # pytest would prefer it
     assert not project.has_own_lock("theirs")
 
 
@@ -271,8 +291,13 @@ def test_its_own_settings_for_pytest(ours: Path, write: Write, files: dict[str, 
         ({"pyproject.toml": "[project]\nname = 'a-b'\nversion = '1.2rc1'\n"}, "a-b==1.2rc1"),
         ({"pyproject.toml": "[tool.poetry]\nname = 'a'\nversion = '1'\n"}, "a==1"),
         ({"setup.cfg": "[metadata]\nname = a\nversion = 1.0\n"}, "a==1.0"),
-        ({"setup.cfg": "[metadata]\nname = a\nversion = attr: a.VERSION\n"}, ""),
-        ({"pyproject.toml": "[project]\nname = 'a'\ndynamic = ['version']\n"}, ""),
+        ({"setup.cfg": "[metadata]\nname = a\nversion = attr: a.VERSION\n"}, "a==0"),
+        ({"pyproject.toml": "[project]\nname = 'a'\ndynamic = ['version']\n"}, "a==0"),
+        (
+            {"pyproject.toml": "[project]\nname = 'a'\ndynamic = ['version']\n", "PKG-INFO": "Name: a\nVersion: 2.1\n"},
+            "a==2.1",
+        ),
+        ({"pyproject.toml": "[project]\nversion = '1'\n"}, ""),
         ({"app.py": APP}, ""),
     ],
 )
@@ -295,18 +320,44 @@ def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> No
 
 def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
-    lists = {"requirements.txt": "flask\n", "requirements-dev.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\n"}
+    lists = {
+        "requirements.txt": "flask\ncoverage==1\npytest-flask<9\n",
+        "requirements-test.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\n",
+    }
+    lists["requirements-dev.txt"] = "tox\nipython\npytest-xdist\n"
     take(write({"app.py": APP, "test_app.py": "", **lists}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
-    assert made["dependency-groups"] == {"tests": ["hypothesis>=6,<7", "pytest>=9,<10", "moto>5"]}
+    assert made["dependency-groups"] == {
+        "tests": ["hypothesis>=6,<7", "pytest>=9,<10", "coverage==1", "pytest-flask<9", "moto>5", "pytest-xdist"]
+    }
+    assert made["project"]["dependencies"][0:2] == ["flask", service.SERVERS["wsgi"][0]]
     assert (ours / "services/theirs/tests/test_app.py").exists()
+
+
+def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "SERVICES", ours / "services")
+    manage = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')\n"
+    files = DJANGO | {
+        "manage.py": manage,
+        "requirements.txt": "django\n",
+        "cart/tests.py": "# Create your tests here.\n",
+    }
+    take(write(files))
+    assert not project.has_own_lock("theirs")
+    service.remove(NO_SESSION, "theirs")
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
+    take(write({"cart/tests.py": "class Cart(TestCase):\n    def test_it(self): ...\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["dependency-groups"]["tests"][-1] == "pytest-django"
+    settings = {"DJANGO_SETTINGS_MODULE": "shop.settings", "python_files": ["test*.py"]}
+    assert made["tool"]["pytest"]["ini_options"] == settings
 
 
 def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:
     take(write({"worker.py": "", "requirements.txt": ""}), app="python -m worker '1 2'")
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert (
-        """        APPLICATION: "python -m worker '1 2'"\n        INTERFACE: command\n    healthcheck: {disable: true}\n"""
+        """        APPLICATION: "python -m worker '1 2'"\n        INTERFACE: command\n    healthcheck: {disable: true}  # or"""
         in compose
     )
     assert "ports:" not in compose

@@ -57,8 +57,21 @@ if TYPE_CHECKING:
         ({"main.py": "import falcon.asgi\napi = falcon.asgi.App()\n"}, "main:api asgi"),
         ({"main.py": "from litestar import Litestar\napp = Litestar([])\n"}, "main:app asgi"),
         ({"main.py": "import dash\nboard = dash.Dash(__name__)\n"}, "main:board.server wsgi"),
-        ({"main.py": "def simple(environ, start_response):\n    return []\n"}, "main:simple wsgi"),
-        ({"main.py": "async def plain(scope, receive, send):\n    pass\n"}, "main:plain asgi"),
+        ({"main.py": "def application(environ, start_response):\n    return []\n"}, "main:application wsgi"),
+        ({"main.py": "async def app(scope, receive, send):\n    pass\n"}, "main:app asgi"),
+        # As uWSGI and mod_wsgi look for it, made by somebody's function; a name that only a function knows is none.
+        (
+            {"app.py": "import web\n\napplication = web.main('x')\n", "web.py": "def main(x):\n    app = x\n"},
+            "app:application wsgi",
+        ),
+        (
+            {
+                "Dockerfile": "CMD web start\n",
+                "web/__init__.py": "def main(x):\n    app = x\n    return app\n",
+                "a.py": APP,
+            },
+            "a:app wsgi",
+        ),
         ({"main.py": "async def create_app():\n    return FastAPI()\n\n\napp = FastAPI()\n"}, "main:app asgi"),
     ],
 )
@@ -136,7 +149,16 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
         (
             {"worker.py": "print()\n"},
             "",
-            "no application found: neither FLASK_APP in .flaskenv .* name it with --app MODULE:NAME, or a command",
+            "no application found, neither in FLASK_APP, .* name it with --app MODULE:NAME, or a command",
+        ),
+        (
+            {
+                "src/dav/__init__.py": "",
+                "src/dav/util.py": "def redirect(environ, start_response):\n    return []\n",
+                "src/dav/__main__.py": "",
+            },
+            "",
+            "no application found.* or a command: --app 'python -m dav'$",
         ),
         ({"README": "", "tests/test_app.py": APP}, "", "has no Python code, or none but tests"),
     ],
@@ -149,7 +171,7 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
 @pytest.mark.parametrize(
     ("files", "found"),
     [
-        ({"pyproject.toml": "[project]\nname = 'x'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
+        ({"pyproject.toml": "[project]\nname = 'w'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
         ({"pyproject.toml": "[tool.black]\n", "requirements.txt": "a==1\n"}, ["a==1"]),
         ({"pyproject.toml": "[dependency-groups]\nmain = ['a']\ndev = ['b']\n"}, ["a"]),
         ({"requirements/prod.txt": "-r base.txt\nb\n", "requirements/base.txt": "a\n"}, ["a", "b"]),
@@ -165,12 +187,15 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
             {"requirements.txt": "a==1 \\\n    --hash=sha256:12 \\\n    --hash=sha256:34\nb==2 --hash=sha256:56\n"},
             ["a==1", "b==2"],
         ),
-        ({"requirements.txt": 'a; python_version < "3.9"\n'}, ['a; python_version < "3.9"']),
+        (
+            {"requirements.txt": 'a; python_version > "3.9"\nb; sys_platform == "win32"\n'},
+            ['a; python_version > "3.9"'],
+        ),
         (
             {
                 "requirements.txt": "g<3; python_version<'3.12'\ng>=3.0a1; python_version>='3.12.0rc0'\ng; extra == 'x'\n"
             },
-            ["g>=3.0a1"],
+            ['g>=3.0a1; python_version >= "3.12.0rc0"'],
         ),
         (
             {
@@ -184,6 +209,14 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
             ["a==3", "B-c[x]<3,>1"],
         ),
         ({"pyproject.toml": "[project]\nname='a'\nversion='1'\ndependencies = ['a[x]', 'b']\n"}, ["b"]),
+        (
+            {
+                "Pipfile": "[packages]\na = '*'\nb = '~=1.0'\nc = {version = '==2.*', extras = ['x'], markers = \"os_name == 'posix'\"}\n"
+                "d = {git = 'https://h.invalid/d.git', ref = 'v1'}\n[dev-packages]\npytest = '*'\n",
+                "setup.py": "",
+            },
+            ["a", "b~=1.0", 'c[x]==2.*; os_name == "posix"', "d @ git+https://h.invalid/d.git@v1"],
+        ),
     ],
 )
 def test_requirements_are_found(write: Write, files: dict[str, str], found: list[str]) -> None:
@@ -193,7 +226,7 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"app.py": ""}, "no requirements in pyproject.toml, setup.cfg, setup.py or requirements.txt"),
+        ({"app.py": ""}, "no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or requirements.txt"),
         ({"requirements.txt": "a\nb=1\n"}, r"requirements.txt, line 2: 'b=1' is no requirement"),
         (
             {"requirements.txt": "a\nhttps://h.invalid/b.zip\n"},
@@ -201,11 +234,12 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
         ),
         ({"requirements.txt": "-r lost.txt\n"}, r"requirements.txt, line 1: there is no file lost.txt"),
         ({"requirements.txt": "-r b.txt\n", "b.txt": "\n\n!\n"}, r"b.txt, line 3: '!' is no requirement"),
-        ({"pyproject.toml": "[project\n"}, "pyproject.toml or setup.cfg does not parse"),
+        ({"pyproject.toml": "[project\n"}, "pyproject.toml, Pipfile or setup.cfg does not parse"),
+        ({"Pipfile": "[packages\n"}, "pyproject.toml, Pipfile or setup.cfg does not parse"),
         ({"pyproject.toml": "[project]\ndependencies = ['a b']\n"}, "pyproject.toml: 'a b' is no requirement"),
         (
             {"pyproject.toml": "[dependency-groups]\nx = []\ny = []\n"},
-            "which of its groups x, y does the application need",
+            "no requirements in .*: add one of them, or --extra x or y",
         ),
     ],
 )
@@ -214,8 +248,16 @@ def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], t
         find_needs(NO_SESSION, write(files))
 
 
+def test_how_requirements_are_encoded(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("a\n", encoding="utf-16")
+    assert [str(one) for one in find_needs(NO_SESSION, tmp_path).main] == ["a"]
+    (tmp_path / "requirements.txt").write_bytes(b"\xe4\n")
+    with pytest.raises(UserError, match=r"requirements.txt is not text in UTF-8: 'utf-8' codec can't decode byte 0xe4"):
+        find_needs(NO_SESSION, tmp_path)
+
+
 def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = ["x", "1.2", "flask>=3", 'redis; extra == "cache"', 'moto>5; extra == "test"', 'y; python_version < "3"']
+    answer = ["x==1.2", "flask>=3", 'redis; extra == "cache"', 'moto>5; extra == "test"', 'y; python_version < "3"']
     monkeypatch.setattr(requirements, "ask", lambda *_: answer)
     for files in (
         {"setup.py": ""},
@@ -223,9 +265,16 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
         {"pyproject.toml": "[project]\ndynamic = ['version']\n"},
     ):
         needs = find_needs(NO_SESSION, write(files))
-        assert [str(one) for one in needs.main] == ["flask>=3", 'y; python_version < "3"']
+        assert [str(one) for one in needs.main] == ["flask>=3"]
         assert [one.name for one in needs.tests] == ["moto"]
         assert needs.distribution == "x==1.2"
+    source = write({"requirements.txt": "pinned\n"})
+    assert [str(one) for one in find_needs(NO_SESSION, source).main] == ["pinned"]
+    assert [one.name for one in find_needs(NO_SESSION, source, ["cache"]).main] == ["flask", "redis"]
+    for name in ("setup.py", "setup.cfg", "pyproject.toml"):
+        (source / name).unlink()
+    with pytest.raises(UserError, match="has no extra or group cache; it has none"):
+        find_needs(NO_SESSION, source, ["cache"])
 
 
 @pytest.mark.parametrize(
@@ -240,6 +289,14 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
         ),
         ({"requirements.txt": "", "requirements-test.txt": "a\n", "requirements-dev.txt": "b\n"}, ["a"]),
         ({"requirements/prod.txt": "", "requirements/dev.txt": "-r prod.txt\nb\n"}, ["b"]),
+        ({"requirements.txt": "", "requirements.d/dev.txt": "b\n"}, ["b"]),
+        ({"Pipfile": "[packages]\na = '*'\n[dev-packages]\nb = '>1'\n"}, ["b>1"]),
+        (
+            {
+                "pyproject.toml": "[project]\ndependencies = []\noptional-dependencies.dev = ['a']\n[dependency-groups]\ndev = ['b']\n"
+            },
+            ["b", "a"],
+        ),
         ({"requirements.txt": ""}, []),
     ],
 )

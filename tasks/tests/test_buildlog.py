@@ -48,6 +48,14 @@ from ..terminal import Status
             "#4 x\n------\n > [verify 1/1] RUN x:\n0.1 FAILED tests/test_a.py::test_a - assert\n0.2 1 failed\n------\nE",
             "the build failed in [verify 1/1]: FAILED tests/test_a.py::test_a",
         ),
+        (
+            "#4 x\n------\n > [verify 1/1] RUN x:\n0.1 E   ModuleNotFoundError: No module named 'six'\n0.2 ERROR tests/test_a.py\n------\nE",
+            "the build failed in [verify 1/1]: ModuleNotFoundError: No module named 'six'",
+        ),
+        (
+            "#4 x\n------\n > [verify 1/1] RUN x:\n0.1 ERROR: usage: pytest\n0.2 pytest: error: unrecognized arguments: -n\n------\nE",
+            "the build failed in [verify 1/1]: pytest: error: unrecognized arguments: -n",
+        ),
         ("", "BuildKit printed nothing"),
     ],
 )

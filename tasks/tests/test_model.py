@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +52,35 @@ def test_a_compose_that_does_not_work_is_no_fault_of_the_files(
         stack.model  # noqa: B018
     assert told in str(failed.value)
     assert "fault" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "told"),
+    [
+        ({"INTERFACE": "wsgj"}, {}, "pilot in compose.yaml: INTERFACE is 'wsgj'; it must be wsgi, asgi, command"),
+        ({}, {"environment": {"INTERFACE": "worker"}}, "INTERFACE is 'worker'"),
+        ({}, {"environment": {"INTERFACE": None}}, ""),
+        ({"INTERFACE": "asgi"}, {"healthcheck": {"disable": False}}, ""),
+        (
+            {"INTERFACE": "command"},
+            {"healthcheck": {"disable": False}},
+            "a command without `ports` needs `healthcheck",
+        ),
+        ({"INTERFACE": "command"}, {"healthcheck": {"disable": True}}, ""),
+        ({"INTERFACE": "command"}, {"healthcheck": {"test": ["CMD", "x"]}}, ""),
+        ({"INTERFACE": "command"}, {"ports": [{"target": 8000}]}, ""),
+        ({"INTERFACE": "command", "APPLICATION": "x --port 8000"}, {}, ""),
+        ({"INTERFACE": "command"}, {"command": ["migrate"]}, ""),
+    ],
+)
+def test_an_interface_that_cannot_run_is_told_before_a_build(
+    stack: Stack, no_docker: Path, arguments: dict[str, str], more: dict[str, object], told: str
+) -> None:
+    build = {"args": {"SERVICE": "pilot", **arguments}}
+    found = {"services": {"pilot": {"command": None, "build": build, **more}}}  # as Compose says that there is none
+    fake_docker(no_docker, {"compose config": f"cat <<'E'\n{json.dumps(found)}\nE"})
+    with pytest.raises(UserError, match=told) if told else nullcontext():
+        assert stack.model == found
 
 
 def test_a_model_is_asked_for_once(stack: Stack, no_docker: Path) -> None:

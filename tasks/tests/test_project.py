@@ -100,6 +100,19 @@ def test_libs_are_those_that_the_service_asks_for(project: Path) -> None:
         service_names()
 
 
+def test_libs_of_libs_count_too_and_a_circle_is_told(project: Path) -> None:
+    for lib, used in (("paper", "ink"), ("ink", "water"), ("water", "")):
+        (project / "libs" / lib / lib).mkdir(parents=True)
+        line = f"[tool.poetry.dependencies]\npython = '*'\n{used} = {{path = '../{used}'}}\n" if used else ""
+        (project / f"libs/{lib}/pyproject.toml").write_text(line)
+    uses = "[tool.poetry.group]\npilot.dependencies.paper = {path = 'libs/paper'}\n"
+    (project / "pyproject.toml").write_text(GROUPS + uses)
+    assert libs_of("pilot") == ["ink", "paper", "water"]
+    (project / "libs/water/pyproject.toml").write_text("[tool.poetry.dependencies]\nink = {path = '../ink'}\n")
+    with pytest.raises(UserError, match=r"libs use each other in a circle: ink -> water -> ink$"):
+        service_names()
+
+
 OWN = """[project]
 name = "third"
 [tool.poetry.dependencies]

@@ -11,6 +11,7 @@ import pytest
 from .. import cli, venv
 from ..scaffold import groups, like, service
 from ..shell import UserError
+from ..testing.host import SUITES
 from .scaffolding import LOCK, NO_SESSION, PYPROJECT, commit, git, in_git, real, small_project
 
 if TYPE_CHECKING:
@@ -46,12 +47,15 @@ def take_away(name: str) -> None:
         ("test", "a meaning of its own"),
         ("stack", "a meaning of its own"),
         ("tests", "a meaning of its own"),
+        ("template", "a meaning of its own"),
+        ("late", "a meaning of its own"),
         ("pilot", "services/ has a folder of this name"),
         ("pilot-database", "services/pilot/compose.yaml has one, too"),
         ("pytest", "would hide the package pytest that it uses"),
     ],
 )
-def test_names_that_a_service_cannot_have(ours: Path, name: str, told: str) -> None:
+def test_names_that_a_service_cannot_have(ours: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str) -> None:
+    monkeypatch.setitem(SUITES, "late", SUITES["unit"])  # as an optional part's, which registers itself later
     with pytest.raises(UserError, match=told):
         make(name)
     assert git(ours, "status", "--porcelain") == ""

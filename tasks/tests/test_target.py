@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from ..images.target import Target, target_of
+from ..images.target import Target, has_tests, target_of
 from ..stack.model import Stack
 from .conftest import fake_docker
 
@@ -75,4 +75,23 @@ def test_verification_starts_from_the_flavor_and_keeps_nothing(
     assert (found.tags, found.output) == ((), ("type=cacheonly",))
     environment = {} if tested else {"ENVIRONMENT": '{"KEY": "a b"}'}
     assert found.args == {"SERVICE": "pilot", "FLAVOR": "prod", **environment}
-    assert ("services/pilot/tests has no tests" in capsys.readouterr().out) is not tested
+    assert ("services/pilot has no tests" in capsys.readouterr().out) is not tested
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "tested"),
+    [
+        ("pilot/tests/test_x.py", "def test_x(): ...", True),
+        ("pilot/cart/tests.py", "class Cart(TestCase):\n    def test_x(self): ...", True),
+        ("pilot/cart/cart_test.py", "async def test_x(): ...", True),
+        ("pilot/cart/tests.py", "# Create your tests here.", False),
+        ("pilot/stack/test_x.py", "def test_x(): ...", False),
+        ("pilot/cart/check.py", "def test_x(): ...", False),
+    ],
+)
+def test_tests_are_found_inside_packages_too(project: Path, path: str, text: str, tested: bool) -> None:
+    (project / "services/pilot/tests/test_it.py").unlink()
+    file = project / "services" / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    assert has_tests("pilot") is tested

@@ -24,7 +24,8 @@ ON_DEMAND = {
     "big5|cp9(?:32|36|49|50)|euc[-_](?:jp|kr)|gb2312|gb18030|gbk|hz|iso[-_]?2022|johab|ksc|shift[-_]?jis": (
         r"lib-dynload/(_codecs_(cn|hk|iso2022|jp|kr|tw)|_multibytecodec).*"
     ),
-    r"pydoc\.locate|from pydoc import locate": r"pydoc\.py|_pyrepl/.*",
+    # As such or by xmlrpc.server, when a module is imported; for help() in a terminal it is not needed.
+    r"pydoc\.locate|(?m:^)(?:from|import) pydoc|xmlrpc(?:\.| import )server": r"pydoc\.py|_pyrepl/.*",
     "zoneinfo|dateutil|pytz|tzlocal|tzset": rf"{ZONES}/.*",
 }
 

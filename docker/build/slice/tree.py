@@ -73,14 +73,17 @@ class Tree:
     def compile(self, source: Path, *, docstrings: bool = False) -> None:
         """Add a module as bytecode where its source was, so that Python loads it without the source (PEP 3147).
 
-        Without ``docstrings`` these are empty, not None, which code that edits its own docstrings cannot take; asserts stay.
+        Without ``docstrings`` these are empty, not None, which code that edits its own docstrings cannot take; asserts stay,
+        but for those that, as SQLAlchemy's, want docstrings.
         """
         try:
             tree = ast.parse(source.read_bytes())
-            for node in ast.walk(tree):
-                if docstrings or not isinstance(node, DOCUMENTED) or getattr(node, "name", "").startswith(GRAMMAR):
+            for node in () if docstrings else ast.walk(tree):
+                if isinstance(node, ast.Assert) and "__doc__" in ast.unparse(node.test):
+                    node.test = ast.copy_location(ast.Constant(True), node.test)
+                elif not isinstance(node, DOCUMENTED) or getattr(node, "name", "").startswith(GRAMMAR):
                     continue
-                if ast.get_docstring(node, clean=False):
+                elif ast.get_docstring(node, clean=False):
                     node.body[0] = ast.copy_location(ast.Expr(ast.Constant("")), node.body[0])
             code = compile(ast.fix_missing_locations(tree), str(source), "exec", dont_inherit=True, optimize=0)
         except (SyntaxError, ValueError):  # a template, or code for another Python

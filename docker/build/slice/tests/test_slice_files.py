@@ -18,6 +18,9 @@ import tree
     [
         (None, "json/__init__.py", "turtle.py sqlite3/__init__.py pydoc.py test/__init__.py venv/__init__.py"),
         ("import json, sqlite30, pydoc", "", "json/__init__.py sqlite3/__init__.py pydoc.py"),
+        ("import os\nimport pydoc\n", "pydoc.py", "sqlite3/__init__.py"),
+        ("    import pydoc\n", "", "pydoc.py"),
+        ("from xmlrpc import server", "pydoc.py", ""),
         ("import SQLite3; pydoc.locate(1)", "sqlite3/__init__.py pydoc.py", "json/__init__.py"),
     ],
 )
@@ -29,7 +32,9 @@ def test_large_parts_come_with_code_that_names_them(code: str | None, inside: st
 
 def test_bytecode_has_empty_docstrings_but_for_grammars(tmp_path: Path) -> None:
     module, template = tmp_path / "module.py", tmp_path / "template.py"
-    module.write_text('"text"\ndef f():\n    "text"\nf.__doc__ += "more"\ndef p_rule(p):\n    "rule : token"\n')
+    module.write_text(
+        '"text"\ndef f():\n    "text"\nassert f.__doc__\nf.__doc__ += "more"\ndef p_rule(p):\n    "rule : token"\n'
+    )
     template.write_text("import {{ name }}")
     made = tree.Tree(tmp_path / "root")
     made.add_all([module, template])
