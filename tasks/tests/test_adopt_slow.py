@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import tarfile
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -51,8 +50,7 @@ def test_flasks_own_tutorial_is_adopted_as_it_is(clone: Path, tmp_path: Path) ->
     done = subprocess.run(fetch, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"Flask's source distribution is not to be had: {done.stderr.splitlines()[-1]}")
-    with tarfile.open(next(tmp_path.glob("flask-*.tar.gz"))) as tar:
-        tar.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "xf", next(tmp_path.glob("flask-*.tar.gz"))], cwd=tmp_path, check=True)
     tutorial = next(tmp_path.glob("flask-*/examples/tutorial"))
     real(clone, "new", "--", "blog", "--from", str(tutorial))
     for path in (tutorial / "flaskr").rglob("*.*"):
