@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 LARGE_BODY_SLOTS = threading.Semaphore(LARGE_BODIES)
+SLOW_MS = 5  # a client is slow when it was waited for so long
 # A client may go on sending for so long, and so much, before its connection is reset, to get to see the last answer.
 LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
 
@@ -31,6 +32,7 @@ class Client:
     limit = 0  # on how many clients may be slow at a time
     slow: ClassVar[set[Client]] = set()
     slow_changed = threading.Condition()
+    when_slow: Callable[[], object]  # called the first time during a request
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -48,6 +50,7 @@ class Client:
         self.head_bytes: int | None = 0  # None: the head is complete
         self.answer_bytes = 0
         self.waited_s = 0.0
+        self.was_slow = False
         self.time_left_s = TIMEOUT_S
 
     def recv(self, size: int) -> bytes:
@@ -84,16 +87,19 @@ class Client:
     def when_ready(self, event: int, operation: Callable[..., Any], argument: object) -> Any:
         """Do an operation of the socket as soon as it does not block; None when the client is too slow."""
         while True:
-            with suppress(BlockingIOError):
+            try:
                 return operation(argument, MSG_DONTWAIT)
-            poller = poll()
+            except BlockingIOError:
+                poller = poll()
             poller.register(self.sock, event)
             began = time.monotonic()
             self.slow_since = began - self.waited_s
-            self.is_slow()
-            if event == POLLOUT:
-                self.end_large_body()
-            ready = poller.poll(max(self.time_left_s, 0) * 1000)
+            ready = poller.poll(SLOW_MS)
+            if not ready:
+                self.is_slow()
+                if event == POLLOUT:
+                    self.end_large_body()
+                ready = poller.poll(max(self.time_left_s, 0) * 1000)
             waited_s = time.monotonic() - began
             self.waited_s += waited_s
             self.time_left_s -= waited_s
@@ -102,6 +108,9 @@ class Client:
 
     def is_slow(self) -> None:
         """Count this client as slow; if too many are, or hold too much memory, the slowest are disconnected."""
+        if not self.was_slow:
+            self.was_slow = True
+            self.when_slow()
         with self.slow_changed:
             self.slow.add(self)
             while not self.disconnected:

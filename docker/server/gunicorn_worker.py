@@ -5,7 +5,9 @@ from __future__ import annotations
 import select
 import selectors
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
-gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.1  # seconds that a new connection may hold a thread without a request
+# So many requests at a time compete for the processor. One that takes longer than BUSY_S seconds does not count any more:
+# most likely, it waits for something else.
+BUSY, BUSY_S = 16, 0.1
 
 
 class BodyReader:
@@ -81,6 +85,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         """Load the application, and give health checks and metrics listeners and threads of their own."""
         super().load_wsgi()
+        self.waiting: deque[Any] = deque()  # connections with a request that no thread handles yet
+        self.busy: dict[Any, float] = {}  # connections whose requests compete for the processor, and since when
         self.wsgi: WSGIApplication = partial(body_middleware, self.wsgi)
         # The other threads, three in sixteen, are always left for clients that are not slow.
         Client.limit = self.cfg.threads * 3 // 4
@@ -106,15 +112,45 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
                 listener.close()  # in the backlog, they would be lost; a client that is refused can ask another replica
 
     def enqueue_req(self, conn: Any) -> None:
+        """Have the poller wait for a new connection's first request, and a thread handle one that is there."""
+        if self.alive and not conn.initialized and not conn.data_ready:
+            nothing_yet: Future[object] = Future()
+            nothing_yet.set_result(gthread._DEFER)
+            self.finish_request(conn, nothing_yet)
+        elif is_internal(conn.server):
+            self.start(conn, self.internal_pool)
+        else:
+            self.waiting.append(conn)
+
+    def start(self, conn: Any, pool: ThreadPoolExecutor) -> None:
         """Have a thread handle a connection's next request."""
-        pool = self.internal_pool if is_internal(conn.server) else self.tpool
         result = pool.submit(self.handle, conn)
         result.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for events and handle them, then start requests, but not too many at a time."""
+        super().wait_for_and_dispatch_events(min(timeout, BUSY_S) if self.waiting else timeout)
+        now = time.monotonic()
+        while self.waiting:
+            if len(self.busy) >= BUSY and self.alive:
+                longest, since = next(iter(self.busy.items()))
+                if since > now - BUSY_S:
+                    break
+                del self.busy[longest]
+            conn = self.waiting.popleft()
+            self.busy[conn] = now
+            self.start(conn, self.tpool)
+
+    def finish_request(self, conn: Any, fs: Future[object]) -> None:
+        """Wait for a connection's next request, or close it."""
+        self.busy.pop(conn, None)
+        super().finish_request(conn, fs)
 
     def handle(self, conn: Any) -> object:
         """Handle a connection's next request, in a thread."""
         if not isinstance(conn.sock, Client):
             conn.sock = Client(conn.sock)
+            conn.sock.when_slow = partial(self.method_queue.defer, self.busy.pop, conn, None)
         conn.sock.start_request(internal=is_internal(conn.server))
         keep = super().handle(conn)
         if keep is gthread._DEFER and not self.alive:
