@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import suppress
 from select import POLLIN, POLLOUT, poll
-from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET
+from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET, socket
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
@@ -17,7 +17,6 @@ from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
 from server_telemetry import Exchange, add
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterable
 
 LARGE_BODY_SLOTS = threading.Semaphore(LARGE_BODIES)
@@ -26,22 +25,22 @@ SLOW_MS = 5  # a client is slow when it was waited for so long
 LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
 
 
-class Client:
-    """A client's socket, as gunicorn uses it; where it blocks, the client counts as slow."""
+class Client(socket):
+    """A client's socket, as gunicorn uses it; when it blocks for long, the client counts as slow."""
 
     limit = 0  # on how many clients may be slow at a time
     slow: ClassVar[set[Client]] = set()
     slow_changed = threading.Condition()
-    when_slow: Callable[[], object]  # called the first time during a request
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+    def __init__(self, sock: socket, when_slow: Callable[[Client], object]) -> None:
+        super().__init__(sock.family, sock.type, sock.proto, sock.detach())
+        self.when_slow = when_slow  # called once during a request
         self.disconnected = self.large_body = False
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.sock, name)
+    def setblocking(self, _flag: bool) -> None:  # type: ignore[override]
+        """Do nothing: each operation says itself that it does not block."""
 
-    def settimeout(self, _timeout_s: float | None) -> None:
+    def settimeout(self, _timeout_s: float | None) -> None:  # type: ignore[override]
         """Ignore gunicorn's timeouts, during which Python would wait where the client does not count as slow."""
 
     def start_request(self, *, internal: bool) -> None:
@@ -57,7 +56,7 @@ class Client:
         """Receive; nothing when the client is too slow. Raises LimitRequestHeaders when the head is too large."""
         if self.head_bytes is not None and self.head_bytes >= HEAD_BYTES:
             raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
-        data: bytes = self.when_ready(POLLIN, self.sock.recv, size) or b""
+        data: bytes = self.when_ready(POLLIN, super().recv, size) or b""
         self.not_slow()
         self.time_left_s = min(self.time_left_s + len(data) / RATE, TIMEOUT_S)
         if self.head_bytes is not None:
@@ -74,7 +73,7 @@ class Client:
         rest = memoryview(data)
         self.answer_bytes = len(data)
         while rest:
-            sent = self.when_ready(POLLOUT, self.sock.send, rest)
+            sent = self.when_ready(POLLOUT, self.send, rest)
             if sent is None:
                 self.disconnect()
                 raise BrokenPipeError(errno.EPIPE, "the client reads too slowly")
@@ -91,7 +90,7 @@ class Client:
                 return operation(argument, MSG_DONTWAIT)
             except BlockingIOError:
                 poller = poll()
-            poller.register(self.sock, event)
+            poller.register(self, event)
             began = time.monotonic()
             self.slow_since = began - self.waited_s
             ready = poller.poll(SLOW_MS)
@@ -110,7 +109,7 @@ class Client:
         """Count this client as slow; if too many are, or hold too much memory, the slowest are disconnected."""
         if not self.was_slow:
             self.was_slow = True
-            self.when_slow()
+            self.when_slow(self)
         with self.slow_changed:
             self.slow.add(self)
             while not self.disconnected:
@@ -161,19 +160,19 @@ class Client:
         """Reset the connection; a thread that waits for this client goes on."""
         self.disconnected = True
         with suppress(OSError):
-            self.sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-            self.sock.shutdown(SHUT_RDWR)
+            self.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            self.shutdown(SHUT_RDWR)
 
     def discard(self, size: int, flags: int) -> bytes:
         """Receive without copying (Linux): when many large bodies are refused, reading them would take all the time."""
-        return self.sock.recv(size, flags | MSG_TRUNC)
+        return super().recv(size, flags | MSG_TRUNC)
 
     def close_gracefully(self) -> None:
         """Close the connection when the client has received the answer and hung up, or after a while."""
         until, left, self.time_left_s = time.monotonic() + LINGER_S, LINGER_BYTES, LINGER_S
         with suppress(OSError):
-            self.sock.shutdown(SHUT_WR)
+            self.shutdown(SHUT_WR)
             while left > 0 and time.monotonic() < until and (data := self.when_ready(POLLIN, self.discard, left)):
                 left -= len(data)
         self.not_slow()
-        self.sock.close()
+        self.close()

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.http import errors
 from gunicorn.http.body import ChunkedReader, LengthReader
+from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
 from gunicorn.workers import gthread
 from gunicorn_clients import Client
 from server_limits import HEAD_BYTES, HOST, LARGE_BYTES, TIMEOUT_S
-from server_telemetry import METRICS, METRICS_PORT
+from server_telemetry import METRICS, METRICS_PORT, is_trusted
 
 if TYPE_CHECKING:
     import socket
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
+# gunicorn parses the addresses at each request; a health check has none.
+Request._peer_is_trusted_proxy = lambda req: not isinstance(req.peer_addr, tuple) or is_trusted(req.peer_addr[0])
 # So many requests at a time compete for the processor. One that takes longer than BUSY_S seconds does not count any more:
 # most likely, it waits for something else.
 BUSY, BUSY_S = 16, 0.1
@@ -49,7 +52,7 @@ class BodyReader:
         if self.expects_continue:
             self.expects_continue = self.req.must_close = False
             self.client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        data: bytes = self.reader.read(size)
+        data: bytes = self.reader.read(size) if self.bytes_left != 0 else b""
         self.bytes_read += len(data)
         if self.bytes_left is not None:
             self.bytes_left -= len(data)
@@ -149,8 +152,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def handle(self, conn: Any) -> object:
         """Handle a connection's next request, in a thread."""
         if not isinstance(conn.sock, Client):
-            conn.sock = Client(conn.sock)
-            conn.sock.when_slow = partial(self.method_queue.defer, self.busy.pop, conn, None)
+            conn.sock = Client(conn.sock, lambda _: self.method_queue.defer(self.busy.pop, conn, None))
         conn.sock.start_request(internal=is_internal(conn.server))
         keep = super().handle(conn)
         if keep is gthread._DEFER and not self.alive:
@@ -171,18 +173,18 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         if METRICS and not isinstance(conn.server, str) and is_internal(conn.server):
             conn.sock.sendall(METRICS.response())
             return False
-        fields = {name.lower(): value for name, value in req.headers}
-        fields = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, fields)
-        req.headers = [field for field in req.headers if field[0].lower() not in fields]
-        req.headers += [(name.upper(), value) for name, value in fields.items() if value]
-        hosts = [value for name, value in req.headers if name == "HOST"]
-        if (not hosts and req.version > (1, 0)) or not all(map(HOST.fullmatch, hosts)):
+        fields = dict(req.headers)
+        made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, fields)
+        req.headers = [field for field in req.headers if field[0] not in made]
+        req.headers += [field for field in made.items() if field[1]]
+        if not HOST.fullmatch(fields.get("HOST", "" if req.version > (1, 0) else "x")):
             raise errors.InvalidHeader("HOST", req=req)
         if req.method == "CONNECT":
             raise errors.InvalidRequestMethod(req.method)
-        for name, value in req.headers:
-            if name == "TRANSFER-ENCODING" and value.lower() != "chunked":
-                raise errors.UnsupportedTransferCoding(value)
+        if "TRANSFER-ENCODING" in fields:
+            for name, value in req.headers:
+                if name == "TRANSFER-ENCODING" and value.lower() != "chunked":
+                    raise errors.UnsupportedTransferCoding(value)
         conn.sock.head_bytes = None
         req.max_buffer_headers = HEAD_BYTES  # of a trailer
         req.body.reader = body = BodyReader(req, conn.parser.unreader)

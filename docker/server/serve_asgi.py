@@ -44,10 +44,10 @@ class Cycle(httptools_impl.RequestResponseCycle):
             self.transport.close()
             return
         self.exchange = Exchange(internal=not (address and address[1]))
-        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
+        fields = {name.decode("latin-1").upper(): value.decode("latin-1") for name, value in self.scope["headers"]}
         peer = (self.scope["client"] or ("",))[0]
         fields = self.exchange.start(peer, self.scope["method"], self.scope["raw_path"].decode("latin-1"), fields)
-        given = {name.encode(): value.encode() for name, value in fields.items()}
+        given = {name.lower().encode(): value.encode() for name, value in fields.items()}
         headers = [field for field in self.scope["headers"] if field[0] not in given]
         self.scope["headers"] = headers + [field for field in given.items() if field[1]]
         self.default_headers = [*self.default_headers, (b"x-request-id", given[b"x-request-id"])]
