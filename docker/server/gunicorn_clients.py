@@ -37,10 +37,10 @@ class Client(socket):
         self.when_slow = when_slow  # called once during a request
         self.disconnected = self.large_body = False
 
-    def setblocking(self, _flag: bool) -> None:  # type: ignore[override]
+    def setblocking(self, _flag: bool) -> None:
         """Do nothing: each operation says itself that it does not block."""
 
-    def settimeout(self, _timeout_s: float | None) -> None:  # type: ignore[override]
+    def settimeout(self, _timeout_s: float | None) -> None:
         """Ignore gunicorn's timeouts, during which Python would wait where the client does not count as slow."""
 
     def start_request(self, *, internal: bool) -> None:
@@ -52,7 +52,7 @@ class Client(socket):
         self.was_slow = False
         self.time_left_s = TIMEOUT_S
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int) -> bytes:  # type: ignore[override]
         """Receive; nothing when the client is too slow. Raises LimitRequestHeaders when the head is too large."""
         if self.head_bytes is not None and self.head_bytes >= HEAD_BYTES:
             raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
@@ -63,7 +63,7 @@ class Client(socket):
             self.head_bytes += len(data)
         return data
 
-    def sendall(self, data: bytes) -> None:
+    def sendall(self, data: bytes) -> None:  # type: ignore[override]
         """Send, an answer's head with the request's id; raises BrokenPipeError when the client is too slow."""
         if not self.exchange.status and data[9:10] != b"1":  # 100 Continue and the like are no answers yet
             line, _, rest_of_head = data.partition(b"\r\n")

@@ -126,7 +126,7 @@ LOG = Log()
 
 def new_id() -> str:
     """A number of 128 bits; os.urandom would hand over to another thread each time."""
-    return f"{random.getrandbits(128):032x}"  # noqa: S311 (it is no secret)
+    return f"{random.getrandbits(128):032x}"
 
 
 class Exchange:

@@ -1,6 +1,6 @@
 """An application to test the server with: it answers with the body, /ids with two header fields, /large with 8 MB.
 
-/unread does not read the body, and /fail raises. /compute and /wait take 2 ms and 1 s, and answer with how many do it at a time.
+/unread does not read the body, /fail raises, and /wait takes 1 s, and answers with how many requests do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-ACTIVE: set[object] = set()
+WAITING: set[object] = set()
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
@@ -26,12 +26,10 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         answer = f"{environ['HTTP_X_REQUEST_ID']} {environ['HTTP_TRACEPARENT']}".encode()
     if path == "/large":
         answer = b"x" * 8_000_000
-    if path in ("/compute", "/wait"):
-        ACTIVE.add(began := time.monotonic())
-        time.sleep(path == "/wait")
-        while time.monotonic() < began + 0.002:
-            pass
-        answer = str(len(ACTIVE)).encode()
-        ACTIVE.remove(began)
+    if path == "/wait":
+        WAITING.add(request := object())
+        time.sleep(1)
+        answer = str(len(WAITING)).encode()
+        WAITING.remove(request)
     start_response(status, [("Content-Length", str(len(answer)))])
     return [answer]

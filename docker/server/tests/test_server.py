@@ -91,14 +91,13 @@ def test_slow_clients_are_disconnected(server: Server) -> None:
         assert [statuses(client) for client in others] == [[], [], [400], [400]]
 
 
-@pytest.mark.parametrize(("path", "least", "most"), [("/compute", 1, 50), ("/wait", 90, 200)])
-def test_requests_that_compute_take_turns_and_those_that_wait_do_not(path: str, least: int, most: int) -> None:
+def test_requests_that_wait_do_so_together() -> None:
     def ask(_: int) -> int:
-        with server.connect(GET.replace("/", path, 1)) as client:
+        with server.connect(GET.replace("/", "/wait", 1)) as client:
             return int(b"".join(iter(lambda: client.recv(4096), b"")).rpartition(b"\r\n")[2])
 
-    with running(GUNICORN_CMD_ARGS="--threads=200") as server, ThreadPoolExecutor(200) as pool:
-        assert least <= max(pool.map(ask, range(200))) <= most
+    with running(GUNICORN_CMD_ARGS="--threads=100") as server, ThreadPoolExecutor(100) as pool:
+        assert max(pool.map(ask, range(100))) > 40
 
 
 def test_requests_in_flight_are_answered_before_the_end() -> None:
