@@ -32,7 +32,7 @@ class Client(socket):
     slow: ClassVar[set[Client]] = set()
     slow_changed = threading.Condition()
 
-    def __init__(self, sock: socket, when_slow: Callable[[Client], object]) -> None:
+    def __init__(self, sock: socket, when_slow: Callable[[], object]) -> None:
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
         self.when_slow = when_slow  # called once during a request
         self.disconnected = self.large_body = False
@@ -105,11 +105,15 @@ class Client(socket):
             if not ready:
                 return None
 
-    def is_slow(self) -> None:
-        """Count this client as slow; if too many are, or hold too much memory, the slowest are disconnected."""
+    def does_not_compute(self) -> None:
+        """Have the worker not count this request among those that compete for the processor."""
         if not self.was_slow:
             self.was_slow = True
-            self.when_slow(self)
+            self.when_slow()
+
+    def is_slow(self) -> None:
+        """Count this client as slow; if too many are, or hold too much memory, the slowest are disconnected."""
+        self.does_not_compute()
         with self.slow_changed:
             self.slow.add(self)
             while not self.disconnected:
@@ -134,6 +138,7 @@ class Client(socket):
     def start_large_body(self, queue: threading.Semaphore) -> bool:
         """Wait for a turn, if necessary that of a slow client; False when too many wait already, or it takes too long."""
         if queue.acquire(blocking=False):
+            self.does_not_compute()
             for _ in range(2):
                 self.large_body = self.large_body or LARGE_BODY_SLOTS.acquire(timeout=TIMEOUT_S / 2)
                 if not self.large_body:

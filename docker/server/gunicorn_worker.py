@@ -7,7 +7,7 @@ import selectors
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
+gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.02  # seconds that a new connection may hold a thread without a request
 # gunicorn parses the addresses at each request; a health check has none.
 Request._peer_is_trusted_proxy = lambda req: not isinstance(req.peer_addr, tuple) or is_trusted(req.peer_addr[0])
 # So many requests at a time compete for the processor. One that takes longer than BUSY_S seconds does not count any more:
@@ -90,6 +91,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         super().load_wsgi()
         self.waiting: deque[Any] = deque()  # connections with a request that no thread handles yet
         self.busy: dict[Any, float] = {}  # connections whose requests compete for the processor, and since when
+        self.starting = threading.Lock()
         self.wsgi: WSGIApplication = partial(body_middleware, self.wsgi)
         # The other threads, three in sixteen, are always left for clients that are not slow.
         Client.limit = self.cfg.threads * 3 // 4
@@ -115,44 +117,42 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
                 listener.close()  # in the backlog, they would be lost; a client that is refused can ask another replica
 
     def enqueue_req(self, conn: Any) -> None:
-        """Have the poller wait for a new connection's first request, and a thread handle one that is there."""
-        if self.alive and not conn.initialized and not conn.data_ready:
-            nothing_yet: Future[object] = Future()
-            nothing_yet.set_result(gthread._DEFER)
-            self.finish_request(conn, nothing_yet)
-        elif is_internal(conn.server):
+        """Have a thread handle a connection's next request."""
+        if is_internal(conn.server):
             self.start(conn, self.internal_pool)
         else:
             self.waiting.append(conn)
+            self.start_waiting()
 
     def start(self, conn: Any, pool: ThreadPoolExecutor) -> None:
         """Have a thread handle a connection's next request."""
         result = pool.submit(self.handle, conn)
         result.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
-    def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait for events and handle them, then start requests, but not too many at a time."""
-        super().wait_for_and_dispatch_events(min(timeout, BUSY_S) if self.waiting else timeout)
-        now = time.monotonic()
-        while self.waiting:
-            if len(self.busy) >= BUSY and self.alive:
-                longest, since = next(iter(self.busy.items()))
-                if since > now - BUSY_S:
-                    break
-                del self.busy[longest]
-            conn = self.waiting.popleft()
-            self.busy[conn] = now
-            self.start(conn, self.tpool)
+    def start_waiting(self, not_busy: Any = None) -> None:
+        """Start requests, not too many at a time; one connection is not busy any more."""
+        with self.starting:
+            self.busy.pop(not_busy, None)
+            now = time.monotonic()
+            while self.waiting:
+                if len(self.busy) >= BUSY and self.alive:
+                    longest, since = next(iter(self.busy.items()))
+                    if since > now - BUSY_S:
+                        break
+                    del self.busy[longest]
+                conn = self.waiting.popleft()
+                self.busy[conn] = now
+                self.start(conn, self.tpool)
 
-    def finish_request(self, conn: Any, fs: Future[object]) -> None:
-        """Wait for a connection's next request, or close it."""
-        self.busy.pop(conn, None)
-        super().finish_request(conn, fs)
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for events and handle them."""
+        super().wait_for_and_dispatch_events(min(timeout, BUSY_S) if self.waiting else timeout)
+        self.start_waiting()
 
     def handle(self, conn: Any) -> object:
         """Handle a connection's next request, in a thread."""
         if not isinstance(conn.sock, Client):
-            conn.sock = Client(conn.sock, lambda _: self.method_queue.defer(self.busy.pop, conn, None))
+            conn.sock = Client(conn.sock, lambda: self.start_waiting(conn))
         conn.sock.start_request(internal=is_internal(conn.server))
         keep = super().handle(conn)
         if keep is gthread._DEFER and not self.alive:
@@ -166,6 +166,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             conn.close = lambda **_: None
         elif conn.parser:
             conn.parser.mesg = None  # an idle connection needs no memory for its last request
+        self.start_waiting(conn)
         return keep
 
     def handle_request(self, req: Any, conn: Any) -> object:

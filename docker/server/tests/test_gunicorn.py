@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import selectors
 import time
 from collections import deque
-from concurrent.futures import Future
 from pkgutil import resolve_name
-from unittest.mock import Mock
+from threading import Lock
 
 import gunicorn
 import pytest
@@ -34,12 +32,10 @@ workers.gthread:ThreadWorker.__init__ (self, *args, **kwargs) method_queue polle
 workers.gthread:ThreadWorker._keepalive_after (self, conn, keepalive) finish_body
 workers.gthread:ThreadWorker.accept (self, listener) TConn enqueue_req
 workers.gthread:ThreadWorker.enqueue_req (self, conn) handle submit tpool
-workers.gthread:ThreadWorker.finish_request (self, conn, fs) _DEFER close enqueue_req register result
-workers.gthread:TConn.wait_for_data (self, timeout) data_ready
-workers.gthread:TConn.init (self) initialized
+workers.gthread:ThreadWorker.finish_request (self, conn, fs) close
 workers.gthread:ThreadWorker.handle (self, conn) DEFAULT_WORKER_DATA_TIMEOUT _DEFER _keepalive_after handle_request sock
 workers.gthread:ThreadWorker.handle_request (self, req, conn) sock wsgi
-workers.gthread:ThreadWorker.run (self) alive nr_conns set_accept_enabled wait_for_and_dispatch_events
+workers.gthread:ThreadWorker.run (self) alive set_accept_enabled wait_for_and_dispatch_events
 workers.gthread:ThreadWorker.wait_for_and_dispatch_events (self, timeout) select
 workers.gthread:ThreadWorker.set_accept_enabled (self, enabled) sockets
 """
@@ -61,21 +57,17 @@ def test_few_requests_at_a_time_compete_for_the_processor(monkeypatch: pytest.Mo
     import gunicorn_worker
 
     worker = gunicorn_worker.Worker.__new__(gunicorn_worker.Worker)
-    started: list[Mock] = []
-    done: Future[bool] = Future()
-    done.set_result(False)
+    started: list[object] = []
     monkeypatch.setattr(worker, "start", lambda conn, _: started.append(conn), raising=False)
-    worker.__dict__ |= {"alive": True, "tpool": None, "poller": selectors.DefaultSelector(), "nr_conns": 0}
-    worker.__dict__ |= {"waiting": deque(Mock() for _ in range(100)), "busy": {}}
+    worker.__dict__ |= {"alive": True, "tpool": None, "starting": Lock(), "waiting": deque(range(100)), "busy": {}}
 
-    def started_after(seconds: float) -> int:
+    def started_after(seconds: float, not_busy: object = None) -> int:
         time.sleep(seconds)
-        worker.wait_for_and_dispatch_events(0)
+        worker.start_waiting(not_busy)
         return len(started)
 
     monkeypatch.setattr(gunicorn_worker, "BUSY_S", 60.0)
     assert started_after(0) == started_after(0) == 16
-    worker.finish_request(started[0], done)
-    assert started_after(0) == 17
+    assert started_after(0, started[0]) == 17
     monkeypatch.setattr(gunicorn_worker, "BUSY_S", 0.01)
     assert started_after(0.02) == 33
