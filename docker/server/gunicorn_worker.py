@@ -7,7 +7,7 @@ import selectors
 import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -149,14 +149,19 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         super().wait_for_and_dispatch_events(min(timeout, BUSY_S) if self.waiting else timeout)
         self.start_waiting()
 
+    def finish_request(self, conn: Any, fs: Future[object]) -> None:
+        """Wait for a connection's next request, or close it; do not close one whose first request may be on its way."""
+        if not self.alive and not fs.exception() and fs.result() is gthread._DEFER:
+            self.enqueue_req(conn)
+        else:
+            super().finish_request(conn, fs)
+
     def handle(self, conn: Any) -> object:
         """Handle a connection's next request, in a thread."""
         if not isinstance(conn.sock, Client):
             conn.sock = Client(conn.sock, lambda: self.start_waiting(conn))
         conn.sock.start_request(internal=is_internal(conn.server))
         keep = super().handle(conn)
-        if keep is gthread._DEFER and not self.alive:
-            keep = super().handle(conn)  # gunicorn would close a connection whose request may be on its way
         conn.sock.exchange.end()
         conn.sock.not_slow()
         conn.sock.end_large_body()
