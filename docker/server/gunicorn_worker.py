@@ -18,7 +18,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
 from gunicorn.workers import gthread
 from gunicorn_clients import Client
-from server_limits import HEAD_BYTES, HOST, LARGE_BYTES, TIMEOUT_S
+from server_limits import HEAD_BYTES, HOST, LARGE_BYTES, TIMEOUT_S, is_ambiguous
 from server_telemetry import METRICS, METRICS_PORT, is_trusted
 
 if TYPE_CHECKING:
@@ -183,7 +183,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, fields)
         req.headers = [field for field in req.headers if field[0] not in made]
         req.headers += [field for field in made.items() if field[1]]
-        if not HOST.fullmatch(fields.get("HOST", "" if req.version > (1, 0) else "x")):
+        host = fields.get("HOST", "" if req.version > (1, 0) else "x")
+        if not HOST.fullmatch(host) or is_ambiguous(req.uri, host):
             raise errors.InvalidHeader("HOST", req=req)
         if req.method == "CONNECT":
             raise errors.InvalidRequestMethod(req.method)
