@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 LARGE_BODY_SLOTS = threading.Semaphore(LARGE_BODIES)
-SLOW_MS = 5  # a client is slow when it was waited for so long
+SLOW_MS = 5  # a client is slow when it has sent nothing for so long, or when it does not read at once
 # A client may go on sending for so long, and so much, before its connection is reset, to get to see the last answer.
 LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
 
@@ -93,7 +93,7 @@ class Client(socket):
             poller.register(self, event)
             began = time.monotonic()
             self.slow_since = began - self.waited_s
-            ready = poller.poll(SLOW_MS)
+            ready = poller.poll(SLOW_MS) if event == POLLIN else []
             if not ready:
                 self.is_slow()
                 if event == POLLOUT:
