@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import suppress
 from select import POLLIN, POLLOUT, poll
-from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET
+from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET, socket
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
@@ -17,27 +17,28 @@ from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
 from server_telemetry import Exchange, add
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterable
 
 LARGE_BODY_SLOTS = threading.Semaphore(LARGE_BODIES)
+SLOW_MS = 5  # a client is slow when it has sent nothing for so long, or when it does not read at once
 # A client may go on sending for so long, and so much, before its connection is reset, to get to see the last answer.
 LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
 
 
-class Client:
-    """A client's socket, as gunicorn uses it; where it blocks, the client counts as slow."""
+class Client(socket):
+    """A client's socket, as gunicorn uses it; when it blocks for long, the client counts as slow."""
 
     limit = 0  # on how many clients may be slow at a time
     slow: ClassVar[set[Client]] = set()
     slow_changed = threading.Condition()
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+    def __init__(self, sock: socket, when_slow: Callable[[], object]) -> None:
+        super().__init__(sock.family, sock.type, sock.proto, sock.detach())
+        self.when_slow = when_slow  # called once during a request
         self.disconnected = self.large_body = False
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.sock, name)
+    def setblocking(self, _flag: bool) -> None:
+        """Do nothing: each operation says itself that it does not block."""
 
     def settimeout(self, _timeout_s: float | None) -> None:
         """Ignore gunicorn's timeouts, during which Python would wait where the client does not count as slow."""
@@ -48,20 +49,21 @@ class Client:
         self.head_bytes: int | None = 0  # None: the head is complete
         self.answer_bytes = 0
         self.waited_s = 0.0
+        self.was_slow = False
         self.time_left_s = TIMEOUT_S
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int) -> bytes:  # type: ignore[override]
         """Receive; nothing when the client is too slow. Raises LimitRequestHeaders when the head is too large."""
         if self.head_bytes is not None and self.head_bytes >= HEAD_BYTES:
             raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
-        data: bytes = self.when_ready(POLLIN, self.sock.recv, size) or b""
+        data: bytes = self.when_ready(POLLIN, super().recv, size) or b""
         self.not_slow()
         self.time_left_s = min(self.time_left_s + len(data) / RATE, TIMEOUT_S)
         if self.head_bytes is not None:
             self.head_bytes += len(data)
         return data
 
-    def sendall(self, data: bytes) -> None:
+    def sendall(self, data: bytes) -> None:  # type: ignore[override]
         """Send, an answer's head with the request's id; raises BrokenPipeError when the client is too slow."""
         if not self.exchange.status and data[9:10] != b"1":  # 100 Continue and the like are no answers yet
             line, _, rest_of_head = data.partition(b"\r\n")
@@ -71,7 +73,7 @@ class Client:
         rest = memoryview(data)
         self.answer_bytes = len(data)
         while rest:
-            sent = self.when_ready(POLLOUT, self.sock.send, rest)
+            sent = self.when_ready(POLLOUT, self.send, rest)
             if sent is None:
                 self.disconnect()
                 raise BrokenPipeError(errno.EPIPE, "the client reads too slowly")
@@ -84,24 +86,34 @@ class Client:
     def when_ready(self, event: int, operation: Callable[..., Any], argument: object) -> Any:
         """Do an operation of the socket as soon as it does not block; None when the client is too slow."""
         while True:
-            with suppress(BlockingIOError):
+            try:
                 return operation(argument, MSG_DONTWAIT)
-            poller = poll()
-            poller.register(self.sock, event)
+            except BlockingIOError:
+                poller = poll()
+            poller.register(self, event)
             began = time.monotonic()
             self.slow_since = began - self.waited_s
-            self.is_slow()
-            if event == POLLOUT:
-                self.end_large_body()
-            ready = poller.poll(max(self.time_left_s, 0) * 1000)
+            ready = poller.poll(SLOW_MS) if event == POLLIN else []
+            if not ready:
+                self.is_slow()
+                if event == POLLOUT:
+                    self.end_large_body()
+                ready = poller.poll(max(self.time_left_s, 0) * 1000)
             waited_s = time.monotonic() - began
             self.waited_s += waited_s
             self.time_left_s -= waited_s
             if not ready:
                 return None
 
+    def does_not_compute(self) -> None:
+        """Have the worker not count this request among those that compete for the processor."""
+        if not self.was_slow:
+            self.was_slow = True
+            self.when_slow()
+
     def is_slow(self) -> None:
         """Count this client as slow; if too many are, or hold too much memory, the slowest are disconnected."""
+        self.does_not_compute()
         with self.slow_changed:
             self.slow.add(self)
             while not self.disconnected:
@@ -126,6 +138,7 @@ class Client:
     def start_large_body(self, queue: threading.Semaphore) -> bool:
         """Wait for a turn, if necessary that of a slow client; False when too many wait already, or it takes too long."""
         if queue.acquire(blocking=False):
+            self.does_not_compute()
             for _ in range(2):
                 self.large_body = self.large_body or LARGE_BODY_SLOTS.acquire(timeout=TIMEOUT_S / 2)
                 if not self.large_body:
@@ -152,19 +165,19 @@ class Client:
         """Reset the connection; a thread that waits for this client goes on."""
         self.disconnected = True
         with suppress(OSError):
-            self.sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-            self.sock.shutdown(SHUT_RDWR)
+            self.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            self.shutdown(SHUT_RDWR)
 
     def discard(self, size: int, flags: int) -> bytes:
         """Receive without copying (Linux): when many large bodies are refused, reading them would take all the time."""
-        return self.sock.recv(size, flags | MSG_TRUNC)
+        return super().recv(size, flags | MSG_TRUNC)
 
     def close_gracefully(self) -> None:
         """Close the connection when the client has received the answer and hung up, or after a while."""
         until, left, self.time_left_s = time.monotonic() + LINGER_S, LINGER_BYTES, LINGER_S
         with suppress(OSError):
-            self.sock.shutdown(SHUT_WR)
+            self.shutdown(SHUT_WR)
             while left > 0 and time.monotonic() < until and (data := self.when_ready(POLLIN, self.discard, left)):
                 left -= len(data)
         self.not_slow()
-        self.sock.close()
+        self.close()

@@ -5,18 +5,21 @@ from __future__ import annotations
 import select
 import selectors
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.http import errors
 from gunicorn.http.body import ChunkedReader, LengthReader
+from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
 from gunicorn.workers import gthread
 from gunicorn_clients import Client
-from server_limits import HEAD_BYTES, HOST, LARGE_BYTES, TIMEOUT_S
-from server_telemetry import METRICS, METRICS_PORT
+from server_limits import HEAD_BYTES, HOST, LARGE_BYTES, TIMEOUT_S, is_ambiguous
+from server_telemetry import METRICS, METRICS_PORT, is_trusted
 
 if TYPE_CHECKING:
     import socket
@@ -24,7 +27,12 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
-gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.1  # seconds that a new connection may hold a thread without a request
+gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.02  # seconds that a new connection may hold a thread without a request
+# gunicorn parses the addresses at each request; a health check has none.
+Request._peer_is_trusted_proxy = lambda req: not isinstance(req.peer_addr, tuple) or is_trusted(req.peer_addr[0])
+# So many requests at a time compete for the processor. One that takes longer than BUSY_S seconds does not count any more:
+# most likely, it waits for something else.
+BUSY, BUSY_S = 16, 0.1
 
 
 class BodyReader:
@@ -45,7 +53,7 @@ class BodyReader:
         if self.expects_continue:
             self.expects_continue = self.req.must_close = False
             self.client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        data: bytes = self.reader.read(size)
+        data: bytes = self.reader.read(size) if self.bytes_left != 0 else b""
         self.bytes_read += len(data)
         if self.bytes_left is not None:
             self.bytes_left -= len(data)
@@ -81,6 +89,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         """Load the application, and give health checks and metrics listeners and threads of their own."""
         super().load_wsgi()
+        self.waiting: deque[Any] = deque()  # connections with a request that no thread handles yet
+        self.busy: dict[Any, float] = {}  # connections whose requests compete for the processor, and since when
+        self.starting = threading.Lock()
         self.wsgi: WSGIApplication = partial(body_middleware, self.wsgi)
         # The other threads, three in sixteen, are always left for clients that are not slow.
         Client.limit = self.cfg.threads * 3 // 4
@@ -107,18 +118,50 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: Any) -> None:
         """Have a thread handle a connection's next request."""
-        pool = self.internal_pool if is_internal(conn.server) else self.tpool
+        if is_internal(conn.server):
+            self.start(conn, self.internal_pool)
+        else:
+            self.waiting.append(conn)
+            self.start_waiting()
+
+    def start(self, conn: Any, pool: ThreadPoolExecutor) -> None:
+        """Have a thread handle a connection's next request."""
         result = pool.submit(self.handle, conn)
         result.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def start_waiting(self, not_busy: Any = None) -> None:
+        """Start requests, not too many at a time; one connection is not busy any more."""
+        with self.starting:
+            self.busy.pop(not_busy, None)
+            now = time.monotonic()
+            while self.waiting:
+                if len(self.busy) >= BUSY and self.alive:
+                    longest, since = next(iter(self.busy.items()))
+                    if since > now - BUSY_S:
+                        break
+                    del self.busy[longest]
+                conn = self.waiting.popleft()
+                self.busy[conn] = now
+                self.start(conn, self.tpool)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for events and handle them."""
+        super().wait_for_and_dispatch_events(min(timeout, BUSY_S) if self.waiting else timeout)
+        self.start_waiting()
+
+    def finish_request(self, conn: Any, fs: Future[object]) -> None:
+        """Wait for a connection's next request, or close it; do not close one whose first request may be on its way."""
+        if not self.alive and not fs.exception() and fs.result() is gthread._DEFER:
+            self.enqueue_req(conn)
+        else:
+            super().finish_request(conn, fs)
 
     def handle(self, conn: Any) -> object:
         """Handle a connection's next request, in a thread."""
         if not isinstance(conn.sock, Client):
-            conn.sock = Client(conn.sock)
+            conn.sock = Client(conn.sock, lambda: self.start_waiting(conn))
         conn.sock.start_request(internal=is_internal(conn.server))
         keep = super().handle(conn)
-        if keep is gthread._DEFER and not self.alive:
-            keep = super().handle(conn)  # gunicorn would close a connection whose request may be on its way
         conn.sock.exchange.end()
         conn.sock.not_slow()
         conn.sock.end_large_body()
@@ -128,6 +171,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             conn.close = lambda **_: None
         elif conn.parser:
             conn.parser.mesg = None  # an idle connection needs no memory for its last request
+        self.start_waiting(conn)
         return keep
 
     def handle_request(self, req: Any, conn: Any) -> object:
@@ -135,18 +179,19 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         if METRICS and not isinstance(conn.server, str) and is_internal(conn.server):
             conn.sock.sendall(METRICS.response())
             return False
-        fields = {name.lower(): value for name, value in req.headers}
-        fields = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, fields)
-        req.headers = [field for field in req.headers if field[0].lower() not in fields]
-        req.headers += [(name.upper(), value) for name, value in fields.items() if value]
-        hosts = [value for name, value in req.headers if name == "HOST"]
-        if (not hosts and req.version > (1, 0)) or not all(map(HOST.fullmatch, hosts)):
+        fields = dict(req.headers)
+        made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, fields)
+        req.headers = [field for field in req.headers if field[0] not in made]
+        req.headers += [field for field in made.items() if field[1]]
+        host = fields.get("HOST", "" if req.version > (1, 0) else "x")
+        if not HOST.fullmatch(host) or is_ambiguous(req.uri, host):
             raise errors.InvalidHeader("HOST", req=req)
         if req.method == "CONNECT":
             raise errors.InvalidRequestMethod(req.method)
-        for name, value in req.headers:
-            if name == "TRANSFER-ENCODING" and value.lower() != "chunked":
-                raise errors.UnsupportedTransferCoding(value)
+        if "TRANSFER-ENCODING" in fields:
+            for name, value in req.headers:
+                if name == "TRANSFER-ENCODING" and value.lower() != "chunked":
+                    raise errors.UnsupportedTransferCoding(value)
         conn.sock.head_bytes = None
         req.max_buffer_headers = HEAD_BYTES  # of a trailer
         req.body.reader = body = BodyReader(req, conn.parser.unreader)

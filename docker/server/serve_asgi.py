@@ -22,6 +22,7 @@ from server_limits import (
     LINE_BYTES,
     RATE,
     TIMEOUT_S,
+    is_ambiguous,
 )
 from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
 from server_telemetry import METRICS, METRICS_PORT, Exchange, add
@@ -44,10 +45,10 @@ class Cycle(httptools_impl.RequestResponseCycle):
             self.transport.close()
             return
         self.exchange = Exchange(internal=not (address and address[1]))
-        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
+        fields = {name.decode("latin-1").upper(): value.decode("latin-1") for name, value in self.scope["headers"]}
         peer = (self.scope["client"] or ("",))[0]
         fields = self.exchange.start(peer, self.scope["method"], self.scope["raw_path"].decode("latin-1"), fields)
-        given = {name.encode(): value.encode() for name, value in fields.items()}
+        given = {name.lower().encode(): value.encode() for name, value in fields.items()}
         headers = [field for field in self.scope["headers"] if field[0] not in given]
         self.scope["headers"] = headers + [field for field in given.items() if field[1]]
         self.default_headers = [*self.default_headers, (b"x-request-id", given[b"x-request-id"])]
@@ -89,6 +90,7 @@ class Protocol(httptools_impl.HttpToolsProtocol):
         """Stop counting the head's bytes."""
         super().on_headers_complete()
         self.head_bytes = None
+        self.scope["stack.target"] = self.url  # type: ignore[typeddict-unknown-key]  # the path alone may hide another host
 
     def data_received(self, data: bytes) -> None:
         """Parse what the client has sent, unless the head is too large."""
@@ -157,18 +159,20 @@ class Protocol(httptools_impl.HttpToolsProtocol):
             super().shutdown()
 
 
-def fault(method: str, version: str, path: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+def fault(method: str, version: str, target: str, headers: list[tuple[bytes, bytes]]) -> int:
     """The status for an ambiguous or too large request; 0 for a good one."""
     fields: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         fields.setdefault(name, []).append(value)
     hosts, codings = [host.decode("latin-1") for host in fields.get(b"host", [])], fields.get(b"transfer-encoding", [])
     sizes = [len(name) + len(value) for name, value in headers]
-    if len(path) > LINE_BYTES:
+    if len(target) > LINE_BYTES:
         return 414
     if sum(sizes) > HEAD_BYTES or len(sizes) > FIELDS or max(sizes, default=0) > LINE_BYTES:
         return 431
     if len(hosts) > 1 or (version == "1.1" and not hosts) or not all(map(HOST.fullmatch, hosts)):
+        return 400
+    if version not in ("1.0", "1.1") or is_ambiguous(target, "".join(hosts)):
         return 400
     if method == "CONNECT" or any(b"_" in name for name in fields) or (codings and version == "1.0"):
         return 400
@@ -187,7 +191,7 @@ class Middleware:
             await self.app(scope, receive, send)
             return
         headers = list(scope["headers"])
-        status = fault(scope["method"], scope["http_version"], scope["raw_path"], headers)
+        status = fault(scope["method"], scope["http_version"], scope["stack.target"].decode("latin-1"), headers)  # type: ignore[typeddict-item]
         length = int(dict(headers).get(b"content-length", 0))
         slot = not status and (length > LARGE_BYTES or any(name == b"transfer-encoding" for name, _ in headers))
         if slot:

@@ -14,3 +14,8 @@ ANSWERS_BYTES = 40 * 1024 * 1024
 LARGE_BYTES, LARGE_BODIES = 64 * 1024, 10
 # RFC 9110, section 7.2, without the punctuation that RFC 3986 allows in names but no name has.
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(:[0-9]*)?")
+
+
+def is_ambiguous(target: str, host: str) -> bool:
+    """Whether a request target has a fragment, or names another host than the field Host (RFC 9112, section 3.2)."""
+    return "#" in target or (not target.startswith("/") and "://" in target and target.split("/")[2] != host)

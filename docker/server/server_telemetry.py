@@ -6,17 +6,20 @@ import fcntl
 import json
 import mmap
 import os
+import random
 import re
-import secrets
 import tempfile
 import threading
 import time
 from bisect import bisect_left
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from itertools import chain
+from select import PIPE_BUF
 
 ACCESS_LOG = os.environ.get("STACK_ACCESS_LOG") != "off"
 METRICS_PORT = int(os.environ.get("STACK_METRICS_PORT") or 0)  # 0: no metrics
@@ -91,29 +94,67 @@ def is_trusted(peer: str) -> bool:
     return "*" in TRUSTED or any(ip_address(peer) in ip_network(proxy.strip()) for proxy in TRUSTED if peer and proxy)
 
 
+class Log:
+    """The access log, written by a thread of its own: one that waits for the disk must not keep requests waiting."""
+
+    def __init__(self) -> None:
+        self.lines: deque[bytes] = deque(maxlen=10_000)  # the oldest are dropped when nobody reads the log
+        self.thread = ThreadPoolExecutor(1)
+        self.scheduled = False
+
+    def write(self, line: bytes) -> None:
+        """Have a line written soon."""
+        self.lines.append(line)
+        if not self.scheduled:
+            self.scheduled = True
+            self.thread.submit(self.write_all)
+
+    def write_all(self) -> None:
+        """Write all lines, no more at a time than a pipe takes without mixing them with another process's."""
+        time.sleep(0.02)  # lines that are written together cost less
+        self.scheduled = False
+        while self.lines:
+            text = self.lines.popleft()
+            while self.lines and len(text) + len(self.lines[0]) <= PIPE_BUF:
+                text += self.lines.popleft()
+            with suppress(OSError):
+                os.write(1, text)
+
+
+LOG = Log()
+
+
+def new_id() -> str:
+    """A number of 128 bits; os.urandom would hand over to another thread each time."""
+    return f"{random.getrandbits(128):032x}"
+
+
 class Exchange:
     """A request and its answer; the application sets status and bytes, those of the body."""
 
     def __init__(self, *, internal: bool) -> None:
         self.internal = internal  # a health check, or a request for the metrics
-        self.request_id = secrets.token_hex(16)
+        self.request_id = new_id()
         self.trace_id = self.client = self.method = self.path = ""
         self.status = self.bytes = 0
         self.began = 0.0  # 0: no head was received
 
     def start(self, peer: str, method: str, path: str, fields: dict[str, str]) -> dict[str, str]:
-        """Take note of a request; returns fields for the application, in place of the client's; "" means none."""
+        """Take note of a request; returns fields for the application, in place of the client's; "" means none.
+
+        All names are in capitals.
+        """
         self.began, self.method, self.path, self.client = time.monotonic(), method, path, peer
         if is_trusted(peer):
-            self.client = fields.get("x-forwarded-for", peer).rpartition(",")[2].strip()
-            if REQUEST_ID.fullmatch(fields.get("x-request-id", "")):
-                self.request_id = fields["x-request-id"]
-        parent = fields.get("traceparent", "")
+            self.client = fields.get("X-FORWARDED-FOR", peer).rpartition(",")[2].strip()
+            if REQUEST_ID.fullmatch(fields.get("X-REQUEST-ID", "")):
+                self.request_id = fields["X-REQUEST-ID"]
+        parent = fields.get("TRACEPARENT", "")
         found = TRACEPARENT.fullmatch(parent)
-        self.trace_id = found[1] if found else secrets.token_hex(16)
+        self.trace_id = found[1] if found else new_id()
         add(1, IN_PROGRESS)
-        made = {"traceparent": f"00-{self.trace_id}-{secrets.token_hex(8)}-01", "tracestate": ""}
-        return {"x-request-id": self.request_id, **({} if found else made)}
+        made = {"TRACEPARENT": f"00-{self.trace_id}-{new_id()[:16]}-01", "TRACESTATE": ""}
+        return {"X-REQUEST-ID": self.request_id, **({} if found else made)}
 
     def end(self) -> None:
         """Log and count the request, unless there was none, or it was an internal one that succeeded."""
@@ -122,15 +163,16 @@ class Exchange:
             add(-1, IN_PROGRESS)
             self.status = self.status or 499  # as nginx says where the client has hung up
         if self.status and not (self.internal and self.status == 200):
-            add(1, f'http_requests_total{{status="{self.status // 100}xx"}}', f"{DURATION}_count")
-            add(1, *BUCKETS[bisect_left(SECONDS, duration_s) :])
-            add(duration_s, f"{DURATION}_sum")
+            if METRICS:
+                add(1, f'http_requests_total{{status="{self.status // 100}xx"}}', f"{DURATION}_count")
+                add(1, *BUCKETS[bisect_left(SECONDS, duration_s) :])
+                add(duration_s, f"{DURATION}_sum")
             if ACCESS_LOG:
                 self.log(duration_s)
         self.began = self.status = 0
 
     def log(self, duration_s: float) -> None:
-        """Write a line to the access log, short enough for a pipe not to mix it with other lines."""
+        """Write a line to the access log."""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": self.request_id,
@@ -142,5 +184,4 @@ class Exchange:
             "bytes": self.bytes,
             "duration_ms": round(duration_s * 1000, 1),
         }
-        with suppress(OSError):
-            os.write(1, json.dumps(line).encode() + b"\n")
+        LOG.write(json.dumps(line).encode() + b"\n")

@@ -51,10 +51,10 @@ class Program:
     def says(self, text: str) -> None:
         self.until(lambda: text in self.log.read_text())
 
-    def get(self, path: str = "/") -> tuple[int, str]:
+    def get(self, path: str = "/", **fields: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=fields)
             response = connection.getresponse()
             return response.status, response.read().decode()
         finally:

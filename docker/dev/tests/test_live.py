@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import sys
 import time
@@ -74,6 +75,25 @@ def test_a_nested_file_and_a_new_folder_are_reloaded(web: Program) -> None:
     for text in ("new folder", "new folder again"):
         web.write("web/new/er/text.py", f"TEXT = '{text}'")
         web.answers(text)
+
+
+def test_the_debugger_answers_only_trusted_host_names(tmp_path: Path) -> None:
+    """Others would be a web page's that resolve to this machine (DNS rebinding)."""
+    (tmp_path / "web.py").write_text(
+        "import flask\napp = flask.Flask(__name__)\n@app.get('/fail')\ndef fail():\n    1 / 0\n"
+    )
+    with running(tmp_path, "live.py", FLASK_APP="web", WERKZEUG_DEBUG_PIN="off") as web:
+        web.until(lambda: web.get()[0] == 404)
+        for host, console, evaluates in (
+            *((f"{name}:{web.port}", 200, True) for name in ("127.0.0.1", "localhost")),
+            *((name, 400, False) for name in ("evil.example", "127.0.0.1.evil.example", "evil.example:80")),
+        ):
+            status, page = web.get("/fail", Host=host)
+            assert (status, f"EVALEX = {str(evaluates).lower()}" in page) == (500, True)
+            secret, frame = re.findall(r'SECRET = "(\w+)"', page)[0], re.findall(r'id="frame-(\d+)"', page)[-1]
+            command = f"/fail?__debugger__=yes&cmd=6*7&frm={frame}&s={secret}"
+            assert "42" in web.get(command, Host=host)[1] if evaluates else web.get(command, Host=host)[0] >= 400
+            assert web.get("/console", Host=host)[0] == console
 
 
 def test_the_log_has_requests_but_no_passing_health_check(web: Program) -> None:

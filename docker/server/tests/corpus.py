@@ -29,6 +29,8 @@ HEADS = {
             f"{line} HTTP/1.1|Host: x||"
             for line in ("GET  /", "GET /\t", "G(T /", "CONNECT x:80", "CONNECT /", "GET x:80")
         ),
+        *(f"GET {target} HTTP/1.1|Host: x||" for target in ("http://y/", "http://x:1/", "http://a@x/", "/#a", "/?b#a")),
+        "GET / HTTP/2.0|Host: x||",
         *(f"{empty}{G}|" for empty in ("\n", "||", " ")),
         *("GET /|", "GET / HTTP/3.0|Host: x||", "GET / HTTP/1.1 |Host: x||", "PRI * HTTP/2.0||SM||", "\0\1\2\3||"),
     ],
@@ -44,7 +46,7 @@ HEADS = {
 }
 SIZES = ("", "zz", "0x5", "+5", "-5", "0_5", " 5", "5 ", "5;=", "5;a\nb", "8" + "0" * 15, "f" * 99)
 BODIES = {
-    200: [f"|{G}|", C + "5;a=b|hello|0|A: b||"],
+    200: [f"|{G}|", G.replace("/", "http://x/?a=b://c", 1) + "|", C + "5;a=b|hello|0|A: b||"],
     400: [
         *(C + f"{size}|hello|0||" for size in SIZES),
         *(

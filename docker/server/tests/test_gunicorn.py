@@ -1,12 +1,16 @@
-"""What the server uses of gunicorn that is not documented."""
+"""What the server uses of gunicorn that is not documented, and how it starts requests."""
 
 from __future__ import annotations
 
 import inspect
+import time
+from collections import deque
 from pkgutil import resolve_name
+from threading import Lock
 
 import gunicorn
 import pytest
+from harness import SERVER
 
 # Functions, their arguments, and names that they use.
 USED = """
@@ -16,6 +20,7 @@ http.body:ChunkedReader.parse_chunk_size (self, unreader, data=None) read_into
 http.body:ChunkedReader.parse_trailers (self, unreader, data) read_into limit_trailer_section
 http.body:ChunkedReader.read_into (self, unreader, buf)
 http.body:LengthReader.__init__ (self, unreader, length) length
+http.message:HeaderPolicy._peer_is_trusted_proxy (self) peer_addr
 http.message:Message.__init__ (self, cfg, unreader, peer_addr) _expected_100_continue headers max_buffer_headers must_close
 http.parser:Parser.__init__ (self, cfg, source, source_addr) mesg unreader
 http.unreader:SocketUnreader.chunk (self, size_hint=None) max_body_chunk recv sock
@@ -30,7 +35,8 @@ workers.gthread:ThreadWorker.enqueue_req (self, conn) handle submit tpool
 workers.gthread:ThreadWorker.finish_request (self, conn, fs) close
 workers.gthread:ThreadWorker.handle (self, conn) DEFAULT_WORKER_DATA_TIMEOUT _DEFER _keepalive_after handle_request sock
 workers.gthread:ThreadWorker.handle_request (self, req, conn) sock wsgi
-workers.gthread:ThreadWorker.run (self) alive set_accept_enabled
+workers.gthread:ThreadWorker.run (self) alive set_accept_enabled wait_for_and_dispatch_events
+workers.gthread:ThreadWorker.wait_for_and_dispatch_events (self, timeout) select
 workers.gthread:ThreadWorker.set_accept_enabled (self, enabled) sockets
 """
 
@@ -44,3 +50,24 @@ def test_internals(line: str) -> None:
         f"{arguments})",
         set(),
     ), f"gunicorn {gunicorn.__version__} has changed {name}: review docker/server/gunicorn_*.py, then adapt this line"
+
+
+def test_few_requests_at_a_time_compete_for_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SERVER)
+    import gunicorn_worker
+
+    worker = gunicorn_worker.Worker.__new__(gunicorn_worker.Worker)
+    started: list[object] = []
+    monkeypatch.setattr(worker, "start", lambda conn, _: started.append(conn), raising=False)
+    worker.__dict__ |= {"alive": True, "tpool": None, "starting": Lock(), "waiting": deque(range(100)), "busy": {}}
+
+    def started_after(seconds: float, not_busy: object = None) -> int:
+        time.sleep(seconds)
+        worker.start_waiting(not_busy)
+        return len(started)
+
+    monkeypatch.setattr(gunicorn_worker, "BUSY_S", 60.0)
+    assert started_after(0) == started_after(0) == 16
+    assert started_after(0, started[0]) == 17
+    monkeypatch.setattr(gunicorn_worker, "BUSY_S", 0.01)
+    assert started_after(0.02) == 33

@@ -91,6 +91,15 @@ def test_slow_clients_are_disconnected(server: Server) -> None:
         assert [statuses(client) for client in others] == [[], [], [400], [400]]
 
 
+def test_requests_that_wait_do_so_together() -> None:
+    def ask(server: Server) -> int:
+        with server.connect(GET.replace("/", "/wait", 1)) as client:
+            return int(b"".join(iter(lambda: client.recv(4096), b"")).rpartition(b"\r\n")[2])
+
+    with running(GUNICORN_CMD_ARGS="--threads=100") as server, ThreadPoolExecutor(100) as pool:
+        assert max(pool.map(ask, [server] * 100)) > 40
+
+
 def test_requests_in_flight_are_answered_before_the_end() -> None:
     with running() as server, ExitStack() as stack:
         late, *clients = [stack.enter_context(server.connect(sent)) for sent in ("", *[HALF] * (THREADS // 2))]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
+import select
 import signal
 import time
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import pytest
 from corpus import G, encoded
-from harness import Server, running
+from harness import SERVER, Server, running
 from test_asgi import SETTINGS
 from test_server import LARGE
 
@@ -82,6 +84,20 @@ def test_only_a_trusted_proxy_names_requests_and_the_log_can_be_off(settings: di
         assert text == f"{answer.headers['X-Request-ID']} {PARENT}"
         assert re.fullmatch(MADE, answer.headers["X-Request-ID"])
         assert "request_id" not in server.log.read_text()
+
+
+def test_a_log_that_nobody_reads_stops_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Event()
+    written: list[bytes] = []
+    monkeypatch.setattr(os, "write", lambda _, text: written.append(text) if read.wait(10) else None)
+    log = runpy.run_path(str(SERVER / "server_telemetry.py"))["Log"]()
+    for number in range(30_000):
+        log.write(b"%d\n" % number)
+    assert len(log.lines) <= 10_000
+    read.set()
+    log.thread.shutdown()
+    assert b"".join(written).endswith(b"29998\n29999\n")
+    assert max(map(len, written)) <= select.PIPE_BUF
 
 
 @pytest.mark.parametrize(

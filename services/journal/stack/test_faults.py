@@ -57,16 +57,18 @@ def bring_back(stack: Stack, fault: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
 @pytest.mark.parametrize("fault", ["restart", "pause", "move"])
-def test_no_acknowledged_write_is_lost(own: Stack, fault: str, record_property: Callable[[str, object], None]) -> None:
-    url = f"http://127.0.0.1:{own.container('journal').port}/echo/{fault}"
+def test_no_acknowledged_write_is_lost(
+    own: Stack, fault: str, connection: str, record_property: Callable[[str, object], None]
+) -> None:
+    url = f"http://127.0.0.1:{own.container('journal').port}/echo/{fault}-{connection}"
     acknowledged: list[str] = []
     statuses: list[tuple[float, int]] = []
     stop = threading.Event()
 
     def write(_: int) -> None:
-        # Each request has a connection of its own: one that is kept may be closed by the server just when it is used.
-        with httpx.Client(timeout=30, headers={"Connection": "close"}) as client:
+        with httpx.Client(timeout=30, headers={"Connection": connection}) as client:
             while not stop.is_set():
                 answer = client.post(url, content=b"x")
                 statuses.append((time.monotonic(), answer.status_code))
@@ -90,6 +92,6 @@ def test_no_acknowledged_write_is_lost(own: Stack, fault: str, record_property: 
             stop.set()
         list(done)
     assert {status for _, status in statuses} == {200, 503}
-    stored = set(query(own, f"SELECT id FROM entries WHERE path = '/{fault}'").split())  # noqa: S608
+    stored = set(query(own, f"SELECT id FROM entries WHERE path = '/{fault}-{connection}'").split())  # noqa: S608
     assert set(acknowledged) - stored == set()
     assert len(acknowledged) > WRITERS
