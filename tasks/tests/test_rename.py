@@ -63,6 +63,16 @@ def test_a_downloaded_archive_tells_its_commit(nox: Nox, fresh: Path) -> None:
     assert (fresh / "tasks/VERSION").read_text() == f"{ARCHIVED}\n"
 
 
+def test_a_second_name_leaves_where_updates_come_from(nox: Nox, fresh: Path) -> None:
+    nox("-s", "rename", "--", "pier-nine")
+    version = (fresh / "tasks/VERSION").read_text()
+    git(fresh, "remote", "set-url", "origin", "https://example.invalid/me/pier.git")
+    commit(fresh)
+    nox("-s", "rename", "--", "pier-ten")
+    assert tomllib.loads((fresh / "pyproject.toml").read_text())["project"]["name"] == "pier-ten"
+    assert (fresh / "tasks/VERSION").read_text() == version
+
+
 def test_git_puts_the_commit_into_an_archive(fresh: Path) -> None:
     first = git(fresh, "rev-parse", "HEAD").strip()
     git(fresh, "archive", "--output=all.tar", "HEAD")
