@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 120
 POLL_S = 0.2
+RUN = (*COMPOSE, "--progress=quiet", "run", "--rm", "--no-deps")  # begins a command in a container by itself
 # How many lines of its log are shown of a service that has failed.
 LAST_LINES = 30
 # What optional parts do when a stack has come up, with the session's arguments, and gone down.
@@ -84,9 +85,14 @@ def urls(stack: Stack) -> None:
 
 
 def follow(stack: Stack, *services: str) -> None:
-    """Show the log on this terminal until the stack ends; print the URLs as soon as all services are ready."""
-    colour = () if sys.stdout.isatty() else ("--no-color",)
-    with start(*COMPOSE, "logs", "--follow", *colour, *services, env=stack.env, stdin=subprocess.DEVNULL) as logs:
+    """Show the log on this terminal until the stack ends; print the URLs as soon as all services are ready.
+
+    Raises UserError when there is no stack, and as `wait` does.
+    """
+    if not stack.containers():
+        raise UserError("nothing is running: `nox -s dev` starts it")
+    plain = () if sys.stdout.isatty() else ("--ansi=never",)
+    with start(*COMPOSE, *plain, "logs", "--follow", *services, env=stack.env, stdin=subprocess.DEVNULL) as logs:
         try:
             wait(stack)
             urls(stack)
@@ -153,7 +159,10 @@ def shell(service: str, command: Sequence[str] = ("sh",)) -> int:
     terminal = [] if sys.stdin.isatty() else ["--no-TTY"]
     if any(c.service == service and c.state == "running" for c in stack.containers()):
         return run(*COMPOSE, "exec", *terminal, service, *command, env=stack.env)
-    return run(*COMPOSE, "run", "--rm", "--no-deps", *terminal, service, *command, env=stack.env)
+    try:
+        return run(*RUN, *terminal, service, *command, env=stack.env)
+    finally:
+        remove_unused_networks()
 
 
 def production_shell(service: str) -> int:
