@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "services"
 REPORTS = ROOT / "reports"
-# The dependency groups that are no service's.
+# The tooling's own dependency groups.
 TOOL_GROUPS = {"dev", "host", "lint", "release", "report", "telemetry", "stack", "tests"}
 
 
@@ -81,7 +81,7 @@ def service_names() -> list[str]:
     """
     found = sorted(
         folder.name
-        for folder in SERVICES.iterdir()
+        for folder in SERVICES.glob("*")  # git keeps no empty folder: there may be no services/
         # git leaves folders with bytecode behind when it switches branches.
         if not re.match(r"[._]", folder.name)
         and any(path.is_file() and path.suffix != ".pyc" for path in folder.rglob("*"))
@@ -104,10 +104,11 @@ def service_names() -> list[str]:
                 f"pyproject.toml has no dependency group {service!r} for services/{service}: add it, then `nox -s lock`"
                 + (own if (SERVICES / service / "pyproject.toml").is_file() else "")
             )
-    if lost := sorted(set(groups) - set(found) - TOOL_GROUPS):
+    others = pyproject().get("tool", {}).get("stack", {}).get("groups", ())
+    if lost := sorted(set(groups) - set(found) - TOOL_GROUPS - set(others)):
         raise UserError(
             f"pyproject.toml has a dependency group {lost[0]!r}, and there is no services/{lost[0]}: remove the group, "
-            "or, if it is not for a service, name it in tasks/project.py"
+            f'or, if it is not for a service, write `groups = ["{lost[0]}"]` under [tool.stack]'
         )
     return found
 
@@ -115,9 +116,11 @@ def service_names() -> list[str]:
 def choose_services(wanted: Sequence[str], *, also: Sequence[str] = ()) -> list[str]:
     """Check names that a user typed; none means all services. ``also`` are further words that are allowed.
 
-    Raises UserError, listing the services, for an unknown name.
+    Raises UserError, listing the services, for an unknown name, and where there is no service at all.
     """
     known = service_names()
+    if not known and not {*wanted} & {*also}:
+        raise UserError("there is no service yet: `nox -s new -- NAME` makes one")
     for word in wanted:
         if word not in known and word not in also:
             others = f" (or {', '.join(also)})" if also else ""

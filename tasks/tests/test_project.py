@@ -71,6 +71,22 @@ def test_the_services_are_the_folders(project: Path) -> None:
         choose_services(["polit"], also=["unit"])
 
 
+def test_a_project_without_services(project: Path) -> None:
+    """git keeps no empty folder, so a clone has no services/."""
+    shutil.rmtree(project / "services")
+    (project / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    assert service_names() == []
+    assert choose_services(["unit"], also=["unit"]) == ["unit"]
+    for wanted in ([], ["pilot"]):
+        with pytest.raises(UserError, match="there is no service yet: `nox -s new"):
+            choose_services(wanted, also=["unit"])
+
+
+def test_a_group_that_is_for_no_service(project: Path) -> None:
+    (project / "pyproject.toml").write_text(f'{GROUPS}docs = []\n[tool.stack]\ngroups = ["docs"]\n')
+    assert service_names() == ["other", "pilot"]
+
+
 GROUPS = "[project]\nname = 'x'\n[dependency-groups]\nother = []\npilot = []\n"
 
 

@@ -80,7 +80,7 @@ def mine(made: Path, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(changes, "ROOT", mine)
     monkeypatch.setattr(project, "ROOT", mine)
     monkeypatch.setattr(update, "VERSION", mine / "tasks/VERSION")
-    (mine / "services/own").mkdir()
+    (mine / "services/own").mkdir(parents=True)
     (mine / "services/own/compose.yaml").write_text("services: {}\n")
     edit(mine, "pyproject.toml", "[dependency-groups]\n", "[dependency-groups]\nown = []\n")
     edit(mine, "docker/lines", "30\n", "mine\n")
