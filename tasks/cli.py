@@ -128,14 +128,15 @@ def new(posargs: Sequence[str]) -> argparse.Namespace:
 
 
 def lock(posargs: Sequence[str]) -> list[str]:
-    """Poetry's command line: ``lock`` where nothing is asked for, in the folder of the ``--service`` that is named first."""
-    if posargs[:1] == ["--service"]:
-        options = parser("lock", services=1)
-        (service,) = options.parse_args(posargs[1:2]).services
-        if not (SERVICES / service / "pyproject.toml").is_file():
-            raise UserError(f"services/{service} has no pyproject.toml of its own: `nox -s lock` is for the shared one")
-        return [f"--directory=services/{service}", *(posargs[2:] or ["lock"])]
-    return list(posargs) or ["lock"]
+    """Poetry's command line: ``lock`` where nothing is asked for, in the folder of ``--service``."""
+    options = parser("lock")
+    options.add_argument("--service", metavar="SERVICE", help="the one whose own lock it is")
+    options.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND...", help="Poetry's; default: lock")
+    args, rest = options.parse_known_args(posargs)
+    command = [*rest, *args.command] or ["lock"]
+    if args.service and not (SERVICES / args.service / "pyproject.toml").is_file():
+        raise UserError(f"services/{args.service} has no pyproject.toml of its own: leave out --service")
+    return [f"--directory=services/{args.service}", *command] if args.service else command
 
 
 def plan(posargs: Sequence[str]) -> str | None:

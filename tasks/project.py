@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "services"
 REPORTS = ROOT / "reports"
-# The tooling's own dependency groups.
-TOOL_GROUPS = {"dev", "host", "lint", "release", "report", "telemetry", "stack", "tests"}
 
 
 @cache
@@ -77,7 +75,7 @@ def machine_id() -> str:
 def service_names() -> list[str]:
     """The names of all services, sorted: the folders in services/.
 
-    Raises UserError when a folder lacks its compose file or its dependency group, or a group its folder.
+    Raises UserError when a folder lacks its compose file or its dependency group.
     """
     found = sorted(
         folder.name
@@ -104,12 +102,6 @@ def service_names() -> list[str]:
                 f"pyproject.toml has no dependency group {service!r} for services/{service}: add it, then `nox -s lock`"
                 + (own if (SERVICES / service / "pyproject.toml").is_file() else "")
             )
-    others = pyproject().get("tool", {}).get("stack", {}).get("groups", ())
-    if lost := sorted(set(groups) - set(found) - TOOL_GROUPS - set(others)):
-        raise UserError(
-            f"pyproject.toml has a dependency group {lost[0]!r}, and there is no services/{lost[0]}: remove the group, "
-            f'or, if it is not for a service, write `groups = ["{lost[0]}"]` under [tool.stack]'
-        )
     return found
 
 

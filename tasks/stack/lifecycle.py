@@ -15,7 +15,7 @@ from ..machine import engine
 from ..project import REPORTS, ROOT, clone_id
 from ..shell import CommandFailed, UserError, answer, ask, output, run, start, step, stop
 from ..terminal import say
-from .model import COMPOSE, PRODUCTION_FILE, Stack, development, production
+from .model import COMPOSE, Stack, development, production
 
 if TYPE_CHECKING:
     import argparse
@@ -171,12 +171,7 @@ def production_shell(service: str) -> int:
     It runs in a container of its own, from the base image, that shares the other's processes and network; it starts in
     the other's files.
     """
-    try:
-        beside = production().container(service).id
-    except UserError:
-        raise UserError(
-            f"no container of {service} is running: COMPOSE_FILE={PRODUCTION_FILE} docker compose up -d"
-        ) from None
+    beside = production().container(service).id
     terminal = ["--tty"] if sys.stdin.isatty() else []
     shared = [f"--pid=container:{beside}", f"--network=container:{beside}", "--cap-add=SYS_PTRACE"]
     command = (env()["STACK_BASE"], "sh", "-c", "cd /proc/1/root/app && exec sh")

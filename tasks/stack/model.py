@@ -95,7 +95,8 @@ class Stack:
         for found in self.containers():
             if found.service == service and found.state == "running":
                 return found
-        raise UserError(f"no container of {service} is running: start it with `nox -s dev`, or `docker compose up`")
+        how = "nox -s dev" if self.flavor == "dev" else f"COMPOSE_FILE={self.env['COMPOSE_FILE']} docker compose up -d"
+        raise UserError(f"no container of {service} is running: `{how}` starts it")
 
     def processes(self, services: Sequence[str]) -> list[str]:
         """The Compose services that run these services' images: a web server, its workers, its jobs."""
@@ -159,6 +160,6 @@ def under_test(part: str = "") -> Stack:
 
 
 def port_variables(model: Mapping[str, Any]) -> dict[str, str]:
-    """The variables that set services' ports on this machine (``ECHO_PORT``), by the names of the services with a port."""
+    """The variables that set services' ports on this machine (``PILOT_PORT``), by the names of the services with a port."""
     with_port = [service for service, spec in model["services"].items() if any(spec.get("ports") or ())]
     return {f"{env_prefix(service)}_PORT": service for service in sorted(with_port)}

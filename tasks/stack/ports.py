@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def choose(stack: Stack) -> dict[str, str]:
-    """Settings (``ECHO_PORT=5001``) for the services whose usual port on this machine is taken, for .env.
+    """Settings (``PILOT_PORT=5001``) for the services whose usual port on this machine is taken, for .env.
 
     Raises UserError when a taken port was set by the user, or two services want the same one. A port that the stack
     itself uses is free for it.

@@ -110,7 +110,7 @@ def test_containers_are_read_from_docker_ps(stack: Stack, no_docker: Path) -> No
     assert "--filter=label=com.docker.compose.project=ours-1 --filter=label=com.docker.compose.oneoff=False" in asked
     assert stack.container("pilot").id == "2"
     for missing in ("pilot-worker", "none"):
-        with pytest.raises(UserError, match=f"no container of {missing} is running: start it with `nox -s dev`"):
+        with pytest.raises(UserError, match=f"no container of {missing} is running: `nox -s dev` starts it"):
             stack.container(missing)
 
 

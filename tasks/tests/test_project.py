@@ -82,11 +82,6 @@ def test_a_project_without_services(project: Path) -> None:
             choose_services(wanted, also=["unit"])
 
 
-def test_a_group_that_is_for_no_service(project: Path) -> None:
-    (project / "pyproject.toml").write_text(f'{GROUPS}docs = []\n[tool.stack]\ngroups = ["docs"]\n')
-    assert service_names() == ["other", "pilot"]
-
-
 GROUPS = "[project]\nname = 'x'\n[dependency-groups]\nother = []\npilot = []\n"
 
 
@@ -95,7 +90,6 @@ GROUPS = "[project]\nname = 'x'\n[dependency-groups]\nother = []\npilot = []\n"
     [
         ("pyproject.toml", "[project\n", "pyproject.toml does not parse: .*line 1"),
         ("pyproject.toml", GROUPS.replace("pilot = []\n", ""), "has no dependency group 'pilot' for services/pilot"),
-        ("pyproject.toml", f"{GROUPS}lost = []\n", "there is no services/lost"),
         ("services/new/empty", "", "services/new has no compose.yaml"),
     ],
 )
