@@ -25,14 +25,14 @@ def choose(stack: Stack) -> dict[str, str]:
     stack = replace(stack, settings={**stack.settings, **dict.fromkeys(chosen_before(), "")})
     held = {container.port for container in stack.containers()}
     settings: dict[str, str] = {}
-    wishes: dict[int, str] = {}
+    wanted_by: dict[int, str] = {}
     claimed: set[int] = set()
     for variable, service in port_variables(stack.model).items():
         for port in stack.model["services"][service]["ports"]:
             wanted = int(port.get("published", 0))
-            if wanted and wishes.setdefault(wanted, service) != service:
+            if wanted and wanted_by.setdefault(wanted, service) != service:
                 raise UserError(
-                    f"{wishes[wanted]} and {service} both want port {wanted} of this machine: change it in one's compose.yaml"
+                    f"{wanted_by[wanted]} and {service} both want port {wanted} of this machine: change it in one's compose.yaml"
                 )
             found = wanted
             while found and (found in claimed or (found not in held and is_taken(port.get("host_ip", ""), found))):
