@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..changes import git
+from ..images.uptodate import RECORD
 from ..project import ROOT, name
 from ..shell import UserError
 from ..terminal import say
@@ -43,7 +44,8 @@ def rename(wanted: str) -> None:
     except BaseException:
         git("checkout", "--quiet", "--", ".")
         raise
-    say(f"{old} is {wanted} now; look at `git diff`, and commit it")
+    ran = f"; `nox -s clean` removes what has run as {old}" if RECORD.exists() else ""
+    say(f"{old} is {wanted} now; look at `git diff`, and commit it{ran}")
 
 
 def make_own(root: Path, wanted: str) -> None:
