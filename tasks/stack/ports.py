@@ -54,13 +54,6 @@ def chosen_before() -> dict[str, str]:
     return {name: value for name, value in env().items() if name.endswith("_PORT") and name not in users}
 
 
-def next_free(port: int) -> int:
-    """The first port of 127.0.0.1, from this one on, where nothing listens."""
-    while is_taken("127.0.0.1", port):
-        port += 1
-    return port
-
-
 def is_taken(host: str, port: int) -> bool:
     """Whether something on this machine listens there already."""
     with socket.socket() as probe:
