@@ -37,7 +37,7 @@ def test_a_debugger_gets_a_port_of_this_machine(
     no_docker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], taken: bool
 ) -> None:
     fake_docker(no_docker, NO_PORT)
-    monkeypatch.setattr(ports, "is_taken", lambda host, port: taken and (host, port) == ("127.0.0.1", DEBUG_PORT))
+    monkeypatch.setattr(debug, "is_taken", lambda host, port: taken and (host, port) == ("127.0.0.1", DEBUG_PORT))
     stack = debug.with_debugger(STACK, "pilot", "")
     port = DEBUG_PORT + taken
     found = changes(stack)
