@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..env import env, official_base
+from ..env import ENV, env, official_base
 from ..ownership import SESSION, session_id, test_project
 from ..project import clone_id, env_prefix, service_names
 from ..shell import CommandFailed, UserError, output
@@ -64,7 +64,7 @@ class Stack:
         found = {
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_FILE": os.pathsep.join(self.files),
-            "COMPOSE_ENV_FILES": ".env",
+            "COMPOSE_ENV_FILES": ".env" if ENV.exists() else os.devnull,  # `down` and `logs` may come before `setup`
         }
         if self.flavor != "dev":
             found["STACK_FLAVOR"] = self.flavor

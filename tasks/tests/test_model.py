@@ -121,13 +121,14 @@ def test_the_development_stack_is_the_one_that_compose_sees(monkeypatch: pytest.
     assert stack.env == {
         "COMPOSE_PROJECT_NAME": clone_id(),
         "COMPOSE_FILE": "docker/compose.yaml",
-        "COMPOSE_ENV_FILES": ".env",
+        "COMPOSE_ENV_FILES": "/dev/null",  # there is no .env yet
         "STACK_SESSION": "",  # it outlives the session, which is no reason to remove it
     }
     assert model.development(attached=True).env["STACK_SESSION"] == ownership.session_id()
     env.ENV.write_text("COMPOSE_PROJECT_NAME=mine\nCOMPOSE_FILE=docker/compose.yaml:mine.yaml\n")
     stack = model.development()
     assert (stack.project, stack.files) == ("mine", ("docker/compose.yaml", "mine.yaml"))
+    assert stack.env["COMPOSE_ENV_FILES"] == ".env"
 
 
 def test_production_is_of_a_flavor(project: Path) -> None:
