@@ -57,7 +57,8 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
         if not late:
             return
         if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
-            say("\n".join(log(stack, lost[0].service)[-LAST_LINES:]))
+            said = [line for line in log(stack, lost[0].service) if "/healthz" not in line]  # which would push out why
+            say("\n".join(said[-LAST_LINES:]))
             raise UserError(
                 f"{lost[0].service} {lost[0]}; its last lines stand above, everything is in {keep_log(stack)}"
             )
@@ -66,7 +67,7 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
 
 def log(stack: Stack, *options: str) -> list[str]:
     """The lines of a stack's log; ``options`` are those of ``docker compose logs``, services among them."""
-    return stack.compose("logs", "--no-color", *options).splitlines()
+    return stack.compose("--ansi=never", "logs", *options).splitlines()
 
 
 def keep_log(stack: Stack) -> Path:

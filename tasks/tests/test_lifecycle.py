@@ -24,7 +24,7 @@ HEALTHY = "printf '1\\tpilot\\trunning\\tUp 1 s (healthy)\\t127.0.0.1:5001->8000
 STARTING = "printf '1\\tpilot\\trunning\\tUp 1 s (health: starting)\\t\\n'"
 FAILED = "printf '1\\tpilot\\texited\\tExited (3) 1 s ago\\t\\n2\\tother\\trunning\\tUp 1 s\\t\\n'"
 DOWN = "compose --progress=plain down --remove-orphans"
-LOG = "compose logs --no-color"
+LOG = "compose --ansi=never logs"
 RUN = "--progress=quiet run --rm --no-deps"
 NETWORKS = {"ps --all --format {{.Networks}}": "", "network ls": ""}
 
@@ -50,7 +50,7 @@ def test_a_stack_is_waited_for_until_all_is_ready(no_docker: Path) -> None:
 def test_a_service_that_fails_is_told_with_its_last_lines(
     no_docker: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = "".join(f"echo line {number};" for number in range(40))
+    lines = "".join(f"echo line {number}; echo GET /healthz 500;" for number in range(40))
     fake_docker(no_docker, {"ps --all": FAILED, f"{LOG} pilot": lines, f"{LOG} --timestamps": "echo the whole log"})
     with pytest.raises(
         UserError, match=r"pilot exited with 3; .* everything is in reports/logs/stack-development\.log"
