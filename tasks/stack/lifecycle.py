@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 READY_TIMEOUT_S = 120
 POLL_S = 0.2
 RUN = (*COMPOSE, "--progress=quiet", "run", "--rm", "--no-deps")  # begins a command in a container by itself
-PLAIN_LOGS = ("--ansi=never", "logs", "--no-color")  # each of the options leaves some escape codes
 # How many lines of its log are shown of a service that has failed.
 LAST_LINES = 30
 # What optional parts do when a stack has come up, with the session's arguments, and gone down.
@@ -68,7 +67,8 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
 
 def log(stack: Stack, *options: str) -> list[str]:
     """The lines of a stack's log; ``options`` are those of ``docker compose logs``, services among them."""
-    return stack.compose(*PLAIN_LOGS, *options).splitlines()
+    # Compose 2.25 and 2.26 begin each line with an escape code (docker/compose, issue 11727).
+    return stack.compose("logs", "--no-color", *options).replace("\33[2K", "").splitlines()
 
 
 def keep_log(stack: Stack) -> Path:
@@ -93,8 +93,8 @@ def follow(stack: Stack, *services: str) -> None:
     """
     if not stack.containers():
         raise UserError("nothing is running: `nox -s dev` starts it")
-    logs_command = ("logs",) if sys.stdout.isatty() else PLAIN_LOGS
-    with start(*COMPOSE, *logs_command, "--follow", *services, env=stack.env, stdin=subprocess.DEVNULL) as logs:
+    colour = () if sys.stdout.isatty() else ("--no-color",)
+    with start(*COMPOSE, "logs", "--follow", *colour, *services, env=stack.env, stdin=subprocess.DEVNULL) as logs:
         try:
             wait(stack)
             urls(stack)

@@ -24,7 +24,7 @@ HEALTHY = "printf '1\\tpilot\\trunning\\tUp 1 s (healthy)\\t127.0.0.1:5001->8000
 STARTING = "printf '1\\tpilot\\trunning\\tUp 1 s (health: starting)\\t\\n'"
 FAILED = "printf '1\\tpilot\\texited\\tExited (3) 1 s ago\\t\\n2\\tother\\trunning\\tUp 1 s\\t\\n'"
 DOWN = "compose --progress=plain down --remove-orphans"
-LOG = "compose --ansi=never logs --no-color"
+LOG = "compose logs --no-color"
 RUN = "--progress=quiet run --rm --no-deps"
 NETWORKS = {"ps --all --format {{.Networks}}": "", "network ls": ""}
 
@@ -50,7 +50,7 @@ def test_a_stack_is_waited_for_until_all_is_ready(no_docker: Path) -> None:
 def test_a_service_that_fails_is_told_with_its_last_lines(
     no_docker: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = "".join(f"echo line {number}; echo GET /healthz 500;" for number in range(40))
+    lines = "".join(f"printf '\\033[2Kline {number}\\n'; echo GET /healthz 500;" for number in range(40))
     fake_docker(no_docker, {"ps --all": FAILED, f"{LOG} pilot": lines, f"{LOG} --timestamps": "echo the whole log"})
     with pytest.raises(
         UserError, match=r"pilot exited with 3; .* everything is in reports/logs/stack-development\.log"
@@ -128,10 +128,10 @@ def test_networks_of_this_clone_that_nothing_uses_are_removed(no_docker: Path) -
 
 def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
     follow = f'echo $$ >"{no_docker}/pid"; exec sleep 60'
-    fake_docker(no_docker, {f"{LOG} --follow": follow, "ps --all": FAILED, LOG: ""})
+    fake_docker(no_docker, {"compose logs --follow --no-color": follow, "ps --all": FAILED, LOG: ""})
     with pytest.raises(UserError, match="pilot exited with 3"):
         lifecycle.follow(STACK, "pilot")
-    fake_docker(no_docker, {f"{LOG} --follow pilot": "", "ps --all": HEALTHY})
+    fake_docker(no_docker, {"compose logs --follow --no-color pilot": "", "ps --all": HEALTHY})
     lifecycle.follow(STACK, "pilot")
     assert capsys.readouterr().out.endswith("pilot  http://127.0.0.1:5001\n")
     fake_docker(no_docker, {"ps --all": ""})
