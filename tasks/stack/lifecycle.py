@@ -67,7 +67,7 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
 
 def log(stack: Stack, *options: str) -> list[str]:
     """The lines of a stack's log; ``options`` are those of ``docker compose logs``, services among them."""
-    # Compose 2.25 and 2.26 begin each line with an escape code (docker/compose, issue 11727).
+    # Compose 2.25 and 2.26 begin each line with an escape code (issue 11727 of Compose).
     return stack.compose("logs", "--no-color", *options).replace("\33[2K", "").splitlines()
 
 
