@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # nox does not
 from tasks import cli, ownership, venv
 from tasks.images import bake
 from tasks.lint import lint as run_linters
-from tasks.project import REPORTS, choose_services, has_own_lock, service_names
+from tasks.project import REPORTS, has_own_lock, service_names
 from tasks.scaffold import rename as scaffold_rename
 from tasks.scaffold import service
 from tasks.scaffold import update as scaffold_update
@@ -120,7 +120,7 @@ def lint(session: nox.Session) -> None:
 @session(venv=True)
 def lock(session: nox.Session) -> None:
     """Update poetry.lock to pyproject.toml, or run another command of Poetry's: -- [--service NAME] [add --lock --group SERVICE PACKAGE]"""
-    venv.poetry(session, *cli.lock(session.posargs))
+    service.lock(session, *cli.lock(session.posargs))
 
 
 @session(venv=True)
@@ -191,4 +191,4 @@ def clean(session: nox.Session) -> None:
 def plan(session: nox.Session) -> None:
     """Print what there is to test, as GitHub Actions reads it for a matrix: -- [--since REF]"""
     since = cli.plan(session.posargs)
-    host.write_plan([*cli.affected(choose_services([]), since), *host.affected(since)])
+    host.write_plan([*cli.affected(service_names(), since), *host.affected(since)])

@@ -1,1 +1,1 @@
-"""What stands behind noxfile.py: one module per thing the yard knows about. Needs nothing beyond nox and Python."""
+"""The implementation of the sessions in noxfile.py. It needs nox and the standard library."""

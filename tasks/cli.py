@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import changes
-from .project import SERVICES, choose_services
+from .project import SERVICES, choose_services, service_names
 from .shell import UserError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def shell(posargs: Sequence[str]) -> argparse.Namespace:
     """Options of ``shell``: one of ``services``, ``prod``, and a ``command`` (a shell without one)."""
     options = parser("shell", services=1)
     options.add_argument("--prod", action="store_true", help="beside the production container, which has no shell")
-    options.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND...")
+    options.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND...").required = False
     args = options.parse_args(posargs)
     args.services = choose_services(args.services)
     if "--prod" in args.command[:1]:
@@ -128,14 +128,15 @@ def new(posargs: Sequence[str]) -> argparse.Namespace:
 
 
 def lock(posargs: Sequence[str]) -> list[str]:
-    """Poetry's command line: ``lock`` where nothing is asked for, in the folder of the ``--service`` that is named first."""
-    if posargs[:1] == ["--service"]:
-        options = parser("lock", services=1)
-        (service,) = options.parse_args(posargs[1:2]).services
-        if not (SERVICES / service / "pyproject.toml").is_file():
-            raise UserError(f"services/{service} has no pyproject.toml of its own: `nox -s lock` is for the shared one")
-        return [f"--directory=services/{service}", *(posargs[2:] or ["lock"])]
-    return list(posargs) or ["lock"]
+    """Poetry's command line: ``lock`` where nothing is asked for, in the folder of ``--service``."""
+    options = parser("lock")
+    options.add_argument("--service", metavar="SERVICE", help="the one whose own lock it is")
+    options.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND...", help="Poetry's; default: lock")
+    args, rest = options.parse_known_args(posargs)
+    command = [*rest, *args.command] or ["lock"]
+    if args.service and not (SERVICES / args.service / "pyproject.toml").is_file():
+        raise UserError(f"services/{args.service} has no pyproject.toml of its own: leave out --service")
+    return [f"--directory=services/{args.service}", *command] if args.service else command
 
 
 def plan(posargs: Sequence[str]) -> str | None:
@@ -152,12 +153,14 @@ def test(posargs: Sequence[str], suites: Sequence[str], by_default: Sequence[str
     ``suites`` are the test suites that may be named beside services; ``by_default`` are those that run when none is.
     """
     options = parser("test")
+    options.usage = f"%(prog)s [SERVICE... | {' | '.join(suites)}] [--since REF] [--watch] [pytest's arguments]"
+    options.epilog = "pytest's arguments are such as -k WORD, -x, and -m slow for tests that take minutes"
     options.add_argument("--since", metavar="REF", help="only what a change since REF affects")
     options.add_argument("--watch", action="store_true", help="run services' tests again on every save")
     args, rest = options.parse_known_args(posargs)
     words = list(itertools.takewhile(lambda word: re.fullmatch(r"[\w-]+", word) and word[0] != "-", rest))
     args.pytest = [word for word in rest[len(words) :] if word != "--"]
-    chosen = choose_services(words, also=suites) if words else [*choose_services([]), *by_default]
+    chosen = choose_services(words, also=suites) if words else [*service_names(), *by_default]
     args.services = affected([word for word in chosen if word not in suites], args.since)
     args.suites = [word for word in chosen if word in suites]
     if args.watch:

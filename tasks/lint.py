@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from . import venv
 from .project import ROOT, SERVICES, has_own_lock, libs_of, service_names
-from .terminal import say
 
 if TYPE_CHECKING:
     from nox import Session
@@ -25,10 +24,6 @@ def lint(session: Session, *, fix: bool) -> None:
     session.run("mypy", "noxfile.py", "tasks", *folders, *in_images, *stack_tests)
     for folder in ("docker/build/slice", *map(str, sorted(Path("docker").glob("*/tests")))):
         session.run("mypy", folder)  # by itself: several packages are called tests
-    if untyped := [service for service in own if list((SERVICES / service).glob("*/py.typed"))]:
-        say(
-            f"types are not checked in {', '.join(untyped)}: a lock of its own does not go with the linters' environment"
-        )
     typed = [SERVICES / service for service in services if list((SERVICES / service).glob("*/py.typed"))]
     typed += [ROOT / "libs" / lib for lib in sorted({lib for service in services for lib in libs_of(service)})]
     for package in typed:

@@ -132,10 +132,10 @@ def remove_own() -> None:
 
 
 def clean() -> None:
-    """Remove everything that this clone has on the engine: containers, networks, volumes, images."""
+    """Remove everything that this clone has on the engine, under names before `rename` too: containers, volumes, images."""
     labels = (f"label=stack.clone={clone_id()}", f"label=com.docker.compose.project={clone_id()}")
     for kind, (every, force) in KINDS.items():
-        filters = (*labels, f"name=^{clone_id()}")
+        filters = (*labels, f"name={here()}")
         listed = [output("docker", kind, "ls", *every, "--quiet", "--filter", wanted) for wanted in filters]
         if found := {line for lines in listed for line in lines.split()}:
             run("docker", kind, "rm", *force, *sorted(found))
@@ -144,13 +144,22 @@ def clean() -> None:
 
 
 def own_images() -> list[str]:
-    """The names of this clone's images. A name ``<project>/...`` is shared by clones: it counts if the image is the same."""
+    """The names of this clone's images, under former names of the project too.
+
+    A name ``<project>/...`` is shared by clones: it counts if the image is the same.
+    """
 
     def named(pattern: str) -> list[list[str]]:
         form = "{{.ID}} {{.Repository}}:{{.Tag}}"
         listed = output("docker", "image", "ls", f"--filter=reference={pattern}/*", "--format", form)
         return [line.split() for line in listed.splitlines()]
 
-    own = named(clone_id())
+    own = named(f"*{here()}")
     ids = {image for image, _ in own}
-    return sorted(title for image, title in [*own, *named(name())] if image in ids)
+    shared = [found for project in {title.partition(f"{here()}/")[0] for _, title in own} for found in named(project)]
+    return sorted(title for image, title in [*own, *shared] if image in ids)
+
+
+def here() -> str:
+    """The end of this clone's id, which tells machine and path."""
+    return clone_id().removeprefix(name())

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "services"
 REPORTS = ROOT / "reports"
-# The dependency groups that are no service's.
-TOOL_GROUPS = {"dev", "host", "lint", "release", "report", "telemetry", "stack", "tests"}
 
 
 @cache
@@ -77,11 +75,11 @@ def machine_id() -> str:
 def service_names() -> list[str]:
     """The names of all services, sorted: the folders in services/.
 
-    Raises UserError when a folder lacks its compose file or its dependency group, or a group its folder.
+    Raises UserError when a folder lacks its compose file or its dependency group.
     """
     found = sorted(
         folder.name
-        for folder in SERVICES.iterdir()
+        for folder in SERVICES.glob("*")  # git keeps no empty folder: there may be no services/
         # git leaves folders with bytecode behind when it switches branches.
         if not re.match(r"[._]", folder.name)
         and any(path.is_file() and path.suffix != ".pyc" for path in folder.rglob("*"))
@@ -104,20 +102,17 @@ def service_names() -> list[str]:
                 f"pyproject.toml has no dependency group {service!r} for services/{service}: add it, then `nox -s lock`"
                 + (own if (SERVICES / service / "pyproject.toml").is_file() else "")
             )
-    if lost := sorted(set(groups) - set(found) - TOOL_GROUPS):
-        raise UserError(
-            f"pyproject.toml has a dependency group {lost[0]!r}, and there is no services/{lost[0]}: remove the group, "
-            "or, if it is not for a service, name it in tasks/project.py"
-        )
     return found
 
 
 def choose_services(wanted: Sequence[str], *, also: Sequence[str] = ()) -> list[str]:
     """Check names that a user typed; none means all services. ``also`` are further words that are allowed.
 
-    Raises UserError, listing the services, for an unknown name.
+    Raises UserError, listing the services, for an unknown name, and where there is no service at all.
     """
     known = service_names()
+    if not known and not {*wanted} & {*also}:
+        raise UserError("there is no service yet: `nox -s new -- NAME` makes one")
     for word in wanted:
         if word not in known and word not in also:
             others = f" (or {', '.join(also)})" if also else ""

@@ -29,7 +29,7 @@ ENGINE_GONE = "the Docker engine does not answer any more: look at its log, then
 
 
 class UserError(Exception):
-    """A user's mistake, or a machine's fault that the user can mend: one line that says what is wrong and what to do."""
+    """A user's mistake, or a machine's fault that the user can correct: one line that says what is wrong and what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(masked(message))

@@ -20,7 +20,6 @@ HINTS = (
     (r"dns error|Temporary failure in name resolution|Name or service not known|Could not resolve|Connection refused", "the package index cannot be reached: check the network, or set PIP_INDEX_URL to a mirror"),
     (r"operation timed out|Read timed out|connect timeout", "the package index does not answer: check the network, or set PIP_INDEX_URL to a mirror"),
     (r"not a trusted or secure host", "PIP_INDEX_URL must begin with https://"),
-    (r"No host supplied|check_hostname requires server_hostname", "PIP_INDEX_URL must name its host; pip takes no bare address there"),
     (r"has no wheels with a matching|no wheel matches", "a dependency has no wheel for this platform: choose another version of it"),
 )  # fmt: skip
 

@@ -28,7 +28,7 @@ def copy(model: str, service: str, port: int) -> None:
         if path.suffix == ".py":
             text = re.sub(rf"(?m)^(\s*import) {old}$", rf"\1 {package} as {old}", text)
             text = re.sub(rf"(?m)^(\s*(?:from|import)) {old}\b", rf"\1 {package}", text)
-            text = re.sub(rf"(?<=[\"']){old}(?=\.\w)", package, text)  # such as mock.patch("echo.views.ask")
+            text = re.sub(rf"(?<=[\"']){old}(?=\.\w)", package, text)  # such as mock.patch("pilot.views.ask")
             if path.parent.name == "stack":
                 text = re.sub(rf"(?<=[\"']){model}(?=[\"'-])", service, text)
         elif path == folder / "compose.yaml":
@@ -41,7 +41,7 @@ def copy(model: str, service: str, port: int) -> None:
 
 def rename_in_compose(text: str, model: str, service: str, package: str) -> str:
     """Rename the services, volumes, secrets and the module of a compose file that begin with the ``model``'s name."""
-    # Whole words, and names such as journal-database; not the first part of a path, as in /journal/data.
+    # Whole words, and names such as pilot-database; not the first part of a path, as in /pilot/data.
     name = r"(?<![\w.-])(?<![\s:\"'\[,=]/){}(?!\w)"
     text = re.sub(name.format(model), service, text)
     text = re.sub(name.format(model.replace("-", "_")), package, text)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..changes import git
+from ..images.uptodate import RECORD
 from ..project import ROOT, name
 from ..shell import UserError
 from ..terminal import say
@@ -43,7 +44,8 @@ def rename(wanted: str) -> None:
     except BaseException:
         git("checkout", "--quiet", "--", ".")
         raise
-    say(f"{old} is {wanted} now; look at `git diff`, and commit it")
+    ran = f"; `nox -s clean` removes what has run as {old}" if RECORD.exists() else ""
+    say(f"{old} is {wanted} now; look at `git diff`, and commit it{ran}")
 
 
 def make_own(root: Path, wanted: str) -> None:
@@ -73,10 +75,9 @@ def make_own(root: Path, wanted: str) -> None:
 
 def record_version() -> None:
     """Write tasks/VERSION: the template's commit, and the URL that the clone was made from, without credentials."""
-    # A downloaded archive has the commit there already; see .gitattributes.
-    commit = VERSION.read_text(encoding="utf-8").partition("\n")[0]
-    if not re.fullmatch("[0-9a-f]{40}", commit):
-        commit = (git("rev-parse", "HEAD") or "").strip()
+    if re.match("[0-9a-f]{40}\n", VERSION.read_text(encoding="utf-8")):
+        return  # a downloaded archive, see .gitattributes, or a clone that has been renamed before
+    commit = (git("rev-parse", "HEAD") or "").strip()
     url = without_credentials((git("remote", "get-url", "origin") or "").strip())
     VERSION.write_text("".join(f"{line}\n" for line in (commit, url) if line), encoding="utf-8")
 

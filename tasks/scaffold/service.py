@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SKELETON = ROOT / "tasks" / "scaffold" / "skeleton"
 STACK = ROOT / "docker" / "compose.yaml"
+NOTHING = "include: []\n"  # in STACK, where no service is left
 LOCK = ROOT / "poetry.lock"
 EDITED = (ROOT / "pyproject.toml", STACK, LOCK)
 REMOVED = ROOT / ".nox" / "removed"  # a removed service's folder, until all else went well
@@ -118,7 +119,7 @@ def new(session: Session, args: Namespace) -> None:
         own = {"SERVICE": args.name} | ({"PACKAGE": package} if package != args.name else {})
         fill(args.name, own | arguments, kind=args.kind)
         edit_group(session, "add", args.name, *requirements)
-    lines = STACK.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = STACK.read_text(encoding="utf-8").replace(NOTHING, "include:\n").splitlines(keepends=True)
     if "include:\n" not in lines:
         raise UserError("docker/compose.yaml has no line `include:` for the services: add it")
     lines.insert(lines.index("include:\n") + 1, include(args.name))
@@ -153,6 +154,18 @@ def edit_group(session: Session, *words: str) -> None:
     session.run("python", "-m", "tasks.scaffold.groups", *words, silent=True)
 
 
+def lock(session: Session, *arguments: str) -> None:
+    """Run Poetry, which removes a group with its last package, and others that are empty; services' groups come back."""
+    before = pyproject().get("dependency-groups", {}).keys()
+    venv.poetry(session, *arguments)
+    if lost := [
+        name for name in before - pyproject().get("dependency-groups", {}).keys() if (SERVICES / name).is_dir()
+    ]:
+        for name in sorted(lost):
+            edit_group(session, "add", name)
+        venv.poetry(session, "lock")
+
+
 def remove(session: Session, service: str) -> None:
     """Remove a service: its folder, its dependency group, its size budgets, its place in the stack and in the lock.
 
@@ -170,7 +183,8 @@ def remove(session: Session, service: str) -> None:
     text = STACK.read_text(encoding="utf-8")
     if include(service) not in text:
         raise UserError(f"docker/compose.yaml has no line `{include(service).strip()}`: take {service} out by hand")
-    STACK.write_text(text.replace(include(service), ""), encoding="utf-8")
+    left = re.sub(r"^include:\n(?! )", NOTHING, text.replace(include(service), ""), flags=re.MULTILINE)
+    STACK.write_text(left, encoding="utf-8")
     edit_group(session, "remove", service)
     if not has_own_lock(service):
         venv.poetry(session, "lock")

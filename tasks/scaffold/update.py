@@ -54,7 +54,9 @@ def update(args: Namespace) -> None:
     if (git("diff", "--name-only", "HEAD", "--", "pyproject.toml") or "").strip():
         steps.insert(1, "nox -s lock")
     if conflicts:
-        raise UserError(f"conflicts in {', '.join(conflicts)}: resolve them, `git add`; then {'; '.join(steps)}")
+        raise UserError(
+            f"conflicts in {', '.join(conflicts)}: resolve them, `git add` (or `git reset --hard` undoes it all); then {'; '.join(steps)}"
+        )
     say(f"the tooling is at {new[:12]} of {url}; next: {'; '.join(steps)}")
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from ..changes import git
+from ..changes import base_of, git
 from ..env import parse
 from ..ownership import temporary_folder
 from ..project import REPORTS, pyproject
@@ -144,8 +144,7 @@ def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[
 
     Raises UserError for a ``ref`` that git does not know, and when that commit does not build.
     """
-    if git("rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}") is None:
-        raise UserError(f"git knows no commit {ref!r} here: fetch it, or name another one")
+    base_of(ref)
     with temporary_folder() as folder:
         tree = folder / "tree"
         nox = (sys.executable, "-m", "nox", "-f", str(tree / "noxfile.py"))

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..machine import engine
-from ..shell import UserError, output
 from ..terminal import say
 
 if TYPE_CHECKING:
@@ -80,13 +79,10 @@ class Image:
 
 
 def weigh(names: Sequence[str]) -> list[Image]:
-    """Weigh images that are on the engine, one pass over all their layers; raises UserError for one that is not."""
+    """Weigh images that are on the engine, one pass over all their layers."""
     say(f"weighing {len(names)} images ...")
     layers: dict[str, Layer] = {}
     manifest: list[dict[str, Any]] = []
-    for name in names:
-        if not output("docker", "image", "ls", "--quiet", name).strip():
-            raise UserError(f"there is no image {name}: build it first (nox -s build)")
     with (
         subprocess.Popen(["docker", "image", "save", *names], stdout=subprocess.PIPE) as process,
         tarfile.open(fileobj=process.stdout, mode="r|") as saved,

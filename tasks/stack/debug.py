@@ -12,7 +12,7 @@ from ..shell import CommandFailed, run
 from ..terminal import say
 from .lifecycle import urls
 from .model import DEBUG_PORT
-from .ports import next_free
+from .ports import is_taken
 
 if TYPE_CHECKING:
     from .model import Stack
@@ -28,10 +28,8 @@ def with_debugger(stack: Stack, debug: str, attach: str) -> Stack:
     changes: dict[str, dict[str, Any]] = {}
     if debug:
         port = debug_port(stack, debug)
-        say(
-            f"debug {debug}: 127.0.0.1:{port}"
-            + ("" if port == DEBUG_PORT else f", and not {DEBUG_PORT} as in .vscode/launch.json")
-        )
+        note = "" if port == DEBUG_PORT else f", and not {DEBUG_PORT} as in .vscode/launch.json"
+        say(f"debug {debug}: 127.0.0.1:{port}{note}")
         changes[debug] = {
             "environment": {"STACK_DEBUG": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
             "ports": [f"127.0.0.1:{port}:{DEBUG_PORT}"],
@@ -49,7 +47,7 @@ def debug_port(stack: Stack, service: str) -> int:
     """The port that the service's debugger has already, or else the first free one from DEBUG_PORT on."""
     with suppress(CommandFailed, ValueError):
         return int(stack.compose("port", service, str(DEBUG_PORT)).rpartition(":")[2])
-    return next_free(DEBUG_PORT)
+    return next(port for port in range(DEBUG_PORT, 1 << 16) if not is_taken("127.0.0.1", port))
 
 
 def attach_terminal(stack: Stack, service: str) -> None:

@@ -15,7 +15,7 @@ from ..machine import engine
 from ..project import REPORTS, ROOT, clone_id
 from ..shell import CommandFailed, UserError, answer, ask, output, run, start, step, stop
 from ..terminal import say
-from .model import COMPOSE, PRODUCTION_FILE, Stack, development, production
+from .model import COMPOSE, Stack, development, production
 
 if TYPE_CHECKING:
     import argparse
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 120
 POLL_S = 0.2
+RUN = (*COMPOSE, "--progress=quiet", "run", "--rm", "--no-deps")  # begins a command in a container by itself
 # How many lines of its log are shown of a service that has failed.
 LAST_LINES = 30
 # What optional parts do when a stack has come up, with the session's arguments, and gone down.
@@ -56,7 +57,8 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
         if not late:
             return
         if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
-            say("\n".join(log(stack, lost[0].service)[-LAST_LINES:]))
+            said = [line for line in log(stack, lost[0].service) if "/healthz" not in line]  # which would push out why
+            say("\n".join(said[-LAST_LINES:]))
             raise UserError(
                 f"{lost[0].service} {lost[0]}; its last lines stand above, everything is in {keep_log(stack)}"
             )
@@ -65,7 +67,8 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
 
 def log(stack: Stack, *options: str) -> list[str]:
     """The lines of a stack's log; ``options`` are those of ``docker compose logs``, services among them."""
-    return stack.compose("logs", "--no-color", *options).splitlines()
+    # Compose 2.25 and 2.26 begin each line with an escape code (issue 11727 of Compose).
+    return stack.compose("logs", "--no-color", *options).replace("\33[2K", "").splitlines()
 
 
 def keep_log(stack: Stack) -> Path:
@@ -84,7 +87,12 @@ def urls(stack: Stack) -> None:
 
 
 def follow(stack: Stack, *services: str) -> None:
-    """Show the log on this terminal until the stack ends; print the URLs as soon as all services are ready."""
+    """Show the log on this terminal until the stack ends; print the URLs as soon as all services are ready.
+
+    Raises UserError when there is no stack, and as `wait` does.
+    """
+    if not stack.containers():
+        raise UserError("nothing is running: `nox -s dev` starts it")
     colour = () if sys.stdout.isatty() else ("--no-color",)
     with start(*COMPOSE, "logs", "--follow", *colour, *services, env=stack.env, stdin=subprocess.DEVNULL) as logs:
         try:
@@ -153,7 +161,10 @@ def shell(service: str, command: Sequence[str] = ("sh",)) -> int:
     terminal = [] if sys.stdin.isatty() else ["--no-TTY"]
     if any(c.service == service and c.state == "running" for c in stack.containers()):
         return run(*COMPOSE, "exec", *terminal, service, *command, env=stack.env)
-    return run(*COMPOSE, "run", "--rm", "--no-deps", *terminal, service, *command, env=stack.env)
+    try:
+        return run(*RUN, *terminal, service, *command, env=stack.env)
+    finally:
+        remove_unused_networks()
 
 
 def production_shell(service: str) -> int:
@@ -162,12 +173,7 @@ def production_shell(service: str) -> int:
     It runs in a container of its own, from the base image, that shares the other's processes and network; it starts in
     the other's files.
     """
-    try:
-        beside = production().container(service).id
-    except UserError:
-        raise UserError(
-            f"no container of {service} is running: COMPOSE_FILE={PRODUCTION_FILE} docker compose up -d"
-        ) from None
+    beside = production().container(service).id
     terminal = ["--tty"] if sys.stdin.isatty() else []
     shared = [f"--pid=container:{beside}", f"--network=container:{beside}", "--cap-add=SYS_PTRACE"]
     command = (env()["STACK_BASE"], "sh", "-c", "cd /proc/1/root/app && exec sh")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..env import env, official_base
+from ..env import ENV, env, official_base
 from ..ownership import SESSION, session_id, test_project
 from ..project import clone_id, env_prefix, service_names
 from ..shell import CommandFailed, UserError, output
@@ -65,7 +65,7 @@ class Stack:
         found = {
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_FILE": os.pathsep.join(self.files),
-            "COMPOSE_ENV_FILES": ".env",
+            "COMPOSE_ENV_FILES": ".env" if ENV.exists() else os.devnull,  # `down` and `logs` may come before `setup`
         }
         if self.flavor != "dev":
             found["STACK_FLAVOR"] = self.flavor
@@ -96,7 +96,8 @@ class Stack:
         for found in self.containers():
             if found.service == service and found.state == "running":
                 return found
-        raise UserError(f"no container of {service} is running: start it with `nox -s dev`, or `docker compose up`")
+        how = "nox -s dev" if self.flavor == "dev" else f"COMPOSE_FILE={self.env['COMPOSE_FILE']} docker compose up -d"
+        raise UserError(f"no container of {service} is running: `{how}` starts it")
 
     def processes(self, services: Sequence[str]) -> list[str]:
         """The Compose services that run these services' images: a web server, its workers, its jobs."""
@@ -177,6 +178,6 @@ def under_test(part: str = "") -> Stack:
 
 
 def port_variables(model: Mapping[str, Any]) -> dict[str, str]:
-    """The variables that set services' ports on this machine (``ECHO_PORT``), by the names of the services with a port."""
+    """The variables that set services' ports on this machine (``PILOT_PORT``), by the names of the services with a port."""
     with_port = [service for service, spec in model["services"].items() if any(spec.get("ports") or ())]
     return {f"{env_prefix(service)}_PORT": service for service in sorted(with_port)}

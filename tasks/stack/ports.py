@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def choose(stack: Stack) -> dict[str, str]:
-    """Settings (``ECHO_PORT=5001``) for the services whose usual port on this machine is taken, for .env.
+    """Settings (``PILOT_PORT=5001``) for the services whose usual port on this machine is taken, for .env.
 
     Raises UserError when a taken port was set by the user, or two services want the same one. A port that the stack
     itself uses is free for it.
@@ -25,14 +25,14 @@ def choose(stack: Stack) -> dict[str, str]:
     stack = replace(stack, settings={**stack.settings, **dict.fromkeys(chosen_before(), "")})
     held = {container.port for container in stack.containers()}
     settings: dict[str, str] = {}
-    wishes: dict[int, str] = {}
+    wanted_by: dict[int, str] = {}
     claimed: set[int] = set()
     for variable, service in port_variables(stack.model).items():
         for port in stack.model["services"][service]["ports"]:
             wanted = int(port.get("published", 0))
-            if wanted and wishes.setdefault(wanted, service) != service:
+            if wanted and wanted_by.setdefault(wanted, service) != service:
                 raise UserError(
-                    f"{wishes[wanted]} and {service} both want port {wanted} of this machine: change it in one's compose.yaml"
+                    f"{wanted_by[wanted]} and {service} both want port {wanted} of this machine: change it in one's compose.yaml"
                 )
             found = wanted
             while found and (found in claimed or (found not in held and is_taken(port.get("host_ip", ""), found))):
@@ -52,13 +52,6 @@ def chosen_before() -> dict[str, str]:
     """The ports that are in .env because `setup` has chosen them."""
     users = chosen_by_user()
     return {name: value for name, value in env().items() if name.endswith("_PORT") and name not in users}
-
-
-def next_free(port: int) -> int:
-    """The first port of 127.0.0.1, from this one on, where nothing listens."""
-    while is_taken("127.0.0.1", port):
-        port += 1
-    return port
 
 
 def is_taken(host: str, port: int) -> bool:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from ..ownership import SESSION, remove_own, session_id
 from ..project import REPORTS, own_tests
 from ..shell import UserError, lines, run, run_parallel
-from ..stack.lifecycle import remove_unused_networks
-from ..stack.model import COMPOSE
+from ..stack.lifecycle import RUN, remove_unused_networks
 from ..terminal import Status, say
 
 if TYPE_CHECKING:
@@ -82,17 +81,12 @@ def check(codes: Mapping[str, int], *, filtered: bool) -> None:
         say(f"warning: no tests in {', '.join(f'services/{part}/tests' for part in empty)}: nothing was tested there")
 
 
-def run_in_container() -> list[str]:
-    """The beginning of the Docker command that runs something in a service's container, up to the service's name."""
-    return [*COMPOSE, "run", "--rm", "--no-deps"]
-
-
 def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     """The Docker command that runs a service's tests, with coverage unless its own test tools lack pytest-cov."""
     tools = own_tests(service)
     coverage = ["--cov", "--cov-config=/app/pyproject.toml", f"--cov-report=xml:/app/reports/coverage-{service}.xml"]
     return [
-        *(*run_in_container(), "--volume", f"{REPORTS}:/app/reports", service),
+        *(*RUN, "--volume", f"{REPORTS}:/app/reports", service),
         *("pytest", f"--junitxml=/app/reports/junit-{service}.xml"),
         *(coverage if not tools or "pytest-cov" in tools else []),
         *(["--color=yes"] if sys.stdout.isatty() else []),

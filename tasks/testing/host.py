@@ -87,7 +87,7 @@ def command(session: Session, name: str, pytest_args: Sequence[str]) -> list[str
 
 
 def write_plan(parts: Sequence[str]) -> None:
-    """Print what there is to test, and hand it to GitHub Actions where this runs there: ``parts=["echo", "unit"]``."""
+    """Print what there is to test, and hand it to GitHub Actions where this runs there: ``parts=["pilot", "unit"]``."""
     line = f"parts={json.dumps(parts)}"
     say(line)
     if target := os.environ.get("GITHUB_OUTPUT"):

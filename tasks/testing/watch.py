@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..ownership import remove_own
 from ..shell import UserError, show, start
-from ..stack.lifecycle import remove_unused_networks
+from ..stack.lifecycle import RUN, remove_unused_networks
 from ..terminal import say
-from .containers import environment, run_in_container
+from .containers import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,6 +64,6 @@ def forward(service: str, process: subprocess.Popen[str], put: Callable[[tuple[s
 def rerun(service: str, pytest_args: Sequence[str]) -> list[str]:
     """The plain Docker command that runs a service's tests on every change."""
     return [
-        *(*run_in_container(), "--no-TTY", service),
+        *(*RUN, "--no-TTY", service),
         *("python3", "/app/rerun.py", *(["--color=yes"] if sys.stdout.isatty() else []), *pytest_args),
     ]

@@ -40,7 +40,6 @@ from ..terminal import Status
         ),
         ("#4 x\n------\n > [tools 2/2] RUN pip:\n4.3 \n------\nE", "failed in [tools 2/2]: it printed nothing"),
         ("WARNING: ... ConnectTimeoutError(..., 'Connection timed out. (connect timeout=5.0)')", "does not answer"),
-        ("4.3 ValueError: check_hostname requires server_hostname\n", "PIP_INDEX_URL must name its host"),
         ("Error: creating build container: no such image", "the build failed: creating build container: no such image"),
         ("ERROR: mkdir /root/.docker: read-only file system", "set HOME, or DOCKER_CONFIG, to a folder that you may"),
         ("ERROR: Cannot connect to the Docker daemon at unix:///x", "the Docker engine does not answer any more"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,21 @@ EVERY = ["other", "pilot"]
 def test_what_test_runs(posargs: list[str], expected: tuple[object, ...]) -> None:
     args = of_test(posargs)
     assert (args.services, args.suites, args.pytest) == expected
+
+
+def test_without_services_the_suites_remain(project: Path) -> None:
+    shutil.rmtree(project / "services")
+    (project / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    args = of_test([])
+    assert (args.services, args.suites) == ([], ["unit", "stack"])
+
+
+def test_help_tells_what_test_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        of_test(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith("usage: nox -s test -- [SERVICE... | unit | stack | template] [--since REF]")
+    assert "-m slow" in told
 
 
 def test_since_leaves_what_a_change_affects(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +119,7 @@ def test_a_wrong_name_is_told(parse: Callable[[], object], told: str) -> None:
         (partial(cli.build, ["--flavor", "tiny"]), "nox -s build --: error: argument --flavor: invalid choice: 'tiny'"),
         (partial(cli.flags, "down", ["pilot"]), "nox -s down --: error: unrecognized arguments: pilot"),
         (partial(cli.dev, ["--attach", "pilot"]), "nox -s dev --: error: --attach needs a terminal"),
-        (partial(cli.shell, []), "nox -s shell --: error: the following arguments are required: SERVICE"),
+        (partial(cli.shell, []), "nox -s shell --: error: the following arguments are required: SERVICE\n"),
         (partial(cli.sizes, ["--json"]), "nox -s sizes --: error: argument --json: expected one argument"),
         (partial(cli.new, ["a", "--kind=worker", "--like=pilot"]), "goes with neither --like nor --from"),
         (partial(cli.name, "rename", []), "nox -s rename --: error: the following arguments are required: NAME"),

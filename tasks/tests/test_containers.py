@@ -18,7 +18,7 @@ from .conftest import calls, fake_docker
 if TYPE_CHECKING:
     from pathlib import Path
 
-RUN = "compose run --rm --no-deps --volume"
+RUN = "compose --progress=quiet run --rm --no-deps --volume"
 CLEAN = {"ps --all --format": "", "network ls": "", "ps --all --quiet": "echo 12", "rm": ""}
 
 

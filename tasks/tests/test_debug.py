@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..shell import UserError
-from ..stack import debug, ports
+from ..stack import debug
 from ..stack.model import DEBUG_PORT, Stack
 from .conftest import calls, fake_docker
 
@@ -37,7 +37,7 @@ def test_a_debugger_gets_a_port_of_this_machine(
     no_docker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], taken: bool
 ) -> None:
     fake_docker(no_docker, NO_PORT)
-    monkeypatch.setattr(ports, "is_taken", lambda host, port: taken and (host, port) == ("127.0.0.1", DEBUG_PORT))
+    monkeypatch.setattr(debug, "is_taken", lambda host, port: taken and (host, port) == ("127.0.0.1", DEBUG_PORT))
     stack = debug.with_debugger(STACK, "pilot", "")
     port = DEBUG_PORT + taken
     found = changes(stack)
@@ -50,7 +50,7 @@ def test_a_debugger_gets_a_port_of_this_machine(
 
 
 def test_a_debugger_keeps_the_port_that_it_has(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "is_taken", pytest.fail)
+    monkeypatch.setattr(debug, "is_taken", pytest.fail)
     fake_docker(no_docker, {f"compose port pilot {DEBUG_PORT}": "echo 127.0.0.1:5680"})
     assert debug.debug_port(STACK, "pilot") == 5680
 

@@ -25,6 +25,7 @@ STARTING = "printf '1\\tpilot\\trunning\\tUp 1 s (health: starting)\\t\\n'"
 FAILED = "printf '1\\tpilot\\texited\\tExited (3) 1 s ago\\t\\n2\\tother\\trunning\\tUp 1 s\\t\\n'"
 DOWN = "compose --progress=plain down --remove-orphans"
 LOG = "compose logs --no-color"
+RUN = "--progress=quiet run --rm --no-deps"
 NETWORKS = {"ps --all --format {{.Networks}}": "", "network ls": ""}
 
 
@@ -49,7 +50,7 @@ def test_a_stack_is_waited_for_until_all_is_ready(no_docker: Path) -> None:
 def test_a_service_that_fails_is_told_with_its_last_lines(
     no_docker: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = "".join(f"echo line {number};" for number in range(40))
+    lines = "".join(f"printf '\\033[2Kline {number}\\n'; echo GET /healthz 500;" for number in range(40))
     fake_docker(no_docker, {"ps --all": FAILED, f"{LOG} pilot": lines, f"{LOG} --timestamps": "echo the whole log"})
     with pytest.raises(
         UserError, match=r"pilot exited with 3; .* everything is in reports/logs/stack-development\.log"
@@ -133,6 +134,9 @@ def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: p
     fake_docker(no_docker, {"compose logs --follow --no-color pilot": "", "ps --all": HEALTHY})
     lifecycle.follow(STACK, "pilot")
     assert capsys.readouterr().out.endswith("pilot  http://127.0.0.1:5001\n")
+    fake_docker(no_docker, {"ps --all": ""})
+    with pytest.raises(UserError, match="nothing is running"):
+        lifecycle.follow(STACK)
 
 
 def test_what_tests_of_the_stack_leave_is_removed(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,15 +152,16 @@ def test_what_tests_of_the_stack_leave_is_removed(no_docker: Path, monkeypatch: 
     assert f"network ls --quiet --filter=name=^{ownership.test_project(session)}" in made
 
 
-@pytest.mark.parametrize(("listed", "begin"), [(HEALTHY, "exec"), (FAILED, "run --rm --no-deps"), ("", "run --rm")])
+@pytest.mark.parametrize(("listed", "begin"), [(HEALTHY, "exec"), (FAILED, RUN), ("", RUN)])
 def test_a_shell_opens_where_the_service_runs_or_in_a_container_of_its_own(
     no_docker: Path, listed: str, begin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    fake_docker(no_docker, {"ps --all": listed, f"compose {begin}": "exit 3"})
+    networks = {"ps --all --format": "", "network ls": "echo left", "network rm": ""}
+    fake_docker(no_docker, networks | {"ps --all --filter": listed, f"compose {begin}": "exit 3"})
     assert lifecycle.shell("pilot", ["ls", "-l"]) == 3
-    assert calls(no_docker)[-1].startswith(f"compose {begin}")
-    assert calls(no_docker)[-1].endswith("--no-TTY pilot ls -l")
+    assert f"compose {begin} --no-TTY pilot ls -l" in calls(no_docker)
+    assert (calls(no_docker)[-1] == "network rm left") is (begin == RUN)  # a container of its own had a network
 
 
 def test_a_production_container_is_looked_into_from_another_one(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from .. import lint, venv
-from ..project import ROOT
+from ..project import ROOT, has_own_lock, service_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,8 @@ def test_every_linter_runs_on_files_that_exist(monkeypatch: pytest.MonkeyPatch, 
     lint.lint(cast("Session", session), fix=fix)
     programs = {command[0] for _, command in session.ran}
     assert programs == {"ruff", "mypy", "hadolint", "shellcheck", "zizmor", "check-jsonschema"}
-    assert poetry == ["check", "--lock"]
+    own = [f"--directory=services/{service}" for service in service_names() if has_own_lock(service)]
+    assert poetry == ["check", "--lock", *(word for place in own for word in (place, "check", "--lock"))]
     assert ("ruff", "check", *(["--fix"] if fix else []), ".") in [command for _, command in session.ran]
     for folder, command in session.ran:
         words = [word for word in command[1:] if not word.startswith("-") and word not in {"check", "format"}]

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ..images import bases
 from ..project import ROOT, service_names
 from .conftest import fake_engine
@@ -33,9 +35,20 @@ def everything(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if not ours & set(path.parts)}
 
 
-def test_a_wrong_name_and_a_wrong_option(nox: Nox, clone: Path) -> None:
+@pytest.fixture
+def service(clone: Path) -> str:
+    """A service in the clone, which may have none."""
+    name = "scout-of-tests"
+    (clone / "services" / name).mkdir(parents=True)
+    (clone / "services" / name / "compose.yaml").write_text("services: {}\n")
+    text = (clone / "pyproject.toml").read_text()
+    (clone / "pyproject.toml").write_text(text.replace("[dependency-groups]", f"[dependency-groups]\n{name} = []"))
+    return name
+
+
+def test_a_wrong_name_and_a_wrong_option(nox: Nox, clone: Path, service: str) -> None:
     before = everything(clone)
-    services = ", ".join(service_names())
+    services = ", ".join(sorted([*service_names(), service]))
     assert f"there is no service 'polit'; the services are: {services}" in told(nox("-s", "build", "--", "polit"))
     assert "nox -s build --: error: unrecognized arguments: --flavour" in told(nox("-s", "build", "--", "--flavour"))
     assert everything(clone) == before
@@ -46,16 +59,18 @@ def test_a_file_that_does_not_parse(nox: Nox, clone: Path) -> None:
     assert "pyproject.toml does not parse: " in told(nox("-s", "plan"))
 
 
+@pytest.mark.usefixtures("service")
 def test_no_engine_names_the_way_out(nox: Nox, no_docker: Path) -> None:
     (no_docker / "docker").unlink()
     line = told(nox("-s", "build", PATH=str(no_docker), STACK_SETUP="never"))
     assert "missing, too old or not running: engine, compose, buildx, and STACK_SETUP=never: install" in line
 
 
-def test_a_password_in_the_package_indexs_address_is_shown_nowhere(nox: Nox, clone: Path, no_docker: Path) -> None:
+def test_a_password_in_the_package_indexs_address_is_shown_nowhere(
+    nox: Nox, clone: Path, no_docker: Path, service: str
+) -> None:
     """Not when a build fails that has printed it, and in no log."""
     url = "https://user:secret@mirror.example/simple"
-    service = service_names()[0]
     build = {"context": ".", "dockerfile": "docker/Dockerfile", "target": "prod", "args": {"SERVICE": service}}
     secrets = {"index": {"environment": "PIP_INDEX_URL"}}
     spec = {"image": f"x/{service}:prod", "build": build | {"secrets": [{"source": "index"}]}}

@@ -140,7 +140,7 @@ def test_containers_are_read_from_docker_ps(stack: Stack, no_docker: Path) -> No
     assert "--filter=label=com.docker.compose.project=ours-1 --filter=label=com.docker.compose.oneoff=False" in asked
     assert stack.container("pilot").id == "2"
     for missing in ("pilot-worker", "none"):
-        with pytest.raises(UserError, match=f"no container of {missing} is running: start it with `nox -s dev`"):
+        with pytest.raises(UserError, match=f"no container of {missing} is running: `nox -s dev` starts it"):
             stack.container(missing)
 
 
@@ -151,13 +151,14 @@ def test_the_development_stack_is_the_one_that_compose_sees(monkeypatch: pytest.
     assert stack.env == {
         "COMPOSE_PROJECT_NAME": clone_id(),
         "COMPOSE_FILE": "docker/compose.yaml",
-        "COMPOSE_ENV_FILES": ".env",
+        "COMPOSE_ENV_FILES": "/dev/null",  # there is no .env yet
         "STACK_SESSION": "",  # it outlives the session, which is no reason to remove it
     }
     assert model.development(attached=True).env["STACK_SESSION"] == ownership.session_id()
     env.ENV.write_text("COMPOSE_PROJECT_NAME=mine\nCOMPOSE_FILE=docker/compose.yaml:mine.yaml\n")
     stack = model.development()
     assert (stack.project, stack.files) == ("mine", ("docker/compose.yaml", "mine.yaml"))
+    assert stack.env["COMPOSE_ENV_FILES"] == ".env"
 
 
 def test_production_is_of_a_flavor(project: Path) -> None:

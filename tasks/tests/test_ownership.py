@@ -137,14 +137,17 @@ def test_a_session_removes_its_own_containers_and_no_others(no_docker: Path) -> 
 @pytest.mark.usefixtures("project")
 def test_clean_removes_images_that_are_this_clones_and_no_others(no_docker: Path) -> None:
     us = clone_id()
-    own = f"echo id1 {us}/pilot:prod; echo id2 {us}/other:prod"
+    here = us.removeprefix("ours")
+    own = f"echo id1 {us}/pilot:prod; echo id2 {us}/other:prod; echo id3 before{here}/pilot:prod"
     fake_docker(
         no_docker,
         {
-            f"image ls --filter=reference={us}/": own,
+            f"image ls --filter=reference=*{here}/": own,
+            "image ls --filter=reference=before/": "echo id3 before/pilot:prod; echo id8 before/other:prod",
             "image ls --filter=reference=ours/": "echo id1 ours/pilot:prod; echo id9 ours/other:prod",
             "image rm": "",
             f"volume ls --quiet --filter label=stack.clone={us}": "echo data",
+            f"volume ls --quiet --filter name={here}": "echo before-data; echo data",
             "volume ls": "",
             "container ls": "",
             "network ls": "",
@@ -153,6 +156,6 @@ def test_clean_removes_images_that_are_this_clones_and_no_others(no_docker: Path
     )
     ownership.clean()
     assert [call for call in calls(no_docker) if " rm " in call] == [
-        "volume rm --force data",
-        f"image rm --force {us}/other:prod {us}/pilot:prod ours/pilot:prod",
+        "volume rm --force before-data data",
+        f"image rm --force before{here}/pilot:prod before/pilot:prod {us}/other:prod {us}/pilot:prod ours/pilot:prod",
     ]

@@ -137,5 +137,4 @@ def test_a_port_is_taken_where_something_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert ports.is_taken("127.0.0.1", port)
-        assert ports.next_free(port) > port
     assert not ports.is_taken("127.0.0.1", port)

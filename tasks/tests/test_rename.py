@@ -59,8 +59,20 @@ def test_a_downloaded_archive_tells_its_commit(nox: Nox, fresh: Path) -> None:
     (fresh / "tasks/VERSION").write_text(f"{ARCHIVED}\n")
     git(fresh, "remote", "remove", "origin")
     commit(fresh)
-    nox("-s", "rename", "--", "pier-nine")
+    assert "nox -s clean" not in nox("-s", "rename", "--", "pier-nine").stdout
     assert (fresh / "tasks/VERSION").read_text() == f"{ARCHIVED}\n"
+
+
+def test_a_second_name_leaves_where_updates_come_from(nox: Nox, fresh: Path) -> None:
+    nox("-s", "rename", "--", "pier-nine")
+    version = (fresh / "tasks/VERSION").read_text()
+    git(fresh, "remote", "set-url", "origin", "https://example.invalid/me/pier.git")
+    commit(fresh)
+    (fresh / "reports").mkdir(exist_ok=True)
+    (fresh / "reports/built.json").write_text("{}")
+    assert "`nox -s clean` removes what has run as pier-nine" in nox("-s", "rename", "--", "pier-ten").stdout
+    assert tomllib.loads((fresh / "pyproject.toml").read_text())["project"]["name"] == "pier-ten"
+    assert (fresh / "tasks/VERSION").read_text() == version
 
 
 def test_git_puts_the_commit_into_an_archive(fresh: Path) -> None:

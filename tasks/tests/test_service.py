@@ -153,6 +153,31 @@ def test_remove_takes_all_that_is_the_services(ours: Path) -> None:
     assert not (ours / "services/pilot").exists()
 
 
+def test_a_stack_without_services_is_valid(ours: Path) -> None:
+    before = (ours / "docker/compose.yaml").read_text()
+    take_away("pilot")
+    assert "\ninclude: []\n\n# More." in (ours / "docker/compose.yaml").read_text()
+    make("pilot")
+    assert (ours / "docker/compose.yaml").read_text() == before
+
+
+def test_a_group_that_poetry_removes_comes_back(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poetry removes a group with its last package, as a worker may have none; a service needs its group."""
+    asked = []
+
+    def poetry(_: object, *words: str) -> None:
+        asked.append(words)
+        if "remove" in words:
+            groups.main(ours / "pyproject.toml", "remove", "pilot")
+            groups.main(ours / "pyproject.toml", "remove", "tests")
+
+    monkeypatch.setattr(venv, "poetry", poetry)
+    service.lock(NO_SESSION, "lock")
+    service.lock(NO_SESSION, "remove", "--lock", "--group", "pilot", "flask")
+    assert asked == [("lock",), ("remove", "--lock", "--group", "pilot", "flask"), ("lock",)]
+    assert tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"] == {"pilot": []}
+
+
 @pytest.mark.parametrize(
     "line",
     [

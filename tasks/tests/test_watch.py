@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("project")
-RUN = "compose run --rm --no-deps --no-TTY"
+RUN = "compose --progress=quiet run --rm --no-deps --no-TTY"
 CLEAN = {"ps --all --format": "", "network ls": "", "ps --all --quiet": "echo 12", "rm": ""}
 
 
