@@ -128,7 +128,7 @@ def add_asgi_service(here: Clone) -> None:
     here.nox("-s", "new", "--", ASGI, "--kind", "fastapi")
     service, proxy = here.root / f"services/{ASGI}", here.root / "deploy/haproxy.cfg"
     (service / ASGI / "__init__.py").write_text(ASGI_APPLICATION)
-    for test in service.glob("tests/test_*.py"):
+    for test in (service / "tests").glob("test_*.py"):
         test.unlink()
     edit(proxy, "bind :5000,:5001", "bind :5000,:5001,:5002")
     backend = proxy.read_text().partition("backend 5001")[2].replace("5001", "5002")

@@ -22,6 +22,8 @@ def test_a_healthcheck_that_can_fail(stack: Stack, service: str) -> None:
     running = stack.container(service).id
     config = json.loads(output("docker", "inspect", "--format", "{{json .Config}}", running))
     kind, *check = config["Healthcheck"]["Test"]
+    if kind == "NONE":
+        pytest.skip("its health check is disabled in compose.yaml")
     assert kind == "CMD"
     for path in ([], ["/readyz"] if "/app/healthcheck.py" in check else []):
         assert subprocess.run(["docker", "exec", running, *check, *path], check=False).returncode == 0

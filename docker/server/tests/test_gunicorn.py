@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections import deque
+from importlib import import_module
 from pkgutil import resolve_name
 from threading import Lock
 
@@ -54,8 +55,7 @@ def test_internals(line: str) -> None:
 
 def test_few_requests_at_a_time_compete_for_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SERVER)
-    import gunicorn_worker
-
+    gunicorn_worker = import_module("gunicorn_worker")
     worker = gunicorn_worker.Worker.__new__(gunicorn_worker.Worker)
     started: list[object] = []
     monkeypatch.setattr(worker, "start", lambda conn, _: started.append(conn), raising=False)

@@ -144,8 +144,9 @@ def test_a_trace_is_passed_on_and_logged(stack: Stack, journal: httpx.Client) ->
     answer = journal.get("/echo/traced")
     (trace_id,) = re.findall(r"^Traceparent: 00-([0-9a-f]{32})-[0-9a-f]{16}-01$", answer.text, re.MULTILINE)
     for service in ("journal", "echo"):
-        lines = output("docker", "logs", stack.container(service).id).splitlines()
-        (line,) = [json.loads(line) for line in lines if trace_id in line]
+        container = stack.container(service).id
+        wait_until(lambda container=container: trace_id in output("docker", "logs", container))  # type: ignore[misc]
+        (line,) = [json.loads(line) for line in output("docker", "logs", container).splitlines() if trace_id in line]
         assert (line["method"], line["path"][-7:], line["status"]) == ("GET", "/traced", 200)
 
 
