@@ -23,9 +23,6 @@ DAEMON_TIMEOUT_S = 60
 PID_FILES = {"dockerd": Path("/run/docker.pid"), "containerd": Path("/run/docker/containerd/containerd.pid")}
 # The label with the recipe of a base image that was built here.
 RECIPE_LABEL = "stack.base.recipe"
-GROUP = "sudo usermod -aG docker $USER"
-
-
 # The systems whose packages setup can install: debian.py registers its class Debian.
 DISTRIBUTIONS: list[Any] = []
 _GRANTED: set[str] = set()
@@ -52,7 +49,9 @@ def ensure() -> dict[str, str]:
 def repair(state: engine.State) -> None:
     """Start the engine, or install what is missing or too old, or raise UserError with the way to do it."""
     if "permission denied" in state.trouble:
-        raise UserError(f"you may not talk to the Docker engine: `{GROUP}`, log in again, and retry")
+        raise UserError(
+            "you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, log in again, and retry"
+        )
     elsewhere = os.environ.get("DOCKER_HOST") or (state.client and engine.context())
     if elsewhere and "engine" not in state.versions:
         raise UserError(

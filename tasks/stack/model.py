@@ -136,12 +136,11 @@ def _check(name: str, spec: Mapping[str, Any]) -> None:
     if "SERVICE" not in given or spec.get("command"):
         return
     interface, health = given.get("INTERFACE") or "wsgi", spec.get("healthcheck", {})
-    asked = health.get("test") or health.get("disable") or spec.get("ports") or "8000" in str(given.get("APPLICATION"))
     if interface not in INTERFACES:
         raise UserError(f"{name} in compose.yaml: INTERFACE is {interface!r}; it must be {', '.join(INTERFACES)}")
-    if interface == "command" and not asked:
-        need = "without `ports` needs `healthcheck: {test: [CMD, ...]}`, or `healthcheck: {disable: true}` to have none"
-        raise UserError(f"{name} in compose.yaml: a command {need}")
+    if interface == "command" and not (health.get("test") or health.get("disable") or spec.get("ports")):
+        need = "`healthcheck: {test: [CMD, ...]}`, or `healthcheck: {disable: true}` to have none"
+        raise UserError(f"{name} in compose.yaml: a command without `ports` needs {need}")
 
 
 def _container(line: str) -> Container:
