@@ -148,16 +148,10 @@ def own_images() -> list[str]:
 
     A name ``<project>/...`` is shared by clones: it counts if the image is the same.
     """
-
-    def named(pattern: str) -> list[list[str]]:
-        form = "{{.ID}} {{.Repository}}:{{.Tag}}"
-        listed = output("docker", "image", "ls", f"--filter=reference={pattern}/*", "--format", form)
-        return [line.split() for line in listed.splitlines()]
-
-    own = named(f"*{here()}")
-    ids = {image for image, _ in own}
-    shared = [found for project in {title.partition(f"{here()}/")[0] for _, title in own} for found in named(project)]
-    return sorted(title for image, title in [*own, *shared] if image in ids)
+    form = "{{.ID}} {{.Repository}}:{{.Tag}}"
+    listed = [line.split() for line in output("docker", "image", "ls", "--format", form).splitlines()]
+    own = {(image, title.partition(f"{here()}/")[0]) for image, title in listed if f"{here()}/" in title}
+    return sorted(title for image, title in listed if (image, title.rpartition("/")[0].removesuffix(here())) in own)
 
 
 def here() -> str:

@@ -49,9 +49,7 @@ def ensure() -> dict[str, str]:
 def repair(state: engine.State) -> None:
     """Start the engine, or install what is missing or too old, or raise UserError with the way to do it."""
     if "permission denied" in state.trouble:
-        raise UserError(
-            "you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, log in again, and retry"
-        )
+        raise UserError("you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, then log in again")
     elsewhere = os.environ.get("DOCKER_HOST") or (state.client and engine.context())
     if elsewhere and "engine" not in state.versions:
         raise UserError(

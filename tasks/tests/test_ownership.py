@@ -138,13 +138,12 @@ def test_a_session_removes_its_own_containers_and_no_others(no_docker: Path) -> 
 def test_clean_removes_images_that_are_this_clones_and_no_others(no_docker: Path) -> None:
     us = clone_id()
     here = us.removeprefix("ours")
-    own = f"echo id1 {us}/pilot:prod; echo id2 {us}/other:prod; echo id3 before{here}/pilot:prod"
+    images = [f"id1 {us}/pilot:prod", f"id2 {us}/other:prod", f"id3 before{here}/pilot:prod", "id4 <none>:<none>"]
+    images += ["id3 before/pilot:prod", "id8 before/other:prod", "id1 ours/pilot:prod", "id9 ours/other:prod"]
     fake_docker(
         no_docker,
         {
-            f"image ls --filter=reference=*{here}/": own,
-            "image ls --filter=reference=before/": "echo id3 before/pilot:prod; echo id8 before/other:prod",
-            "image ls --filter=reference=ours/": "echo id1 ours/pilot:prod; echo id9 ours/other:prod",
+            "image ls --format": "; ".join(f"echo '{image}'" for image in images),
             "image rm": "",
             f"volume ls --quiet --filter label=stack.clone={us}": "echo data",
             f"volume ls --quiet --filter name={here}": "echo before-data; echo data",
