@@ -30,9 +30,10 @@ SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more t
 gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.02  # seconds that a new connection may hold a thread without a request
 # gunicorn parses the addresses at each request; a health check has none.
 Request._peer_is_trusted_proxy = lambda req: not isinstance(req.peer_addr, tuple) or is_trusted(req.peer_addr[0])
-# So many requests at a time compete for the processor. One that takes longer than BUSY_S seconds does not count any more:
-# most likely, it waits for something else.
+# So many requests at a time compete for the processor, while this process takes most of its time. One that takes longer
+# than BUSY_S seconds does not count any more: most likely, it waits for something else.
 BUSY, BUSY_S = 16, 0.1
+MOST, MEASURED_S = 0.8, 0.01
 
 
 class BodyReader:
@@ -92,6 +93,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self.waiting: deque[Any] = deque()  # connections with a request that no thread handles yet
         self.busy: dict[Any, float] = {}  # connections whose requests compete for the processor, and since when
         self.starting = threading.Lock()
+        self.measured = 0.0, 0.0, 0.0  # when, the processor's time until then, and the part of it since the last time
         self.wsgi: WSGIApplication = partial(body_middleware, self.wsgi)
         # The other threads, three in sixteen, are always left for clients that are not slow.
         Client.limit = self.cfg.threads * 3 // 4
@@ -135,7 +137,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self.busy.pop(not_busy, None)
             now = time.monotonic()
             while self.waiting:
-                if len(self.busy) >= BUSY and self.alive:
+                if len(self.busy) >= BUSY and self.alive and self.takes_most(now):
                     longest, since = next(iter(self.busy.items()))
                     if since > now - BUSY_S:
                         break
@@ -144,9 +146,18 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
                 self.busy[conn] = now
                 self.start(conn, self.tpool)
 
+    def takes_most(self, now: float) -> bool:
+        """Whether this process has taken most of a processor's time lately, so that more threads would make it slower."""
+        last, used, part = self.measured
+        if now > last + MEASURED_S:
+            time_s = time.process_time()
+            part = (time_s - used) / (now - last)
+            self.measured = now, time_s, part
+        return part > MOST
+
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for events and handle them."""
-        super().wait_for_and_dispatch_events(min(timeout, BUSY_S) if self.waiting else timeout)
+        super().wait_for_and_dispatch_events(min(timeout, MEASURED_S) if self.waiting else timeout)
         self.start_waiting()
 
     def finish_request(self, conn: Any, fs: Future[object]) -> None:

@@ -59,7 +59,14 @@ def test_few_requests_at_a_time_compete_for_the_processor(monkeypatch: pytest.Mo
     worker = gunicorn_worker.Worker.__new__(gunicorn_worker.Worker)
     started: list[object] = []
     monkeypatch.setattr(worker, "start", lambda conn, _: started.append(conn), raising=False)
-    worker.__dict__ |= {"alive": True, "tpool": None, "starting": Lock(), "waiting": deque(range(100)), "busy": {}}
+    worker.__dict__ |= {
+        "alive": True,
+        "tpool": None,
+        "starting": Lock(),
+        "measured": (0.0, 0.0, 0.0),
+        "waiting": deque(range(100)),
+        "busy": {},
+    }
 
     def started_after(seconds: float, not_busy: object = None) -> int:
         time.sleep(seconds)
@@ -67,7 +74,11 @@ def test_few_requests_at_a_time_compete_for_the_processor(monkeypatch: pytest.Mo
         return len(started)
 
     monkeypatch.setattr(gunicorn_worker, "BUSY_S", 60.0)
+    monkeypatch.setattr(gunicorn_worker, "MOST", 0.0)
     assert started_after(0) == started_after(0) == 16
     assert started_after(0, started[0]) == 17
     monkeypatch.setattr(gunicorn_worker, "BUSY_S", 0.01)
     assert started_after(0.02) == 33
+    monkeypatch.setattr(gunicorn_worker, "BUSY_S", 60.0)
+    monkeypatch.setattr(gunicorn_worker, "MOST", 0.5)
+    assert started_after(0.1) == 100  # they wait for something else
