@@ -73,11 +73,7 @@ class State:
 
     def too_old(self) -> dict[str, str]:
         """The parts that are older than the engine's minimum, with their versions."""
-        return {
-            part: self.versions[part]
-            for part, least in self.engine.minimum.items()
-            if part in self.versions and numbers(self.versions[part]) < least
-        }
+        return {part: found for part, found in self.versions.items() if numbers(found) < self.engine.minimum[part]}
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -139,8 +135,6 @@ def check(state: State, how_to_install: str) -> None:
         if part not in state.versions:
             reason = f": {state.trouble.splitlines()[-1]}" if state.trouble and part == "engine" else ""
             raise UserError(f"{whose}'s {part} cannot be used{reason}; {how_to_install}")
-        if part in state.too_old():
-            wanted = ".".join(map(str, least))
-            raise UserError(
-                f"{whose}'s {part} is {state.versions[part]}, which is too old: {wanted} or newer is needed; {how_to_install}"
-            )
+        if old := state.too_old().get(part):
+            wanted = f"{'.'.join(map(str, least))} or newer is needed"
+            raise UserError(f"{whose}'s {part} is {old}, which is too old: {wanted}; {how_to_install}")

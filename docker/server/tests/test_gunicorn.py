@@ -59,14 +59,8 @@ def test_few_requests_at_a_time_compete_for_the_processor(monkeypatch: pytest.Mo
     worker = gunicorn_worker.Worker.__new__(gunicorn_worker.Worker)
     started: list[object] = []
     monkeypatch.setattr(worker, "start", lambda conn, _: started.append(conn), raising=False)
-    worker.__dict__ |= {
-        "alive": True,
-        "tpool": None,
-        "starting": Lock(),
-        "measured": (0.0, 0.0, 0.0),
-        "waiting": deque(range(100)),
-        "busy": {},
-    }
+    facts = {"alive": True, "tpool": None, "starting": Lock(), "measured": (0.0, 0.0, 0.0)}
+    worker.__dict__ |= {**facts, "waiting": deque(range(100)), "busy": {}}
 
     def started_after(seconds: float, not_busy: object = None) -> int:
         time.sleep(seconds)
