@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import tarfile
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,11 +66,7 @@ class Image:
     @property
     def groups(self) -> dict[str, int]:
         """The bytes of the image's files, by what they are: the largest group first."""
-        found: dict[str, int] = {}
-        for layer in self.layers:
-            for group, size in layer.groups.items():
-                found[group] = found.get(group, 0) + size
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+        return dict(sum((Counter(layer.groups) for layer in self.layers), Counter[str]()).most_common())
 
     def as_json(self) -> dict[str, Any]:
         """The image as ``sizes -- --json`` has it."""
@@ -114,12 +111,11 @@ def weigh_layer(blob: bytes) -> Layer | None:
     if blob[:1] == b"{":
         return None
     raw = gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob
-    groups: dict[str, int] = {}
+    groups = Counter[str]()
     with tarfile.open(fileobj=io.BytesIO(raw)) as files:
         for member in files:
             if member.isfile():
-                group = group_of(member.name)
-                groups[group] = groups.get(group, 0) + member.size
+                groups[group_of(member.name)] += member.size
     return Layer(f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw), len(gzip.compress(raw, GZIP_LEVEL)), groups)
 
 
