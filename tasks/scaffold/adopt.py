@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails whe
 PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
 # Where a Django project's manage.py names its settings.
 DJANGO = r"""DJANGO_SETTINGS_MODULE['"], *['"]([\w.]+)"""
+# Options of pytest-cov with which a further word may go.
+COVERAGE = {"--cov", "--cov-report", "--cov-config", "--cov-fail-under"}
 # What developers have besides what tests need.
 LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|sphinx.*|tox.*|twine|types-.*|wheel")
 
@@ -121,10 +124,13 @@ def adopt(session: Session, args: Namespace) -> None:
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
     left += [str(one) for one in needs.main if str(one) not in lines]
-    known = servers | names(shared) | names(lines)
-    more = [one for one in [*needs.tests, *tools] if not LINTERS.fullmatch(one.name)]
-    tests = [*dict.fromkeys(str(one) for one in more if canonicalize_name(one.name) not in known)]
-    resolve.lock(session, args, [*lines, *server], [*shared, *tests] if tests else [])
+    asked = [one for one in [*needs.tests, *tools] if not LINTERS.fullmatch(one.name)]
+    theirs = [*dict.fromkeys(str(one) for one in asked if canonicalize_name(one.name) not in servers | names(lines))]
+    more = [line for line in theirs if not names([line]) & names(shared)]
+    # Else the test tools in their versions, as its plugins may need them, and else any versions of its plugins.
+    pinned = [*(line for line in shared if not names([line]) & names(theirs)), *theirs]
+    choices = [[*shared, *more], pinned, [*shared, *sorted(names(more))]] if more else []
+    resolve.lock(session, args, [*lines, *server], *choices)
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     left += [f"the extra or group {name}" for name in needs.left]
     say(f"left out: {', '.join(left) or 'nothing'}")
@@ -175,7 +181,8 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
         target = folder / path.name
         if any(path == place or path in place.parents for place in roots):
             continue
-        if matches(path.name, JUNK + LEFT) or path.name in server or target.exists():
+        junk = matches(path.name, JUNK + LEFT) and path.name != ".gitignore"
+        if junk or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))
         elif path.is_dir():
             shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns(*JUNK))
@@ -197,7 +204,12 @@ def pytest_settings(source: Path) -> dict[str, Any]:
     settings: dict[str, Any] = next(filter(None, tables), {})
     words = settings.get("addopts", [])
     words = words.split() if isinstance(words, str) else words
-    return settings | ({"addopts": [word for word in words if not word.startswith("--cov")]} if words else {})
+    kept = [
+        word
+        for before, word in pairwise(["", *words])
+        if not word.startswith("--cov") and (before not in COVERAGE or word.startswith("-"))
+    ]
+    return settings | ({"addopts": kept} if words else {})
 
 
 cli.OPTIONS["new"].append(add_options)

@@ -30,6 +30,10 @@ MODULES, NAMES = ("wsgi", "asgi"), ("application", "app")
 # Where an application is named, and how the lines begin that name it.
 STARTERS = {"Procfile": ("web:",), "Dockerfile": ("CMD", "ENTRYPOINT", "ENV FLASK_APP")}
 STARTERS |= dict.fromkeys(("gunicorn.conf.py", "gunicorn_conf.py", "config/gunicorn.py"), ("wsgi_app",))
+# How queues' workers are run, by what their modules call; any other program may be a server if it imports one of these.
+WORKERS = {"Celery": "python -m celery --app={} worker", "dramatiq.set_broker": "python -m dramatiq {}"}
+LISTENING = {"aiohttp", "cherrypy", "http", "sanic", "socket", "socketserver", "tornado", "twisted", "waitress"}
+CHOICES = 6  # at most so many are listed
 WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
 JUNK = (".*", "__pycache__", "*.py[co]", "*.egg-info", "node_modules", "venv", "env", "build", "dist")
 # What is not taken along besides: what is said elsewhere here, documents, the data of a development server.
@@ -70,21 +74,23 @@ def find_application(code: Code, wanted: str = "") -> Application:
     found = [one for one in every if one.interface] or [replace(one, interface=code.interface) for one in every]
     if {one.call for one in found} == {"application"}:
         found = [one for one in found if one.interface == "wsgi"] or found
-    if len(found) > 1:
-        choices = " or ".join(f"--app '{one.module}:{one.call}'" for one in found)
-        raise UserError(f"{source} has {len(found)} applications: choose with {choices}")
+    if len(found) == 1:
+        return found[0]
     if not code.trees:
         raise UserError(f"{source} has no Python code, or none but tests")
+    choices = [*dict.fromkeys(f"{one.module}:{one.call}" for one in found)]
+    lost = f"{source} has {len(choices)} applications: choose with"
     if not found:
-        commands = [
-            code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.name == "__main__.py"
-        ]
-        raise UserError(
+        commands = code.workers or code.programs
+        if len(commands) == 1 and (code.workers or not LISTENING & {name.partition(".")[0] for name in code.imports}):
+            return commands[0]
+        choices = [one.call for one in commands]
+        lost = (
             f"{source}: no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor in code "
-            f"that calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; name it with --app MODULE:NAME, "
-            f"or a command: --app 'python -m {' or '.join(commands) or 'MODULE'}'"
+            f"that calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; name it with --app MODULE:NAME, or a command:"
         )
-    return found[0]
+    listed = " or ".join(f"--app '{choice}'" for choice in choices[:CHOICES] or ["python -m MODULE"])
+    raise UserError(f"{lost} {listed}{', ...' * (len(choices) > CHOICES)}")
 
 
 def text_of(path: Path) -> str:
@@ -132,6 +138,9 @@ class Code:
         asgi = libraries & {"starlette", "fastapi", "uvicorn", "asgiref"} and not libraries & {"flask", "django"}
         self.interface = "asgi" if asgi else "wsgi"  # where an application does not tell
         self.found = {path: [*self.applications(path, tree)] for path, tree in self.trees.items()}
+        commands = [one for path, tree in self.trees.items() for one in self.commands(path, tree)]
+        self.programs = [*dict.fromkeys(one for one in commands if one.call.count(" ") == 2)]
+        self.workers = [*dict.fromkeys(one for one in commands if one.call.count(" ") > 2)]
         known = {one.interface for found in self.found.values() for one in found} - {""}
         self.interface = known.pop() if len(known) == 1 else self.interface
 
@@ -161,6 +170,21 @@ class Code:
                     if isinstance(target, ast.Name) and (made or (calls and target.id == NAMES[0])):
                         yield Application(*place, target.id + INSIDE.get(maker, ""), interface)
 
+    def commands(self, path: Path, tree: ast.Module) -> Iterator[Application]:
+        """The commands that run a module: as a queue's worker, or as a program."""
+        root, module = self.importable(path)
+        lines = ["python -m {}"] if path.name == "__main__.py" else []
+        for node in tree.body:
+            calls = {ast.unparse(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)}
+            if isinstance(node, ast.Assign | ast.AnnAssign | ast.Expr):
+                lines += [line for maker, line in WORKERS.items() if maker in calls]
+            elif isinstance(node, ast.ClassDef) and node.name == "WorkerSettings":
+                lines.append("python -m arq {}.WorkerSettings")
+            elif isinstance(node, ast.If) and "__main__" in ast.unparse(node.test):
+                lines.append("python -m {}")
+        for line in lines:
+            yield Application(root, "", line.format(module.removesuffix(".__main__")), "command")
+
     def resolve(self, text: str) -> Application | None:
         """The application that ``text`` means: ``module:name``, ``module:factory('x')``, ``module``, ``src/module.py``."""
         name, _, call = text.partition(":")
@@ -182,7 +206,8 @@ class Code:
     def modules(self, name: str) -> list[Path]:
         """The modules that a name may mean: by convention, a module for servers wherever it is, if there is one."""
         if name in MODULES and self.source / f"{name}.py" not in self.found:
-            found = [path for path in self.found if path.stem == name]
+            # Deeper ones are a library's own, for one framework of several.
+            found = [path for path in self.found if path.stem == name and self.importable(path)[1].count(".") < 2]
             return found if len(found) == 1 else []
         inside = self.source / name.replace(".", "/")
         exact = [path for path in (inside.with_suffix(".py"), inside / "__init__.py") if path in self.found]

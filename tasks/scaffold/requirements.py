@@ -131,7 +131,10 @@ def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list
     found = {kind: [(str(path), line) for line in groups[kind]] for kind in TESTS if kind in groups}
     for kind, name in product(TESTS, TEST_FILES):
         if (file := source / name.format(kind)).is_file():
-            found.setdefault(kind, [*listed(file, [])])
+            try:
+                found.setdefault(kind, [*listed(file, [])])
+            except UserError as error:  # no reason to leave the rest
+                say(f"warning: {name.format(kind)}, for tests, is left out: {error}")
     first, *others = [*found.values()] or [[]]
     return first + [(place, line) for lines in others for place, line in lines if line.startswith("pytest-")]
 

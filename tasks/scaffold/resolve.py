@@ -43,12 +43,13 @@ package-mode = false
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
 
 
-def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) -> None:
+def lock(session: Session, args: Namespace, lines: list[str], *choices: list[str]) -> None:
     """Lock a service's requirements with those of all services; by themselves where asked for, and where that fails.
 
-    ``tests`` is what its tests need if the shared test tools are not enough. Raises UserError where there is no solution.
+    ``choices`` are what its tests may be run with if the shared test tools are not enough, the best first. Raises UserError
+    where there is no solution.
     """
-    name = args.name
+    name, tests = args.name, choices[0] if choices else []
     why = "--own-lock asks for it" if args.own_lock else "its tests need more than the shared test tools"
     if not args.own_lock and not tests:
         before = {path: path.read_bytes() for path in service.EDITED if path.exists()}
@@ -79,9 +80,10 @@ def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) 
         told = reason(session, error.text, [*lines, *tests])
         if not tests:
             raise UserError(told) from None
-        say(f"warning: what its tests need is left out, because {told}")
+        then = "other versions of what its tests need are tried" if choices[1:] else "what its tests need is left out"
+        say(f"warning: {then}, because {told}")
         file.write_text(settings, encoding="utf-8")
-        lock(session, args, lines, [])
+        lock(session, args, lines, *choices[1:])
         return
     warn(session, name)
 

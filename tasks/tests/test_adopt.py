@@ -268,7 +268,10 @@ def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pyt
             {"ini_options": {"addopts": ["-q"]}},
         ),
         (
-            {"pytest.ini": "[pytest]\naddopts = -v --cov=x -p no:y\n", "setup.cfg": "[tool:pytest]\na = b\n"},
+            {
+                "pytest.ini": "[pytest]\naddopts = -v --cov=x --cov-report term --cov-report -p no:y\n",
+                "setup.cfg": "[tool:pytest]\na = b\n",
+            },
             {"ini_options": {"addopts": ["-v", "-p", "no:y"]}},
         ),
         ({"setup.cfg": '[tool:pytest]\nmarkers =\n    a: "b"\n    c\n'}, {"ini_options": {"markers": '\na: "b"\nc'}}),
@@ -332,6 +335,40 @@ def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, mon
     }
     assert made["project"]["dependencies"][0:2] == ["flask", service.SERVERS["wsgi"][0]]
     assert (ours / "services/theirs/tests/test_app.py").exists()
+
+
+def test_other_versions_of_test_tools(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def run(_: object, *arguments: str, silent: bool = False) -> None:
+        if not silent or arguments != ("lock",):
+            seen.append(
+                tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["dependency-groups"]["tests"]
+            )
+            raise CommandFailed(["poetry", *arguments], CONFLICT)
+
+    monkeypatch.setattr(venv, "poetry", run)
+    files = {"requirements-dev.txt": "pytest==8.3\npytest-asyncio==0.24\nmypy\n", ".gitignore": "*.db\n"}
+    take(write({"app.py": APP, "requirements.txt": "flask\n", **files}))
+    shared = ["hypothesis>=6,<7", "pytest>=9,<10"]
+    assert seen == [
+        [*shared, "pytest-asyncio==0.24"],
+        [shared[0], "pytest==8.3", "pytest-asyncio==0.24"],
+        [*shared, "pytest-asyncio"],
+    ]
+    told = capsys.readouterr().out
+    assert told.count("warning: other versions of what its tests need are tried, because the requirements cannot") == 2
+    assert told.count("warning: what its tests need is left out, because the requirements cannot") == 1
+    assert (ours / "services/theirs/.gitignore").read_text() == "*.db\n"
+
+
+@pytest.mark.usefixtures("ours")
+def test_requirements_of_tests_that_cannot_be_read(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    take(write({"app.py": APP, "requirements.txt": "flask\n", "requirements-dev.txt": "black\n-r lost.txt\n"}))
+    told = "warning: requirements-dev.txt, for tests, is left out: .*requirements-dev.txt, line 2: there is no file lost.txt"
+    assert re.search(told, capsys.readouterr().out)
 
 
 def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
