@@ -1,6 +1,6 @@
 """Makes a service of an existing project, and changes nothing in its code: `new NAME --from DIR [--app MODULE:NAME] [--extra NAME] [--own-lock]`.
 
-Optional, with application.py, requirements.py, resolve.py, environment.py, neighbours/ and their tests: delete these and the line in noxfile.py that names it.
+Optional, with application.py, requirements.py, resolve.py, environment.py, adopting/ and their tests: delete these and the line in noxfile.py that names it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import shlex
 import shutil
 import tomllib
 from itertools import pairwise
@@ -23,7 +24,7 @@ from ..project import ROOT, SERVICES, pyproject
 from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
-from .application import JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
+from .application import CHOICES, JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
 from .requirements import find_needs
 
 if TYPE_CHECKING:
@@ -32,23 +33,7 @@ if TYPE_CHECKING:
 
     from nox import Session
 
-SETTINGS = """\
-# The settings for pytest that this code was written with; without this table, the project's own hold.
-[tool.pytest.ini_options]
-"""
-RUFF = """\
-# This code was adopted as it is. Without these lines, or with fewer of them, the project's rules hold for it, too.
-exclude = ["*"]
-"""
-# A second process, from the same image.
-WORKER = """
-  {name}-worker:
-    <<: *{name}
-    environment:
-{shared}      INTERFACE: command
-      APPLICATION: {command}
-    ports: []
-    {health}"""
+SETTINGS = "# The settings for pytest that this code was written with; without this table, the project's own hold.\n"
 # For a process that no port can tell anything about.
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
 PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
@@ -56,6 +41,8 @@ PORT = "8000"  # a command line that has it is a server's, and is asked whether 
 DJANGO = r"""DJANGO_SETTINGS_MODULE['"], *['"]([\w.]+)"""
 # Options of pytest-cov with which a further word may go.
 COVERAGE = {"--cov", "--cov-report", "--cov-config", "--cov-fail-under"}
+# What code has that writes to Flask's instance folder.
+INSTANCE = rb"""\binstance_(path|relative)|['"/]instance['"/]"""
 # What developers have besides what tests need.
 LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|sphinx.*|tox.*|twine|types-.*|wheel")
 
@@ -99,7 +86,15 @@ def adopt(session: Session, args: Namespace) -> None:
     packages = {canonicalize_name(one.name) for one in needs.main}
     read = environment.variables(code.trees.values())
     beside = environment.neighbours(packages, code.trees.values())
-    finish(args.name, found, worker(source), environment.compose_lines(args.name, beside, read))
+    finish(
+        args.name,
+        found,
+        worker(source),
+        code.workers[0].call if code.workers else "",
+        environment.compose_lines(args.name, beside, read),
+    )
+    if (source / "instance").is_dir():
+        (folder / "instance").mkdir()  # for what does not make it; git ignores it
     # Its tests are where those of services are, also in the verification of production images.
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
@@ -109,13 +104,15 @@ def adopt(session: Session, args: Namespace) -> None:
     if not any((folder / "tests").iterdir()):
         (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
     if not (folder / "ruff.toml").exists():
-        (folder / "ruff.toml").write_text(RUFF, encoding="utf-8")
+        shutil.copy(environment.FOLDER / "ruff.toml", folder)
     settings = pytest_settings(source)
     if "django" in packages and has_tests(args.name):
         needs.tests.append(Requirement("pytest-django"))
         if named := re.search(DJANGO, "".join(text_of(path) for path in code.trees if path.name == "manage.py")):
             settings = {"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | settings
-    text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+    text = f"{SETTINGS}[tool.pytest.ini_options]\n" + "".join(
+        f"{key} = {json.dumps(value)}\n" for key, value in settings.items()
+    )
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
     shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
     server = service.SERVERS.get(found.interface, ())
@@ -134,8 +131,13 @@ def adopt(session: Session, args: Namespace) -> None:
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     left += [f"the extra or group {name}" for name in needs.left]
     say(f"left out: {', '.join(left) or 'nothing'}")
+    if places := [*dict.fromkeys(environment.written(code.trees))]:
+        where = "in production only /tmp, /app/instance and volumes can be written"
+        say(f"it seems to write files, while {where}: {', '.join(places[:CHOICES])}{', ...' * (len(places) > CHOICES)}")
     if read:
         say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}")
+    if found.interface != "command" and code.workers and not worker(source):
+        say(f"it has a worker, {code.workers[0].call}: uncomment it in services/{args.name}/compose.yaml")
     for one in beside:
         how = "to provide it, uncomment its lines in" if one.url else "set its address in"
         say(f"it seems to use {one.name}: {how} services/{args.name}/compose.yaml")
@@ -146,26 +148,35 @@ def names(requirements: Iterable[str]) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in requirements}
 
 
-def finish(name: str, found: Application, second: str, lines: tuple[str, str, str]) -> None:
-    """Add to a service's compose.yaml what the skeleton lacks: a second process, volumes, and, as comments, neighbours."""
+def comment(text: str) -> str:
+    """The same lines of YAML as comments."""
+    return re.sub("^(?=.)", "#", text, flags=re.MULTILINE)
+
+
+def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str, str, str]) -> None:
+    """Add to a service's compose.yaml what the skeleton lacks: a volume, a second process, and, as comments, neighbours.
+
+    The second process is the one that is ``said`` to be run, or, as a comment, too, one that is ``seen`` in the code.
+    """
     compose = SERVICES / name / "compose.yaml"
     text = compose.read_text(encoding="utf-8")
     volumes = ""
     if found.interface == "command" and PORT not in found.call:
         text = f"{text.partition('    ports:')[0]}    {HEALTH}"
-    if any(re.search(rb"\binstance_(path|relative)", path.read_bytes()) for path in (SERVICES / name).rglob("*.py")):
+    if any(re.search(INSTANCE, path.read_bytes()) for path in (SERVICES / name).rglob("*.py")):
         text += f"    volumes:\n      - {name}-data:/app/instance\n"
         volumes = f"  {name}-data:\n"
-    itself, services, more = (re.sub("^(?=.)", "#", part, flags=re.MULTILINE) for part in lines)
+    itself, services, more = map(comment, lines)
     text += itself
-    if second and found.interface != "command":
-        text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + WORKER.format(
-            name=name, command=json.dumps(second), shared="#      <<: *environment\n" if itself else "", health=HEALTH
-        )
+    if (said or seen) and found.interface != "command":
+        shared = "      <<: *environment\n" if itself else ""
+        words = {"name": name, "command": json.dumps(said or seen), "health": HEALTH}
+        block = environment.template("worker.yaml", words | {"shared": comment(shared) if said else shared})
+        text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + (block if said else comment(block))
     text += f"\n{services}" if services else ""
     text += f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else ""
     compose.write_text(text, encoding="utf-8")
-    if HEALTH in text:
+    if f"\n    {HEALTH}" in text:
         say(f"no port tells whether a command works: services/{name}/compose.yaml says how to give it a health check")
 
 
@@ -203,7 +214,7 @@ def pytest_settings(source: Path) -> dict[str, Any]:
     tables = [sections.get("pytest"), table.get("ini_options", table), sections.get("tool:pytest"), {}]
     settings: dict[str, Any] = next(filter(None, tables), {})
     words = settings.get("addopts", [])
-    words = words.split() if isinstance(words, str) else words
+    words = shlex.split(words) if isinstance(words, str) else words
     kept = [
         word
         for before, word in pairwise(["", *words])

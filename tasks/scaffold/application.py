@@ -30,8 +30,9 @@ MODULES, NAMES = ("wsgi", "asgi"), ("application", "app")
 # Where an application is named, and how the lines begin that name it.
 STARTERS = {"Procfile": ("web:",), "Dockerfile": ("CMD", "ENTRYPOINT", "ENV FLASK_APP")}
 STARTERS |= dict.fromkeys(("gunicorn.conf.py", "gunicorn_conf.py", "config/gunicorn.py"), ("wsgi_app",))
-# How queues' workers are run, by what their modules call; any other program may be a server if it imports one of these.
-WORKERS = {"Celery": "python -m celery --app={} worker", "dramatiq.set_broker": "python -m dramatiq {}"}
+# How queues' workers are run, by what their modules call or define; any other program may be a server if it imports one of these.
+WORKERS = dict.fromkeys(("Celery", "celery", "celery_app"), "python -m celery --app={} worker")
+WORKERS["dramatiq.set_broker"] = "python -m dramatiq {}"
 LISTENING = {"aiohttp", "cherrypy", "http", "sanic", "socket", "socketserver", "tornado", "twisted", "waitress"}
 CHOICES = 6  # at most so many are listed
 WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
@@ -158,11 +159,10 @@ class Code:
                 names = tuple(argument.arg for argument in node.args.posonlyargs + node.args.args)
                 required = len(names) > len(node.args.defaults) or None in node.args.kw_defaults
                 returns = any(isinstance(inner, ast.Return) for inner in ast.walk(node))
+                factory = type(node) is ast.FunctionDef and (interface or node.name in FACTORIES)
                 if names in PARAMETERS and node.name in NAMES:
                     yield Application(*place, node.name, PARAMETERS[names])
-                elif (
-                    returns and not required and (interface or node.name in FACTORIES) and type(node) is ast.FunctionDef
-                ):
+                elif factory and returns and not required:
                     yield Application(*place, f"{node.name}()", interface or self.interface)
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 made = interface or {call.rpartition(".")[2] for call in calls} & FACTORIES
@@ -175,9 +175,10 @@ class Code:
         root, module = self.importable(path)
         lines = ["python -m {}"] if path.name == "__main__.py" else []
         for node in tree.body:
-            calls = {ast.unparse(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)}
+            words = {ast.unparse(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)}
+            words |= {ast.unparse(target) for target in getattr(node, "targets", ())}
             if isinstance(node, ast.Assign | ast.AnnAssign | ast.Expr):
-                lines += [line for maker, line in WORKERS.items() if maker in calls]
+                lines += {line for word, line in WORKERS.items() if word in words}
             elif isinstance(node, ast.ClassDef) and node.name == "WorkerSettings":
                 lines.append("python -m arq {}.WorkerSettings")
             elif isinstance(node, ast.If) and "__main__" in ast.unparse(node.test):

@@ -8,61 +8,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..project import env_prefix
+from ..project import env_prefix, toml
 from .service import Skeleton
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-# The lines of compose.yaml for a neighbour.
-FOLDER = Path(__file__).with_name("neighbours")
+FOLDER = Path(__file__).with_name("adopting")  # what is written into services
 READERS = re.compile(r"os\.environ(\.get|\.setdefault|\.pop)?|(os\.)?getenv|config|env(\.\w+)?")
+
+
+# Whether a string names a file that is written, and whether open() writes.
+DATABASE = re.compile(r"(sqlite(\+\w+)?:///)?(?!django\.|/tmp/)[\w./-]+\.(db|sqlite3?)")
+WRITING = re.compile(r"[rwaxbt+]*[wax+][bt+]*")
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A database or a broker: the packages that speak to it, its URLs' schemes, and, if it can be provided, its URL."""
+    """A database or a broker, see adopting/neighbours.toml."""
 
     name: str
     packages: str
     schemes: str
     url: str = ""
-    variable: str = ""  # what the code may call the variable with the URL
-    usual: str = ""  # what it is called where no such variable is found
+    variable: str = ""
+    usual: str = ""
 
 
-NEIGHBOURS = (
-    Neighbour(
-        "valkey",
-        r"(.*-)?redis(-.*)?|rq|arq|hiredis|valkey",
-        "rediss?|valkey",
-        "redis://%name-valkey:6379/0",
-        r".*(REDIS|CELERY|BROKER|VALKEY).*UR[LI]|.*RESULT_BACKEND",
-        "REDIS_URL",
-    ),
-    Neighbour(
-        "postgres",
-        r"psycopg.*|asyncpg|pg8000|aiopg",
-        r"postgres(ql)?",
-        "postgresql://app:${%{PREFIX}_DATABASE_PASSWORD:-development}@%name-postgres:5432/app",
-        r".*(DATABASE|DB|POSTGRES|PG|SQLALCHEMY).*(UR[LI]|DSN)",
-        "DATABASE_URL",
-    ),
-    Neighbour("MySQL", r"pymysql|mysqlclient|aiomysql|mysql-.*", "mysql|mariadb"),
-    Neighbour("MongoDB", r"pymongo|motor|mongoengine|beanie", r"mongodb(\+srv)?"),
-    Neighbour("RabbitMQ", r"(aio-?)?pika|aioamqp", "amqps?"),
-)
+NEIGHBOURS = [Neighbour(name, **row) for name, row in toml((FOLDER / "neighbours.toml").read_text("utf-8")).items()]
 
 
 def variables(trees: Iterable[ast.Module]) -> set[str]:
     """The environment variables that code reads: by os.environ, environs, decouple, or as a field of pydantic's settings."""
-    return {
-        name
-        for tree in trees
-        for node in ast.walk(tree)
-        for name in read(node)
-        if re.fullmatch(r"[A-Z][A-Z\d_]+", name)
-    }
+    names = {name for tree in trees for node in ast.walk(tree) for name in read(node)}
+    return {name for name in names if re.fullmatch(r"[A-Z][A-Z\d_]+", name)}
+
+
+def written(trees: Mapping[Path, ast.Module]) -> Iterator[str]:
+    """Where code seems to write files: names of databases, and calls of open()."""
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            words: list[ast.AST] = [node]
+            pattern = DATABASE
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("open"):
+                words, pattern = [*node.args[:2], *(word.value for word in node.keywords)], WRITING
+            if any(isinstance(word, ast.Constant) and pattern.fullmatch(str(word.value)) for word in words):
+                yield f"{path.name}, line {getattr(node, 'lineno', 0)}"
 
 
 def read(node: ast.AST) -> Iterator[str]:
@@ -101,10 +92,14 @@ def compose_lines(service: str, found: Iterable[Neighbour], read: Iterable[str])
     ]
     waits = [f"      %name-{one.name}:\n        condition: service_healthy\n" for one in provided]
     itself = f"    environment: &environment\n{''.join(urls)}    depends_on:\n{''.join(waits)}" if provided else ""
-    services = "\n".join((FOLDER / f"{one.name}.yaml").read_text(encoding="utf-8") for one in provided)
+    words = {"name": service, "PREFIX": env_prefix(service)}
+    services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)
     volumes = "".join(
         f"  %name-{one.name}:\n    labels:\n      stack.clone: ${{STACK_CLONE:-local}}\n" for one in provided
     )
-    words = {"name": service, "PREFIX": env_prefix(service)}
-    itself, services, volumes = (Skeleton(text).substitute(words) for text in (itself, services, volumes))
-    return itself, services, volumes
+    return Skeleton(itself).substitute(words), services, Skeleton(volumes).substitute(words)
+
+
+def template(file: str, words: Mapping[str, str]) -> str:
+    """The text of a file in adopting/ with these words in it."""
+    return Skeleton((FOLDER / file).read_text(encoding="utf-8")).substitute(words)

@@ -103,10 +103,8 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     elif chosen := next((name for name in GROUPS if name in groups), ""):
         main = [(str(path), line) for line in groups[chosen]]
     elif not (groups and extras):
-        places = (
-            f"no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or {', '.join(FILES)}: add one of them"
-        )
-        raise UserError(f"{source}: {places}" + (f", or --extra {' or '.join(groups)}" if groups else ""))
+        lost = f"no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or {', '.join(FILES)}: add one of them"
+        raise UserError(f"{source}: {lost}" + (f", or --extra {' or '.join(groups)}" if groups else ""))
     for extra in extras:
         if extra not in groups:
             raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")

@@ -106,7 +106,7 @@ def test_an_instance_folder_is_kept_on_a_volume(ours: Path, write: Write) -> Non
     take(write({"blog/__init__.py": code, "requirements.txt": "flask\n", "instance/mine.sqlite": ""}))
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert compose.endswith("    volumes:\n      - theirs-data:/app/instance\n\nvolumes:\n  theirs-data:\n")
-    assert not (ours / "services/theirs/instance").exists()
+    assert [*(ours / "services/theirs/instance").iterdir()] == []
 
 
 @pytest.mark.parametrize(
