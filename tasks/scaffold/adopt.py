@@ -131,9 +131,9 @@ def adopt(session: Session, args: Namespace) -> None:
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     left += [f"the extra or group {name}" for name in needs.left]
     say(f"left out: {', '.join(left) or 'nothing'}")
-    if places := [*dict.fromkeys(environment.written(code.trees))]:
+    if places := [*dict.fromkeys(environment.written(source, code.trees))]:
         where = "in production only /tmp, /app/instance and volumes can be written"
-        say(f"it seems to write files, while {where}: {', '.join(places[:CHOICES])}{', ...' * (len(places) > CHOICES)}")
+        say(f"it seems to write files, while {where}: {'; '.join(places[:CHOICES])}{'; ...' * (len(places) > CHOICES)}")
     if read:
         say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}")
     if found.interface != "command" and code.workers and not worker(source):

@@ -44,7 +44,7 @@ def variables(trees: Iterable[ast.Module]) -> set[str]:
     return {name for name in names if re.fullmatch(r"[A-Z][A-Z\d_]+", name)}
 
 
-def written(trees: Mapping[Path, ast.Module]) -> Iterator[str]:
+def written(source: Path, trees: Mapping[Path, ast.Module]) -> Iterator[str]:
     """Where code seems to write files: names of databases, and calls of open()."""
     for path, tree in trees.items():
         for node in ast.walk(tree):
@@ -53,7 +53,7 @@ def written(trees: Mapping[Path, ast.Module]) -> Iterator[str]:
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("open"):
                 words, pattern = [*node.args[:2], *(word.value for word in node.keywords)], WRITING
             if any(isinstance(word, ast.Constant) and pattern.fullmatch(str(word.value)) for word in words):
-                yield f"{path.name}, line {getattr(node, 'lineno', 0)}"
+                yield f"{path.relative_to(source)}, line {getattr(node, 'lineno', 0)}"
 
 
 def read(node: ast.AST) -> Iterator[str]:

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     Line = tuple[str, str]  # a requirement as it is written, after its file
 
-FILES = [f"requirements{place}.txt" for place in ("", "/prod", "/production", "/base", "/main")]
+FILES = [f"requirements{place}.txt" for place in ("", "/prod", "/production", "/base", "/common", "/main")]
 GROUPS = ("main", "prod", "production", "default")
 # What a project calls the extra, the group or the file with what its tests need.
-TESTS = ("test", "tests", "testing", "dev")
+TESTS = ("test", "tests", "testing", "dev", "development", "local")
 TEST_FILES = [f"requirements{place}.txt" for place in ("-{}", "_{}", "/{}", ".d/{}")] + ["{}-requirements.txt"]
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
