@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
     from nox import Session
 
-SETTINGS = "# The settings for pytest that this code was written with; without this table, the project's own hold.\n"
+SETTINGS = """\
+# The settings for pytest that this code was written with; without this table, the project's own hold.
+[tool.pytest.ini_options]
+"""
 # For a process that no port can tell anything about.
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
 PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
@@ -78,21 +81,14 @@ def adopt(session: Session, args: Namespace) -> None:
         own = "."
     application = f"{found.module}:{found.call}" if found.module else found.call
     arguments = {"SERVICE": args.name, "PACKAGE": own, "APPLICATION": json.dumps(application)}
-    if needs.distribution:
-        arguments["DISTRIBUTION"] = json.dumps(needs.distribution)
-    service.fill(
-        args.name, arguments | ({} if found.interface == "wsgi" else {"INTERFACE": found.interface}), "compose.yaml.in"
-    )
+    arguments["DISTRIBUTION"] = needs.distribution and json.dumps(needs.distribution)
+    arguments["INTERFACE"] = "" if found.interface == "wsgi" else found.interface
+    service.fill(args.name, {key: value for key, value in arguments.items() if value}, "compose.yaml.in")
     packages = {canonicalize_name(one.name) for one in needs.main}
     read = environment.variables(code.trees.values())
     beside = environment.neighbours(packages, code.trees.values())
-    finish(
-        args.name,
-        found,
-        worker(source),
-        code.workers[0].call if code.workers else "",
-        environment.compose_lines(args.name, beside, read),
-    )
+    second = worker(source), code.workers[0].call if code.workers else ""
+    finish(args.name, found, *second, environment.compose_lines(args.name, beside, read))
     if (source / "instance").is_dir():
         (folder / "instance").mkdir()  # for what does not make it; git ignores it
     # Its tests are where those of services are, also in the verification of production images.
@@ -110,9 +106,7 @@ def adopt(session: Session, args: Namespace) -> None:
         needs.tests.append(Requirement("pytest-django"))
         if named := re.search(DJANGO, "".join(text_of(path) for path in code.trees if path.name == "manage.py")):
             settings = {"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | settings
-    text = f"{SETTINGS}[tool.pytest.ini_options]\n" + "".join(
-        f"{key} = {json.dumps(value)}\n" for key, value in settings.items()
-    )
+    text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
     shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
     server = service.SERVERS.get(found.interface, ())
@@ -120,7 +114,7 @@ def adopt(session: Session, args: Namespace) -> None:
     # A server in production is ours; pytest does not belong there.
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
-    left += [str(one) for one in needs.main if str(one) not in lines]
+    left += [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
     asked = [one for one in [*needs.tests, *tools] if not LINTERS.fullmatch(one.name)]
     theirs = [*dict.fromkeys(str(one) for one in asked if canonicalize_name(one.name) not in servers | names(lines))]
     more = [line for line in theirs if not names([line]) & names(shared)]
@@ -129,15 +123,14 @@ def adopt(session: Session, args: Namespace) -> None:
     choices = [[*shared, *more], pinned, [*shared, *sorted(names(more))]] if more else []
     resolve.lock(session, args, [*lines, *server], *choices)
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
-    left += [f"the extra or group {name}" for name in needs.left]
     say(f"left out: {', '.join(left) or 'nothing'}")
     if places := [*dict.fromkeys(environment.written(source, code.trees))]:
         where = "in production only /tmp, /app/instance and volumes can be written"
         say(f"it seems to write files, while {where}: {'; '.join(places[:CHOICES])}{'; ...' * (len(places) > CHOICES)}")
     if read:
         say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}")
-    if found.interface != "command" and code.workers and not worker(source):
-        say(f"it has a worker, {code.workers[0].call}: uncomment it in services/{args.name}/compose.yaml")
+    if found.interface != "command" and second[1] and not second[0]:
+        say(f"it has a worker, {second[1]}: uncomment it in services/{args.name}/compose.yaml")
     for one in beside:
         how = "to provide it, uncomment its lines in" if one.url else "set its address in"
         say(f"it seems to use {one.name}: {how} services/{args.name}/compose.yaml")
@@ -215,11 +208,8 @@ def pytest_settings(source: Path) -> dict[str, Any]:
     settings: dict[str, Any] = next(filter(None, tables), {})
     words = settings.get("addopts", [])
     words = shlex.split(words) if isinstance(words, str) else words
-    kept = [
-        word
-        for before, word in pairwise(["", *words])
-        if not word.startswith("--cov") and (before not in COVERAGE or word.startswith("-"))
-    ]
+    pairs = pairwise(["", *words])
+    kept = [word for last, word in pairs if word[:5] != "--cov" and (last not in COVERAGE or word[:1] == "-")]
     return settings | ({"addopts": kept} if words else {})
 
 

@@ -33,7 +33,7 @@ STARTERS |= dict.fromkeys(("gunicorn.conf.py", "gunicorn_conf.py", "config/gunic
 # How queues' workers are run, by what their modules call or define; any other program may be a server if it imports one of these.
 WORKERS = dict.fromkeys(("Celery", "celery", "celery_app"), "python -m celery --app={} worker")
 WORKERS["dramatiq.set_broker"] = "python -m dramatiq {}"
-LISTENING = {"aiohttp", "cherrypy", "http", "sanic", "socket", "socketserver", "tornado", "twisted", "waitress"}
+LISTENING = {"aiohttp", "bottle", "cherrypy", "flask", "http", "sanic", "socketserver", "tornado", "twisted", "uvicorn"}
 CHOICES = 6  # at most so many are listed
 WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
 JUNK = (".*", "__pycache__", "*.py[co]", "*.egg-info", "node_modules", "venv", "env", "build", "dist")

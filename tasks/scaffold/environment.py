@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from ..project import env_prefix, toml
@@ -23,19 +23,9 @@ DATABASE = re.compile(r"(sqlite(\+\w+)?:///)?(?!django\.|/tmp/)[\w./-]+\.(db|sql
 WRITING = re.compile(r"[rwaxbt+]*[wax+][bt+]*")
 
 
-@dataclass(frozen=True)
-class Neighbour:
-    """A database or a broker, see adopting/neighbours.toml."""
-
-    name: str
-    packages: str
-    schemes: str
-    url: str = ""
-    variable: str = ""
-    usual: str = ""
-
-
-NEIGHBOURS = [Neighbour(name, **row) for name, row in toml((FOLDER / "neighbours.toml").read_text("utf-8")).items()]
+# Each has what adopting/neighbours.toml says.
+TABLES = toml((FOLDER / "neighbours.toml").read_text(encoding="utf-8"))
+NEIGHBOURS = [SimpleNamespace(**{"name": name, "url": ""} | table) for name, table in TABLES.items()]
 
 
 def variables(trees: Iterable[ast.Module]) -> set[str]:
@@ -70,7 +60,7 @@ def read(node: ast.AST) -> Iterator[str]:
         yield key.value
 
 
-def neighbours(packages: Iterable[str], trees: Iterable[ast.Module]) -> list[Neighbour]:
+def neighbours(packages: Iterable[str], trees: Iterable[ast.Module]) -> list[SimpleNamespace]:
     """The databases and brokers that a project's packages and URLs in its code are for."""
     texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     urls = [text for text in texts if isinstance(text, str) and "://" in text[:30]]
@@ -82,7 +72,7 @@ def neighbours(packages: Iterable[str], trees: Iterable[ast.Module]) -> list[Nei
     ]
 
 
-def compose_lines(service: str, found: Iterable[Neighbour], read: Iterable[str]) -> tuple[str, str, str]:
+def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable[str]) -> tuple[str, str, str]:
     """Lines of compose.yaml that provide neighbours: of the service itself, further services, and volumes."""
     provided = [one for one in found if one.url]
     urls = [
@@ -94,9 +84,8 @@ def compose_lines(service: str, found: Iterable[Neighbour], read: Iterable[str])
     itself = f"    environment: &environment\n{''.join(urls)}    depends_on:\n{''.join(waits)}" if provided else ""
     words = {"name": service, "PREFIX": env_prefix(service)}
     services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)
-    volumes = "".join(
-        f"  %name-{one.name}:\n    labels:\n      stack.clone: ${{STACK_CLONE:-local}}\n" for one in provided
-    )
+    clone = "    labels:\n      stack.clone: ${STACK_CLONE:-local}\n"
+    volumes = "".join(f"  %name-{one.name}:\n{clone}" for one in provided)
     return Skeleton(itself).substitute(words), services, Skeleton(volumes).substitute(words)
 
 

@@ -41,8 +41,8 @@ TEST_FILES = [f"requirements{place}.txt" for place in ("-{}", "_{}", "/{}", ".d/
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory
 package = Factory().create_poetry(pathlib.Path(sys.argv[1])).package
-groups = {name: package.dependency_group(name).dependencies for name in package.dependency_group_names()}
-print(json.dumps({name: [one.to_pep_508() for one in found] for name, found in groups.items()}))
+groups = {name: package.dependency_group(name) for name in package.dependency_group_names()}
+print(json.dumps({name: [one.to_pep_508() for one in group.dependencies] for name, group in groups.items()}))
 """
 # Asks a project's own build, such as its setup.py, for its metadata.
 ASK_BUILD = """
@@ -104,7 +104,9 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         main = [(str(path), line) for line in groups[chosen]]
     elif not (groups and extras):
         lost = f"no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or {', '.join(FILES)}: add one of them"
-        raise UserError(f"{source}: {lost}" + (f", or --extra {' or '.join(groups)}" if groups else ""))
+        ways = [f"--extra {name}" for name in groups]
+        ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
+        raise UserError(" or ".join([f"{source}: {lost}", *ways]))
     for extra in extras:
         if extra not in groups:
             raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")

@@ -14,7 +14,7 @@ from .. import project, venv
 from ..images import target
 from ..scaffold import adopt, resolve, service
 from ..scaffold.application import Code
-from ..scaffold.environment import neighbours, variables
+from ..scaffold.environment import neighbours, variables, written
 from ..scaffold.requirements import find_needs
 from ..shell import CommandFailed, UserError
 from .scaffolding import APP, DJANGO, FACTORY, NO_SESSION, commit, git, small_project
@@ -99,6 +99,44 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
         '"hypothesis==6.150",',
         *(f'"{line}",' for line in service.SERVERS["asgi"]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("url = 'sqlite:///./sql_app.db'", "web/app.py, line 1"),
+        ("DATABASES = {\n'NAME': BASE_DIR / 'db.sqlite3'}", "web/app.py, line 2"),
+        ("import io\nio.open(path, mode='w')", "web/app.py, line 2"),
+        ("log.open('ab')", "web/app.py, line 1"),
+        ("open(path, 'rb')\nopen('w.txt')\nENGINE = 'django.db.backends.sqlite3'\nx = '/tmp/x.db'", None),
+    ],
+)
+def test_files_that_code_writes(write: Write, code: str, line: str | None) -> None:
+    source = write({"web/app.py": f"{code}\n"})
+    assert [*written(source, Code(source).trees)] == ([line] if line else [])
+
+
+def test_a_worker_in_the_code_of_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {
+        "web/__init__.py": FACTORY,
+        "web/jobs.py": "celery = make('redis://h')\n",
+        "web/data.py": "open('x', 'w')\n",
+    }
+    take(write({**files, "requirements.txt": "flask\ncelery\n"}))
+    told = capsys.readouterr().out
+    assert (
+        "it has a worker, python -m celery --app=web.jobs worker: uncomment it in services/theirs/compose.yaml" in told
+    )
+    assert "only /tmp, /app/instance and volumes can be written: web/data.py, line 1\n" in told
+    text = (ours / "services/theirs/compose.yaml").read_text()
+    assert set(yaml.safe_load(text)["services"]) == {"theirs"}
+    commented = re.sub("^#(?=  )", "", text, flags=re.MULTILINE).replace("#volumes:", "volumes:")
+    services = yaml.safe_load(commented)["services"]
+    assert services["theirs-worker"]["environment"] == {
+        "REDIS_URL": "redis://theirs-valkey:6379/0",
+        "INTERFACE": "command",
+        "APPLICATION": "python -m celery --app=web.jobs worker",
+    }
 
 
 def test_an_instance_folder_is_kept_on_a_volume(ours: Path, write: Write) -> None:

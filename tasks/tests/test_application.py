@@ -240,8 +240,9 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
         ({"pyproject.toml": "[project]\ndependencies = ['a b']\n"}, "pyproject.toml: 'a b' is no requirement"),
         (
             {"pyproject.toml": "[dependency-groups]\nx = []\ny = []\n"},
-            "no requirements in .*: add one of them, or --extra x or y",
+            "no requirements in .*: add one of them or --extra x or --extra y",
         ),
+        ({"web/requirements.txt": "flask\n"}, "add one of them or --from .*/web$"),
     ],
 )
 def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], told: str) -> None:
