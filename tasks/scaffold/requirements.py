@@ -208,7 +208,7 @@ def listed(path: Path, limits: list[Line]) -> Iterator[Line]:
             kept = kept[:-1] + " "
             continue
         line, kept = re.split(r"\s--hash", kept)[0].removeprefix("-e ").removeprefix("--editable ").strip(), ""
-        option, _, value = line.replace("=", " ", 1).partition(" ")
+        option, _, value = re.sub(r"=|(?<=^-[rc])(?=\w)", " ", line, count=1).partition(" ")
         place, file = f"{path}, line {number}", path.parent / value.strip()
         url, _, egg = line.partition("#egg=")
         if option in {"-r", "--requirement", "-c", "--constraint"}:

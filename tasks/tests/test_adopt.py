@@ -223,6 +223,7 @@ def test_a_lock_of_its_own(
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["project"]["dependencies"] == ['x==1; python_version > "3"', *service.SERVERS["wsgi"]]
     assert made["tool"] == {"poetry": {"package-mode": False}, "pytest": {"ini_options": {}}}
+    assert made["project"]["name"] != "theirs"  # a plugin of theirs may depend on it
     assert git(ours, "diff", "--name-only").split() == ["docker/compose.yaml"]
     assert project.service_names() == ["pilot", "theirs"]
     with service.all_or_nothing("again"):

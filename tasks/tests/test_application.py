@@ -175,7 +175,7 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
         ({"pyproject.toml": "[project]\nname = 'w'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
         ({"pyproject.toml": "[tool.black]\n", "requirements.txt": "a==1\n"}, ["a==1"]),
         ({"pyproject.toml": "[dependency-groups]\nmain = ['a']\ndev = ['b']\n"}, ["a"]),
-        ({"requirements/prod.txt": "-r base.txt\nb\n", "requirements/base.txt": "a\n"}, ["a", "b"]),
+        ({"requirements/prod.txt": "-rbase.txt\nb\n", "requirements/base.txt": "a\n"}, ["a", "b"]),
         (
             {
                 "requirements.txt": "-r more/x.txt\n# a comment\nb # another\n",
