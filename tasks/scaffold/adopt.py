@@ -45,7 +45,7 @@ DJANGO = r"""DJANGO_SETTINGS_MODULE['"], *['"]([\w.]+)"""
 # Options of pytest-cov with which a further word may go.
 COVERAGE = {"--cov", "--cov-report", "--cov-config", "--cov-fail-under"}
 # What code has that writes to Flask's instance folder.
-INSTANCE = rb"""\binstance_(path|relative)|['"/]instance['"/]"""
+INSTANCE = re.compile(rb"""\binstance_(path|relative)|['"/]instance['"/]""")
 # What developers have besides what tests need.
 LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|sphinx.*|tox.*|twine|types-.*|wheel")
 
@@ -79,6 +79,15 @@ def adopt(session: Session, args: Namespace) -> None:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
     if others and (own.endswith(".py") or any((folder / item).is_dir() or item.endswith(".py") for item in others)):
         own = "."
+    # What the code keeps beside itself is kept in instance/, which production has on a volume, and git ignores but for this.
+    if (kept := environment.databases(code.trees.values())) or (source / "instance").is_dir():
+        (folder / "instance").mkdir()
+        (folder / "instance/.gitignore").write_text("*\n!.gitignore\n", encoding="utf-8")
+        with (folder / ".gitignore").open("a", encoding="utf-8") as file:
+            file.write("\n!instance/\n")
+    for name in kept:
+        own = "."
+        (folder / name).symlink_to(f"instance/{name}")
     application = f"{found.module}:{found.call}" if found.module else found.call
     arguments = {"SERVICE": args.name, "PACKAGE": own, "APPLICATION": json.dumps(application)}
     arguments["DISTRIBUTION"] = needs.distribution and json.dumps(needs.distribution)
@@ -89,8 +98,6 @@ def adopt(session: Session, args: Namespace) -> None:
     beside = environment.neighbours(packages, code.trees.values())
     second = worker(source), code.workers[0].call if code.workers else ""
     finish(args.name, found, *second, environment.compose_lines(args.name, beside, read))
-    if (source / "instance").is_dir():
-        (folder / "instance").mkdir()  # for what does not make it; git ignores it
     # Its tests are where those of services are, also in the verification of production images.
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
@@ -124,6 +131,8 @@ def adopt(session: Session, args: Namespace) -> None:
     resolve.lock(session, args, [*lines, *server], *choices)
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     say(f"left out: {', '.join(left) or 'nothing'}")
+    if kept:
+        say(f"kept in instance/, a volume in production: {', '.join(kept)}")
     if places := [*dict.fromkeys(environment.written(source, code.trees))]:
         where = "in production only /tmp, /app/instance and volumes can be written"
         say(f"it seems to write files, while {where}: {'; '.join(places[:CHOICES])}{'; ...' * (len(places) > CHOICES)}")
@@ -156,7 +165,8 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
     volumes = ""
     if found.interface == "command" and PORT not in found.call:
         text = f"{text.partition('    ports:')[0]}    {HEALTH}"
-    if any(re.search(INSTANCE, path.read_bytes()) for path in (SERVICES / name).rglob("*.py")):
+    folder = SERVICES / name
+    if (folder / "instance").exists() or any(INSTANCE.search(path.read_bytes()) for path in folder.rglob("*.py")):
         text += f"    volumes:\n      - {name}-data:/app/instance\n"
         volumes = f"  {name}-data:\n"
     itself, services, more = map(comment, lines)

@@ -18,11 +18,9 @@ FOLDER = Path(__file__).with_name("adopting")  # what is written into services
 READERS = re.compile(r"os\.environ(\.get|\.setdefault|\.pop)?|(os\.)?getenv|config|env(\.\w+)?")
 
 
-# Whether a string names a file that is written, and whether open() writes.
-DATABASE = re.compile(r"(sqlite(\+\w+)?:///)?(?!django\.|/tmp/)[\w./-]+\.(db|sqlite3?)")
+# The name of a database in the working directory, and the modes in which open() writes.
+DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?([\w-]+\.(?:db|sqlite3?))")
 WRITING = re.compile(r"[rwaxbt+]*[wax+][bt+]*")
-
-
 # Each has what adopting/neighbours.toml says.
 TABLES = toml((FOLDER / "neighbours.toml").read_text(encoding="utf-8"))
 NEIGHBOURS = [SimpleNamespace(**{"name": name, "url": ""} | table) for name, table in TABLES.items()]
@@ -34,16 +32,20 @@ def variables(trees: Iterable[ast.Module]) -> set[str]:
     return {name for name in names if re.fullmatch(r"[A-Z][A-Z\d_]+", name)}
 
 
+def databases(trees: Iterable[ast.Module]) -> list[str]:
+    """The names of SQLite's files in code, without those that are in other folders."""
+    texts = {str(node.value) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return sorted({found[1] for text in texts if (found := DATABASE.fullmatch(text))})
+
+
 def written(source: Path, trees: Mapping[Path, ast.Module]) -> Iterator[str]:
-    """Where code seems to write files: names of databases, and calls of open()."""
+    """Where code opens files to write them."""
     for path, tree in trees.items():
         for node in ast.walk(tree):
-            words: list[ast.AST] = [node]
-            pattern = DATABASE
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("open"):
-                words, pattern = [*node.args[:2], *(word.value for word in node.keywords)], WRITING
-            if any(isinstance(word, ast.Constant) and pattern.fullmatch(str(word.value)) for word in words):
-                yield f"{path.relative_to(source)}, line {getattr(node, 'lineno', 0)}"
+                modes = [*node.args[:2], *(word.value for word in node.keywords)]
+                if any(isinstance(mode, ast.Constant) and WRITING.fullmatch(str(mode.value)) for mode in modes):
+                    yield f"{path.relative_to(source)}, line {node.lineno}"
 
 
 def read(node: ast.AST) -> Iterator[str]:

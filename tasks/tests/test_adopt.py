@@ -104,16 +104,39 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
 @pytest.mark.parametrize(
     ("code", "line"),
     [
-        ("url = 'sqlite:///./sql_app.db'", "web/app.py, line 1"),
-        ("DATABASES = {\n'NAME': BASE_DIR / 'db.sqlite3'}", "web/app.py, line 2"),
         ("import io\nio.open(path, mode='w')", "web/app.py, line 2"),
         ("log.open('ab')", "web/app.py, line 1"),
-        ("open(path, 'rb')\nopen('w.txt')\nENGINE = 'django.db.backends.sqlite3'\nx = '/tmp/x.db'", None),
+        ("open(path, 'rb')\nopen('w.txt')", None),
     ],
 )
 def test_files_that_code_writes(write: Write, code: str, line: str | None) -> None:
     source = write({"web/app.py": f"{code}\n"})
     assert [*written(source, Code(source).trees)] == ([line] if line else [])
+
+
+def test_databases_beside_the_code_are_kept_on_a_volume(
+    ours: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = """url = 'sqlite:///./sql_app.db'
+DATABASES = {'ENGINE': 'django.db.backends.sqlite3', 'NAME': BASE_DIR / 'db.sqlite3'}
+others = ['/tmp/x.db', 'sqlite:////var/y.db', 'sqlite://']
+"""
+    files = {"web/__init__.py": FACTORY, "web/settings.py": code, "db.sqlite3": "", ".gitignore": "instance/\n*.pyc"}
+    take(write({**files, "requirements.txt": "flask\n"}))
+    assert "kept in instance/, a volume in production: db.sqlite3, sql_app.db\n" in capsys.readouterr().out
+    folder = ours / "services/theirs"
+    (folder / "sql_app.db").write_text("data")
+    assert (folder / "instance/sql_app.db").read_text() == "data"
+    text = (folder / "compose.yaml").read_text()
+    assert "        PACKAGE: .\n" in text
+    assert "      - theirs-data:/app/instance\n" in text
+    (ours / ".gitignore").write_text("instance/\n")
+    git(ours, "add", "services")
+    seen = git(ours, "ls-files", "services/theirs").split()
+    assert "services/theirs/instance/.gitignore" in seen
+    assert "services/theirs/instance/sql_app.db" not in seen
+    with service.all_or_nothing("again"):
+        service.new(NO_SESSION, Namespace(name="again", like="theirs"))
 
 
 def test_a_worker_in_the_code_of_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +167,7 @@ def test_an_instance_folder_is_kept_on_a_volume(ours: Path, write: Write) -> Non
     take(write({"blog/__init__.py": code, "requirements.txt": "flask\n", "instance/mine.sqlite": ""}))
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert compose.endswith("    volumes:\n      - theirs-data:/app/instance\n\nvolumes:\n  theirs-data:\n")
-    assert [*(ours / "services/theirs/instance").iterdir()] == []
+    assert [path.name for path in (ours / "services/theirs/instance").iterdir()] == [".gitignore"]
 
 
 @pytest.mark.parametrize(
