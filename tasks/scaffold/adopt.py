@@ -77,16 +77,16 @@ def adopt(session: Session, args: Namespace) -> None:
     others = [item for item in taken if item != own and not matches(item, TESTS)]
     if found.module and own not in taken:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
-    if others and (own.endswith(".py") or any((folder / item).is_dir() or item.endswith(".py") for item in others)):
+    kept = environment.databases(code.trees.values())
+    modules = any((folder / item).is_dir() or item.endswith(".py") for item in others)
+    if kept or modules or (others and own.endswith(".py")):
         own = "."
     # What the code keeps beside itself is kept in instance/, which production has on a volume, and git ignores but for this.
-    if (kept := environment.databases(code.trees.values())) or (source / "instance").is_dir():
+    if kept or (source / "instance").is_dir():
         (folder / "instance").mkdir()
         (folder / "instance/.gitignore").write_text("*\n!.gitignore\n", encoding="utf-8")
-        with (folder / ".gitignore").open("a", encoding="utf-8") as file:
-            file.write("\n!instance/\n")
+        (folder / ".gitignore").write_text(f"{text_of(folder / '.gitignore')}\n!instance/\n", encoding="utf-8")
     for name in kept:
-        own = "."
         (folder / name).symlink_to(f"instance/{name}")
     application = f"{found.module}:{found.call}" if found.module else found.call
     arguments = {"SERVICE": args.name, "PACKAGE": own, "APPLICATION": json.dumps(application)}
@@ -133,9 +133,8 @@ def adopt(session: Session, args: Namespace) -> None:
     say(f"left out: {', '.join(left) or 'nothing'}")
     if kept:
         say(f"kept in instance/, a volume in production: {', '.join(kept)}")
-    if places := [*dict.fromkeys(environment.written(source, code.trees))]:
-        where = "in production only /tmp, /app/instance and volumes can be written"
-        say(f"it seems to write files, while {where}: {'; '.join(places[:CHOICES])}{'; ...' * (len(places) > CHOICES)}")
+    if places := [*dict.fromkeys(environment.written(source, code.trees))][:CHOICES]:
+        say(f"it writes files, though production can only in /tmp, /app/instance and volumes: {'; '.join(places)}")
     if read:
         say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}")
     if found.interface != "command" and second[1] and not second[0]:
@@ -162,13 +161,12 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
     """
     compose = SERVICES / name / "compose.yaml"
     text = compose.read_text(encoding="utf-8")
-    volumes = ""
+    folder = SERVICES / name
     if found.interface == "command" and PORT not in found.call:
         text = f"{text.partition('    ports:')[0]}    {HEALTH}"
-    folder = SERVICES / name
-    if (folder / "instance").exists() or any(INSTANCE.search(path.read_bytes()) for path in folder.rglob("*.py")):
-        text += f"    volumes:\n      - {name}-data:/app/instance\n"
-        volumes = f"  {name}-data:\n"
+    kept = (folder / "instance").exists() or any(INSTANCE.search(path.read_bytes()) for path in folder.rglob("*.py"))
+    text += f"    volumes:\n      - {name}-data:/app/instance\n" if kept else ""
+    volumes = f"  {name}-data:\n" if kept else ""
     itself, services, more = map(comment, lines)
     text += itself
     if (said or seen) and found.interface != "command":
@@ -179,8 +177,6 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
     text += f"\n{services}" if services else ""
     text += f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else ""
     compose.write_text(text, encoding="utf-8")
-    if f"\n    {HEALTH}" in text:
-        say(f"no port tells whether a command works: services/{name}/compose.yaml says how to give it a health check")
 
 
 def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:

@@ -82,14 +82,12 @@ def find_application(code: Code, wanted: str = "") -> Application:
     choices = [*dict.fromkeys(f"{one.module}:{one.call}" for one in found)]
     lost = f"{source} has {len(choices)} applications: choose with"
     if not found:
-        commands = code.workers or code.programs
+        commands = code.workers or code.commands
         if len(commands) == 1 and (code.workers or not LISTENING & {name.partition(".")[0] for name in code.imports}):
             return commands[0]
         choices = [one.call for one in commands]
-        lost = (
-            f"{source}: no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor in code "
-            f"that calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; name it with --app MODULE:NAME, or a command:"
-        )
+        lost = f"{source}: no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor "
+        lost += f"in code with {', '.join([*MAKERS, *sorted(FACTORIES)])}; say --app MODULE:NAME, or a command:"
     listed = " or ".join(f"--app '{choice}'" for choice in choices[:CHOICES] or ["python -m MODULE"])
     raise UserError(f"{lost} {listed}{', ...' * (len(choices) > CHOICES)}")
 
@@ -139,9 +137,8 @@ class Code:
         asgi = libraries & {"starlette", "fastapi", "uvicorn", "asgiref"} and not libraries & {"flask", "django"}
         self.interface = "asgi" if asgi else "wsgi"  # where an application does not tell
         self.found = {path: [*self.applications(path, tree)] for path, tree in self.trees.items()}
-        commands = [one for path, tree in self.trees.items() for one in self.commands(path, tree)]
-        self.programs = [*dict.fromkeys(one for one in commands if one.call.count(" ") == 2)]
-        self.workers = [*dict.fromkeys(one for one in commands if one.call.count(" ") > 2)]
+        self.commands = [*dict.fromkeys(one for path, tree in self.trees.items() for one in self.run_by(path, tree))]
+        self.workers = [one for one in self.commands if one.call.count(" ") > 2]
         known = {one.interface for found in self.found.values() for one in found} - {""}
         self.interface = known.pop() if len(known) == 1 else self.interface
 
@@ -170,7 +167,7 @@ class Code:
                     if isinstance(target, ast.Name) and (made or (calls and target.id == NAMES[0])):
                         yield Application(*place, target.id + INSIDE.get(maker, ""), interface)
 
-    def commands(self, path: Path, tree: ast.Module) -> Iterator[Application]:
+    def run_by(self, path: Path, tree: ast.Module) -> Iterator[Application]:
         """The commands that run a module: as a queue's worker, or as a program."""
         root, module = self.importable(path)
         lines = ["python -m {}"] if path.name == "__main__.py" else []

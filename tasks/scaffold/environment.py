@@ -66,12 +66,8 @@ def neighbours(packages: Iterable[str], trees: Iterable[ast.Module]) -> list[Sim
     """The databases and brokers that a project's packages and URLs in its code are for."""
     texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     urls = [text for text in texts if isinstance(text, str) and "://" in text[:30]]
-    return [
-        one
-        for one in NEIGHBOURS
-        if any(re.fullmatch(one.packages, package) for package in packages)
-        or any(re.match(rf"({one.schemes})(\+\w+)?://", url) for url in urls)
-    ]
+    found = [*packages, *(f"{url.partition('://')[0]}:" for url in urls)]
+    return [one for one in NEIGHBOURS if any(map(re.compile(one.uses).fullmatch, found))]
 
 
 def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable[str]) -> tuple[str, str, str]:

@@ -150,7 +150,7 @@ def test_a_worker_in_the_code_of_an_application(ours: Path, write: Write, capsys
     assert (
         "it has a worker, python -m celery --app=web.jobs worker: uncomment it in services/theirs/compose.yaml" in told
     )
-    assert "only /tmp, /app/instance and volumes can be written: web/data.py, line 1\n" in told
+    assert "though production can only in /tmp, /app/instance and volumes: web/data.py, line 1\n" in told
     text = (ours / "services/theirs/compose.yaml").read_text()
     assert set(yaml.safe_load(text)["services"]) == {"theirs"}
     commented = re.sub("^#(?=  )", "", text, flags=re.MULTILINE).replace("#volumes:", "volumes:")

@@ -150,7 +150,7 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
         (
             {"worker.py": "print()\n"},
             "",
-            "no application found, neither in FLASK_APP, .* name it with --app MODULE:NAME, or a command",
+            "no application found, neither in FLASK_APP, .* say --app MODULE:NAME, or a command",
         ),
         (
             {
