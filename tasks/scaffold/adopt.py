@@ -46,8 +46,10 @@ DJANGO = r"""DJANGO_SETTINGS_MODULE['"], *['"]([\w.]+)"""
 COVERAGE = {"--cov", "--cov-report", "--cov-config", "--cov-fail-under"}
 # What code has that writes to Flask's instance folder.
 INSTANCE = re.compile(rb"""\binstance_(path|relative)|['"/]instance['"/]""")
-# What developers have besides what tests need.
-LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|sphinx.*|tox.*|twine|types-.*|wheel")
+# What developers have besides what tests need; and coverage, whose settings are ours.
+LINTERS = re.compile(
+    r"black|build|coverage|flake8.*|isort|mypy|pre-commit|pylint.*|pytest-cov|ruff|sphinx.*|tox.*|twine|types-.*|wheel"
+)
 
 
 def add_options(parser: ArgumentParser) -> None:

@@ -393,7 +393,7 @@ def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, mon
     take(write({"app.py": APP, "test_app.py": "", **lists}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["dependency-groups"] == {
-        "tests": ["hypothesis>=6,<7", "pytest>=9,<10", "coverage==1", "pytest-flask<9", "moto>5", "pytest-xdist"]
+        "tests": ["hypothesis>=6,<7", "pytest>=9,<10", "pytest-flask<9", "moto>5", "pytest-xdist"]
     }
     assert made["project"]["dependencies"][0:2] == ["flask", service.SERVERS["wsgi"][0]]
     assert (ours / "services/theirs/tests/test_app.py").exists()
@@ -412,7 +412,7 @@ def test_other_versions_of_test_tools(
             raise CommandFailed(["poetry", *arguments], CONFLICT)
 
     monkeypatch.setattr(venv, "poetry", run)
-    files = {"requirements-dev.txt": "pytest==8.3\npytest-asyncio==0.24\nmypy\n", ".gitignore": "*.db\n"}
+    files = {"requirements-dev.txt": "pytest==8.3\npytest-cov==5\npytest-asyncio==0.24\nmypy\n", ".gitignore": "*.db\n"}
     take(write({"app.py": APP, "requirements.txt": "flask\n", **files}))
     shared = ["hypothesis>=6,<7", "pytest>=9,<10"]
     assert seen == [
