@@ -48,7 +48,7 @@ COVERAGE = {"--cov", "--cov-report", "--cov-config", "--cov-fail-under"}
 INSTANCE = re.compile(rb"""\binstance_(path|relative)|['"/]instance['"/]""")
 # What developers have besides what tests need; and coverage, whose settings are ours.
 LINTERS = re.compile(
-    r"black|build|coverage|flake8.*|isort|mypy|pre-commit|pylint.*|pytest-cov|ruff|sphinx.*|tox.*|twine|types-.*|wheel"
+    r"black|build|coverage|flake8.*|isort|mypy|pre-commit|pylint.*|pytest-cov|ruff|sphinx.*|tox.*|types-.*"
 )
 
 
