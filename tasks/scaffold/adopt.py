@@ -47,9 +47,7 @@ COVERAGE = {"--cov", "--cov-report", "--cov-config", "--cov-fail-under"}
 # What code has that writes to Flask's instance folder.
 INSTANCE = re.compile(rb"""\binstance_(path|relative)|['"/]instance['"/]""")
 # What developers have besides what tests need; and coverage, whose settings are ours.
-LINTERS = re.compile(
-    r"black|build|coverage|flake8.*|isort|mypy|pre-commit|pylint.*|pytest-cov|ruff|sphinx.*|tox.*|types-.*"
-)
+LINTERS = re.compile(r"black|coverage|flake8.*|isort|mypy|pre-commit|pylint.*|pytest-cov|ruff|sphinx.*|tox.*|types-.*")
 
 
 def add_options(parser: ArgumentParser) -> None:
