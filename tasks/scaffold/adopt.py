@@ -1,6 +1,6 @@
 """Makes a service of an existing project, and changes nothing in its code: `new NAME --from DIR [--app MODULE:NAME] [--extra NAME] [--own-lock]`.
 
-Optional, with application.py, requirements.py, resolve.py, environment.py, neighbours/ and their tests: delete these and the line in noxfile.py that names it.
+Optional, with application.py, requirements.py, resolve.py, environment.py, adopting/ and their tests: delete these and the line in noxfile.py that names it.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import shlex
 import shutil
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from ..project import ROOT, SERVICES, pyproject
 from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
-from .application import JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
+from .application import CHOICES, JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
 from .requirements import find_needs
 
 if TYPE_CHECKING:
@@ -35,26 +37,17 @@ SETTINGS = """\
 # The settings for pytest that this code was written with; without this table, the project's own hold.
 [tool.pytest.ini_options]
 """
-RUFF = """\
-# This code was adopted as it is. Without these lines, or with fewer of them, the project's rules hold for it, too.
-exclude = ["*"]
-"""
-# A second process, from the same image.
-WORKER = """
-  {name}-worker:
-    <<: *{name}
-    environment:
-{shared}      INTERFACE: command
-      APPLICATION: {command}
-    ports: []
-    {health}"""
 # For a process that no port can tell anything about.
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
 PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
 # Where a Django project's manage.py names its settings.
 DJANGO = r"""DJANGO_SETTINGS_MODULE['"], *['"]([\w.]+)"""
-# What developers have besides what tests need.
-LINTERS = re.compile(r"black|build|flake8.*|isort|mypy|pre-commit|pylint.*|ruff|sphinx.*|tox.*|twine|types-.*|wheel")
+# Options of pytest-cov with which a further word may go.
+COVERAGE = {"--cov", "--cov-report", "--cov-config", "--cov-fail-under"}
+# What code has that writes to Flask's instance folder.
+INSTANCE = re.compile(rb"""\binstance_(path|relative)|['"/]instance['"/]""")
+# What developers have besides what tests need; and coverage, whose settings are ours.
+LINTERS = re.compile(r"black|coverage|flake8.*|isort|mypy|pre-commit|pylint.*|pytest-cov|ruff|sphinx.*|tox.*|types-.*")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -84,19 +77,27 @@ def adopt(session: Session, args: Namespace) -> None:
     others = [item for item in taken if item != own and not matches(item, TESTS)]
     if found.module and own not in taken:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
-    if others and (own.endswith(".py") or any((folder / item).is_dir() or item.endswith(".py") for item in others)):
+    kept = environment.databases(code.trees.values())
+    modules = any((folder / item).is_dir() or item.endswith(".py") for item in others)
+    if kept or modules or (others and own.endswith(".py")):
         own = "."
+    # What the code keeps beside itself is kept in instance/, which production has on a volume, and git ignores but for this.
+    if kept or (source / "instance").is_dir():
+        (folder / "instance").mkdir()
+        (folder / "instance/.gitignore").write_text("*\n!.gitignore\n", encoding="utf-8")
+        (folder / ".gitignore").write_text(f"{text_of(folder / '.gitignore')}\n!instance/\n", encoding="utf-8")
+    for name in kept:
+        (folder / name).symlink_to(f"instance/{name}")
     application = f"{found.module}:{found.call}" if found.module else found.call
     arguments = {"SERVICE": args.name, "PACKAGE": own, "APPLICATION": json.dumps(application)}
-    if needs.distribution:
-        arguments["DISTRIBUTION"] = json.dumps(needs.distribution)
-    service.fill(
-        args.name, arguments | ({} if found.interface == "wsgi" else {"INTERFACE": found.interface}), "compose.yaml.in"
-    )
+    arguments["DISTRIBUTION"] = needs.distribution and json.dumps(needs.distribution)
+    arguments["INTERFACE"] = "" if found.interface == "wsgi" else found.interface
+    service.fill(args.name, {key: value for key, value in arguments.items() if value}, "compose.yaml.in")
     packages = {canonicalize_name(one.name) for one in needs.main}
     read = environment.variables(code.trees.values())
     beside = environment.neighbours(packages, code.trees.values())
-    finish(args.name, found, worker(source), environment.compose_lines(args.name, beside, read))
+    second = worker(source), code.workers[0].call if code.workers else ""
+    finish(args.name, found, *second, environment.compose_lines(args.name, beside, read))
     # Its tests are where those of services are, also in the verification of production images.
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
@@ -106,7 +107,7 @@ def adopt(session: Session, args: Namespace) -> None:
     if not any((folder / "tests").iterdir()):
         (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
     if not (folder / "ruff.toml").exists():
-        (folder / "ruff.toml").write_text(RUFF, encoding="utf-8")
+        shutil.copy(environment.FOLDER / "ruff.toml", folder)
     settings = pytest_settings(source)
     if "django" in packages and has_tests(args.name):
         needs.tests.append(Requirement("pytest-django"))
@@ -120,16 +121,24 @@ def adopt(session: Session, args: Namespace) -> None:
     # A server in production is ours; pytest does not belong there.
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
-    left += [str(one) for one in needs.main if str(one) not in lines]
-    known = servers | names(shared) | names(lines)
-    more = [one for one in [*needs.tests, *tools] if not LINTERS.fullmatch(one.name)]
-    tests = [*dict.fromkeys(str(one) for one in more if canonicalize_name(one.name) not in known)]
-    resolve.lock(session, args, [*lines, *server], [*shared, *tests] if tests else [])
+    left += [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
+    asked = [one for one in [*needs.tests, *tools] if not LINTERS.fullmatch(one.name)]
+    theirs = [*dict.fromkeys(str(one) for one in asked if canonicalize_name(one.name) not in servers | names(lines))]
+    more = [line for line in theirs if not names([line]) & names(shared)]
+    # Else the test tools in their versions, as its plugins may need them, and else any versions of its plugins.
+    pinned = [*(line for line in shared if not names([line]) & names(theirs)), *theirs]
+    choices = [[*shared, *more], pinned, [*shared, *sorted(names(more))]] if more else []
+    resolve.lock(session, args, [*lines, *server], *choices)
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
-    left += [f"the extra or group {name}" for name in needs.left]
     say(f"left out: {', '.join(left) or 'nothing'}")
+    if kept:
+        say(f"kept in instance/, a volume in production: {', '.join(kept)}")
+    if places := [*dict.fromkeys(environment.written(source, code.trees))][:CHOICES]:
+        say(f"it writes files, though production can only in /tmp, /app/instance and volumes: {'; '.join(places)}")
     if read:
         say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}")
+    if found.interface != "command" and second[1] and not second[0]:
+        say(f"it has a worker, {second[1]}: uncomment it in services/{args.name}/compose.yaml")
     for one in beside:
         how = "to provide it, uncomment its lines in" if one.url else "set its address in"
         say(f"it seems to use {one.name}: {how} services/{args.name}/compose.yaml")
@@ -140,27 +149,34 @@ def names(requirements: Iterable[str]) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in requirements}
 
 
-def finish(name: str, found: Application, second: str, lines: tuple[str, str, str]) -> None:
-    """Add to a service's compose.yaml what the skeleton lacks: a second process, volumes, and, as comments, neighbours."""
+def comment(text: str) -> str:
+    """The same lines of YAML as comments."""
+    return re.sub("^(?=.)", "#", text, flags=re.MULTILINE)
+
+
+def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str, str, str]) -> None:
+    """Add to a service's compose.yaml what the skeleton lacks: a volume, a second process, and, as comments, neighbours.
+
+    The second process is the one that is ``said`` to be run, or, as a comment, too, one that is ``seen`` in the code.
+    """
     compose = SERVICES / name / "compose.yaml"
     text = compose.read_text(encoding="utf-8")
-    volumes = ""
+    folder = SERVICES / name
     if found.interface == "command" and PORT not in found.call:
         text = f"{text.partition('    ports:')[0]}    {HEALTH}"
-    if any(re.search(rb"\binstance_(path|relative)", path.read_bytes()) for path in (SERVICES / name).rglob("*.py")):
-        text += f"    volumes:\n      - {name}-data:/app/instance\n"
-        volumes = f"  {name}-data:\n"
-    itself, services, more = (re.sub("^(?=.)", "#", part, flags=re.MULTILINE) for part in lines)
+    kept = (folder / "instance").exists() or any(INSTANCE.search(path.read_bytes()) for path in folder.rglob("*.py"))
+    text += f"    volumes:\n      - {name}-data:/app/instance\n" if kept else ""
+    volumes = f"  {name}-data:\n" if kept else ""
+    itself, services, more = map(comment, lines)
     text += itself
-    if second and found.interface != "command":
-        text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + WORKER.format(
-            name=name, command=json.dumps(second), shared="#      <<: *environment\n" if itself else "", health=HEALTH
-        )
+    if (said or seen) and found.interface != "command":
+        shared = "      <<: *environment\n" if itself else ""
+        words = {"name": name, "command": json.dumps(said or seen), "health": HEALTH}
+        block = environment.template("worker.yaml", words | {"shared": comment(shared) if said else shared})
+        text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + (block if said else comment(block))
     text += f"\n{services}" if services else ""
     text += f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else ""
     compose.write_text(text, encoding="utf-8")
-    if HEALTH in text:
-        say(f"no port tells whether a command works: services/{name}/compose.yaml says how to give it a health check")
 
 
 def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
@@ -175,7 +191,8 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
         target = folder / path.name
         if any(path == place or path in place.parents for place in roots):
             continue
-        if matches(path.name, JUNK + LEFT) or path.name in server or target.exists():
+        junk = matches(path.name, JUNK + LEFT) and path.name != ".gitignore"
+        if junk or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))
         elif path.is_dir():
             shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns(*JUNK))
@@ -196,8 +213,10 @@ def pytest_settings(source: Path) -> dict[str, Any]:
     tables = [sections.get("pytest"), table.get("ini_options", table), sections.get("tool:pytest"), {}]
     settings: dict[str, Any] = next(filter(None, tables), {})
     words = settings.get("addopts", [])
-    words = words.split() if isinstance(words, str) else words
-    return settings | ({"addopts": [word for word in words if not word.startswith("--cov")]} if words else {})
+    words = shlex.split(words) if isinstance(words, str) else words
+    pairs = pairwise(["", *words])
+    kept = [word for last, word in pairs if word[:5] != "--cov" and (last not in COVERAGE or word[:1] == "-")]
+    return settings | ({"addopts": kept} if words else {})
 
 
 cli.OPTIONS["new"].append(add_options)

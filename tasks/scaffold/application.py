@@ -30,6 +30,11 @@ MODULES, NAMES = ("wsgi", "asgi"), ("application", "app")
 # Where an application is named, and how the lines begin that name it.
 STARTERS = {"Procfile": ("web:",), "Dockerfile": ("CMD", "ENTRYPOINT", "ENV FLASK_APP")}
 STARTERS |= dict.fromkeys(("gunicorn.conf.py", "gunicorn_conf.py", "config/gunicorn.py"), ("wsgi_app",))
+# How queues' workers are run, by what their modules call or define; any other program may be a server if it imports one of these.
+WORKERS = dict.fromkeys(("Celery", "celery", "celery_app"), "python -m celery --app={} worker")
+WORKERS["dramatiq.set_broker"] = "python -m dramatiq {}"
+LISTENING = {"aiohttp", "bottle", "cherrypy", "flask", "http", "sanic", "socketserver", "tornado", "twisted", "uvicorn"}
+CHOICES = 6  # at most so many are listed
 WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
 JUNK = (".*", "__pycache__", "*.py[co]", "*.egg-info", "node_modules", "venv", "env", "build", "dist")
 # What is not taken along besides: what is said elsewhere here, documents, the data of a development server.
@@ -70,21 +75,21 @@ def find_application(code: Code, wanted: str = "") -> Application:
     found = [one for one in every if one.interface] or [replace(one, interface=code.interface) for one in every]
     if {one.call for one in found} == {"application"}:
         found = [one for one in found if one.interface == "wsgi"] or found
-    if len(found) > 1:
-        choices = " or ".join(f"--app '{one.module}:{one.call}'" for one in found)
-        raise UserError(f"{source} has {len(found)} applications: choose with {choices}")
+    if len(found) == 1:
+        return found[0]
     if not code.trees:
         raise UserError(f"{source} has no Python code, or none but tests")
+    choices = [*dict.fromkeys(f"{one.module}:{one.call}" for one in found)]
+    lost = f"{source} has {len(choices)} applications: choose with"
     if not found:
-        commands = [
-            code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.name == "__main__.py"
-        ]
-        raise UserError(
-            f"{source}: no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor in code "
-            f"that calls {', '.join(MAKERS)} or defines {' or '.join(sorted(FACTORIES))}; name it with --app MODULE:NAME, "
-            f"or a command: --app 'python -m {' or '.join(commands) or 'MODULE'}'"
-        )
-    return found[0]
+        commands = code.workers or code.commands
+        if len(commands) == 1 and (code.workers or not LISTENING & {name.partition(".")[0] for name in code.imports}):
+            return commands[0]
+        choices = [one.call for one in commands]
+        lost = f"{source}: no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor "
+        lost += f"in code with {', '.join([*MAKERS, *sorted(FACTORIES)])}; say --app MODULE:NAME, or a command:"
+    listed = " or ".join(f"--app '{choice}'" for choice in choices[:CHOICES] or ["python -m MODULE"])
+    raise UserError(f"{lost} {listed}{', ...' * (len(choices) > CHOICES)}")
 
 
 def text_of(path: Path) -> str:
@@ -132,6 +137,8 @@ class Code:
         asgi = libraries & {"starlette", "fastapi", "uvicorn", "asgiref"} and not libraries & {"flask", "django"}
         self.interface = "asgi" if asgi else "wsgi"  # where an application does not tell
         self.found = {path: [*self.applications(path, tree)] for path, tree in self.trees.items()}
+        self.commands = [*dict.fromkeys(one for path, tree in self.trees.items() for one in self.run_by(path, tree))]
+        self.workers = [one for one in self.commands if one.call.count(" ") > 2]
         known = {one.interface for found in self.found.values() for one in found} - {""}
         self.interface = known.pop() if len(known) == 1 else self.interface
 
@@ -149,17 +156,32 @@ class Code:
                 names = tuple(argument.arg for argument in node.args.posonlyargs + node.args.args)
                 required = len(names) > len(node.args.defaults) or None in node.args.kw_defaults
                 returns = any(isinstance(inner, ast.Return) for inner in ast.walk(node))
+                factory = type(node) is ast.FunctionDef and (interface or node.name in FACTORIES)
                 if names in PARAMETERS and node.name in NAMES:
                     yield Application(*place, node.name, PARAMETERS[names])
-                elif (
-                    returns and not required and (interface or node.name in FACTORIES) and type(node) is ast.FunctionDef
-                ):
+                elif factory and returns and not required:
                     yield Application(*place, f"{node.name}()", interface or self.interface)
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 made = interface or {call.rpartition(".")[2] for call in calls} & FACTORIES
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     if isinstance(target, ast.Name) and (made or (calls and target.id == NAMES[0])):
                         yield Application(*place, target.id + INSIDE.get(maker, ""), interface)
+
+    def run_by(self, path: Path, tree: ast.Module) -> Iterator[Application]:
+        """The commands that run a module: as a queue's worker, or as a program."""
+        root, module = self.importable(path)
+        lines = ["python -m {}"] if path.name == "__main__.py" else []
+        for node in tree.body:
+            words = {ast.unparse(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)}
+            words |= {ast.unparse(target) for target in getattr(node, "targets", ())}
+            if isinstance(node, ast.Assign | ast.AnnAssign | ast.Expr):
+                lines += {line for word, line in WORKERS.items() if word in words}
+            elif isinstance(node, ast.ClassDef) and node.name == "WorkerSettings":
+                lines.append("python -m arq {}.WorkerSettings")
+            elif isinstance(node, ast.If) and "__main__" in ast.unparse(node.test):
+                lines.append("python -m {}")
+        for line in lines:
+            yield Application(root, "", line.format(module.removesuffix(".__main__")), "command")
 
     def resolve(self, text: str) -> Application | None:
         """The application that ``text`` means: ``module:name``, ``module:factory('x')``, ``module``, ``src/module.py``."""
@@ -182,7 +204,8 @@ class Code:
     def modules(self, name: str) -> list[Path]:
         """The modules that a name may mean: by convention, a module for servers wherever it is, if there is one."""
         if name in MODULES and self.source / f"{name}.py" not in self.found:
-            found = [path for path in self.found if path.stem == name]
+            # Deeper ones are a library's own, for one framework of several.
+            found = [path for path in self.found if path.stem == name and self.importable(path)[1].count(".") < 2]
             return found if len(found) == 1 else []
         inside = self.source / name.replace(".", "/")
         exact = [path for path in (inside.with_suffix(".py"), inside / "__init__.py") if path in self.found]

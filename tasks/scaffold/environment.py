@@ -4,65 +4,48 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from ..project import env_prefix
+from ..project import env_prefix, toml
 from .service import Skeleton
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-# The lines of compose.yaml for a neighbour.
-FOLDER = Path(__file__).with_name("neighbours")
+FOLDER = Path(__file__).with_name("adopting")  # what is written into services
 READERS = re.compile(r"os\.environ(\.get|\.setdefault|\.pop)?|(os\.)?getenv|config|env(\.\w+)?")
 
 
-@dataclass(frozen=True)
-class Neighbour:
-    """A database or a broker: the packages that speak to it, its URLs' schemes, and, if it can be provided, its URL."""
-
-    name: str
-    packages: str
-    schemes: str
-    url: str = ""
-    variable: str = ""  # what the code may call the variable with the URL
-    usual: str = ""  # what it is called where no such variable is found
-
-
-NEIGHBOURS = (
-    Neighbour(
-        "valkey",
-        r"(.*-)?redis(-.*)?|rq|arq|hiredis|valkey",
-        "rediss?|valkey",
-        "redis://%name-valkey:6379/0",
-        r".*(REDIS|CELERY|BROKER|VALKEY).*UR[LI]|.*RESULT_BACKEND",
-        "REDIS_URL",
-    ),
-    Neighbour(
-        "postgres",
-        r"psycopg.*|asyncpg|pg8000|aiopg",
-        r"postgres(ql)?",
-        "postgresql://app:${%{PREFIX}_DATABASE_PASSWORD:-development}@%name-postgres:5432/app",
-        r".*(DATABASE|DB|POSTGRES|PG|SQLALCHEMY).*(UR[LI]|DSN)",
-        "DATABASE_URL",
-    ),
-    Neighbour("MySQL", r"pymysql|mysqlclient|aiomysql|mysql-.*", "mysql|mariadb"),
-    Neighbour("MongoDB", r"pymongo|motor|mongoengine|beanie", r"mongodb(\+srv)?"),
-    Neighbour("RabbitMQ", r"(aio-?)?pika|aioamqp", "amqps?"),
-)
+# The name of a database in the working directory, and the modes in which open() writes.
+DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?([\w-]+\.(?:db|sqlite3?))")
+WRITING = re.compile(r"[rwaxbt+]*[wax+][bt+]*")
+# Each has what adopting/neighbours.toml says.
+TABLES = toml((FOLDER / "neighbours.toml").read_text(encoding="utf-8"))
+NEIGHBOURS = [SimpleNamespace(**{"name": name, "url": ""} | table) for name, table in TABLES.items()]
 
 
 def variables(trees: Iterable[ast.Module]) -> set[str]:
     """The environment variables that code reads: by os.environ, environs, decouple, or as a field of pydantic's settings."""
-    return {
-        name
-        for tree in trees
-        for node in ast.walk(tree)
-        for name in read(node)
-        if re.fullmatch(r"[A-Z][A-Z\d_]+", name)
-    }
+    names = {name for tree in trees for node in ast.walk(tree) for name in read(node)}
+    return {name for name in names if re.fullmatch(r"[A-Z][A-Z\d_]+", name)}
+
+
+def databases(trees: Iterable[ast.Module]) -> list[str]:
+    """The names of SQLite's files in code, without those that are in other folders."""
+    texts = {str(node.value) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return sorted({found[1] for text in texts if (found := DATABASE.fullmatch(text))})
+
+
+def written(source: Path, trees: Mapping[Path, ast.Module]) -> Iterator[str]:
+    """Where code opens files to write them."""
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("open"):
+                modes = [*node.args[:2], *(word.value for word in node.keywords)]
+                if any(isinstance(mode, ast.Constant) and WRITING.fullmatch(str(mode.value)) for mode in modes):
+                    yield f"{path.relative_to(source)}, line {node.lineno}"
 
 
 def read(node: ast.AST) -> Iterator[str]:
@@ -79,19 +62,15 @@ def read(node: ast.AST) -> Iterator[str]:
         yield key.value
 
 
-def neighbours(packages: Iterable[str], trees: Iterable[ast.Module]) -> list[Neighbour]:
+def neighbours(packages: Iterable[str], trees: Iterable[ast.Module]) -> list[SimpleNamespace]:
     """The databases and brokers that a project's packages and URLs in its code are for."""
     texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     urls = [text for text in texts if isinstance(text, str) and "://" in text[:30]]
-    return [
-        one
-        for one in NEIGHBOURS
-        if any(re.fullmatch(one.packages, package) for package in packages)
-        or any(re.match(rf"({one.schemes})(\+\w+)?://", url) for url in urls)
-    ]
+    found = [*packages, *(f"{url.partition('://')[0]}:" for url in urls)]
+    return [one for one in NEIGHBOURS if any(map(re.compile(one.uses).fullmatch, found))]
 
 
-def compose_lines(service: str, found: Iterable[Neighbour], read: Iterable[str]) -> tuple[str, str, str]:
+def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable[str]) -> tuple[str, str, str]:
     """Lines of compose.yaml that provide neighbours: of the service itself, further services, and volumes."""
     provided = [one for one in found if one.url]
     urls = [
@@ -101,10 +80,13 @@ def compose_lines(service: str, found: Iterable[Neighbour], read: Iterable[str])
     ]
     waits = [f"      %name-{one.name}:\n        condition: service_healthy\n" for one in provided]
     itself = f"    environment: &environment\n{''.join(urls)}    depends_on:\n{''.join(waits)}" if provided else ""
-    services = "\n".join((FOLDER / f"{one.name}.yaml").read_text(encoding="utf-8") for one in provided)
-    volumes = "".join(
-        f"  %name-{one.name}:\n    labels:\n      stack.clone: ${{STACK_CLONE:-local}}\n" for one in provided
-    )
     words = {"name": service, "PREFIX": env_prefix(service)}
-    itself, services, volumes = (Skeleton(text).substitute(words) for text in (itself, services, volumes))
-    return itself, services, volumes
+    services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)
+    clone = "    labels:\n      stack.clone: ${STACK_CLONE:-local}\n"
+    volumes = "".join(f"  %name-{one.name}:\n{clone}" for one in provided)
+    return Skeleton(itself).substitute(words), services, Skeleton(volumes).substitute(words)
+
+
+def template(file: str, words: Mapping[str, str]) -> str:
+    """The text of a file in adopting/ with these words in it."""
+    return Skeleton((FOLDER / file).read_text(encoding="utf-8")).substitute(words)

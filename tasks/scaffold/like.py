@@ -14,7 +14,8 @@ def copy(model: str, service: str, port: int) -> None:
     In the copy's Python files only imports of its package and the names of its settings change.
     """
     folder, old, package = SERVICES / service, model.replace("-", "_"), service.replace("-", "_")
-    shutil.copytree(SERVICES / model, folder, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.pyc"))
+    hidden = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
+    shutil.copytree(SERVICES / model, folder, symlinks=True, ignore=hidden)
     if (folder / old).is_dir():
         (folder / old).rename(folder / package)
     else:

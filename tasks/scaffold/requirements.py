@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
     Line = tuple[str, str]  # a requirement as it is written, after its file
 
-FILES = [f"requirements{place}.txt" for place in ("", "/prod", "/production", "/base", "/main")]
+FILES = [f"requirements{place}.txt" for place in ("", "/prod", "/production", "/base", "/common", "/main")]
 GROUPS = ("main", "prod", "production", "default")
 # What a project calls the extra, the group or the file with what its tests need.
-TESTS = ("test", "tests", "testing", "dev")
+TESTS = ("test", "tests", "testing", "dev", "development", "local")
 TEST_FILES = [f"requirements{place}.txt" for place in ("-{}", "_{}", "/{}", ".d/{}")] + ["{}-requirements.txt"]
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory
 package = Factory().create_poetry(pathlib.Path(sys.argv[1])).package
-groups = {name: package.dependency_group(name).dependencies for name in package.dependency_group_names()}
-print(json.dumps({name: [one.to_pep_508() for one in found] for name, found in groups.items()}))
+groups = {name: package.dependency_group(name) for name in package.dependency_group_names()}
+print(json.dumps({name: [one.to_pep_508() for one in group.dependencies] for name, group in groups.items()}))
 """
 # Asks a project's own build, such as its setup.py, for its metadata.
 ASK_BUILD = """
@@ -103,10 +103,10 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     elif chosen := next((name for name in GROUPS if name in groups), ""):
         main = [(str(path), line) for line in groups[chosen]]
     elif not (groups and extras):
-        places = (
-            f"no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or {', '.join(FILES)}: add one of them"
-        )
-        raise UserError(f"{source}: {places}" + (f", or --extra {' or '.join(groups)}" if groups else ""))
+        lost = f"no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or {', '.join(FILES)}: add one of them"
+        ways = [f"--extra {name}" for name in groups]
+        ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
+        raise UserError(" or ".join([f"{source}: {lost}", *ways]))
     for extra in extras:
         if extra not in groups:
             raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
@@ -131,7 +131,10 @@ def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list
     found = {kind: [(str(path), line) for line in groups[kind]] for kind in TESTS if kind in groups}
     for kind, name in product(TESTS, TEST_FILES):
         if (file := source / name.format(kind)).is_file():
-            found.setdefault(kind, [*listed(file, [])])
+            try:
+                found.setdefault(kind, [*listed(file, [])])
+            except UserError as error:  # no reason to leave the rest
+                say(f"warning: {name.format(kind)}, for tests, is left out: {error}")
     first, *others = [*found.values()] or [[]]
     return first + [(place, line) for lines in others for place, line in lines if line.startswith("pytest-")]
 
@@ -205,7 +208,7 @@ def listed(path: Path, limits: list[Line]) -> Iterator[Line]:
             kept = kept[:-1] + " "
             continue
         line, kept = re.split(r"\s--hash", kept)[0].removeprefix("-e ").removeprefix("--editable ").strip(), ""
-        option, _, value = line.replace("=", " ", 1).partition(" ")
+        option, _, value = re.sub(r"=|(?<=^-[rc])(?=\w)", " ", line, count=1).partition(" ")
         place, file = f"{path}, line {number}", path.parent / value.strip()
         url, _, egg = line.partition("#egg=")
         if option in {"-r", "--requirement", "-c", "--constraint"}:

@@ -17,6 +17,7 @@ from ..project import SERVICES, has_own_lock, toml
 from ..shell import CommandFailed, UserError
 from ..terminal import say
 from . import service
+from .environment import template
 from .requirements import applies, image_python, python
 
 if TYPE_CHECKING:
@@ -25,30 +26,17 @@ if TYPE_CHECKING:
 
     from nox import Session
 
-OWN_PYPROJECT = """\
-# What services/{name} needs, resolved by itself into the poetry.lock beside this file.
-# `nox -s lock -- --service {name}` updates that; the dependency group `tests`, if any, replaces the shared test tools.
-[project]
-name = "{name}"
-version = "0"
-requires-python = "{python}"  # of the images, and of the machine that locks
-dependencies = [
-{lines}]
-{tests}
-[tool.poetry]
-package-mode = false
-
-"""
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
 
 
-def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) -> None:
+def lock(session: Session, args: Namespace, lines: list[str], *choices: list[str]) -> None:
     """Lock a service's requirements with those of all services; by themselves where asked for, and where that fails.
 
-    ``tests`` is what its tests need if the shared test tools are not enough. Raises UserError where there is no solution.
+    ``choices`` are what its tests may be run with if the shared test tools are not enough, the best first. Raises UserError
+    where there is no solution.
     """
-    name = args.name
+    name, tests = args.name, choices[0] if choices else []
     why = "--own-lock asks for it" if args.own_lock else "its tests need more than the shared test tools"
     if not args.own_lock and not tests:
         before = {path: path.read_bytes() for path in service.EDITED if path.exists()}
@@ -66,23 +54,23 @@ def lock(session: Session, args: Namespace, lines: list[str], tests: list[str]) 
             path.write_bytes(content)
     versions = sorted([sys.version_info[:2], tuple(map(int, image_python().split(".")))])
     words = {"name": name, "python": f">={versions[0][0]}.{versions[0][1]},<{versions[-1][0]}.{versions[-1][1] + 1}"}
-    words["lines"] = "".join(f"    {json.dumps(line)},\n" for line in lines)
-    words["tests"] = "".join(f"    {json.dumps(line)},\n" for line in tests)
-    words["tests"] = f"\n[dependency-groups]\ntests = [\n{words['tests']}]\n" if tests else ""
+    words["lines"] = json.dumps(lines, indent=4)
+    words["tests"] = f"\n[dependency-groups]\ntests = {json.dumps(tests, indent=4)}\n" if tests else ""
     file = SERVICES / name / "pyproject.toml"
     settings = file.read_text(encoding="utf-8")
-    file.write_text(OWN_PYPROJECT.format(**words) + settings, encoding="utf-8")
-    say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
+    file.write_text(template("pyproject.toml.in", words) + settings, encoding="utf-8")
     try:
         venv.poetry(session, f"--directory=services/{name}", "lock", silent=True)
     except CommandFailed as error:
         told = reason(session, error.text, [*lines, *tests])
         if not tests:
             raise UserError(told) from None
-        say(f"warning: what its tests need is left out, because {told}")
+        then = "other versions of what its tests need are tried" if choices[1:] else "what its tests need is left out"
+        say(f"warning: {then}, because {told}")
         file.write_text(settings, encoding="utf-8")
-        lock(session, args, lines, [])
+        lock(session, args, lines, *choices[1:])
         return
+    say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
     warn(session, name)
 
 

@@ -14,7 +14,7 @@ from .. import project, venv
 from ..images import target
 from ..scaffold import adopt, resolve, service
 from ..scaffold.application import Code
-from ..scaffold.environment import neighbours, variables
+from ..scaffold.environment import neighbours, variables, written
 from ..scaffold.requirements import find_needs
 from ..shell import CommandFailed, UserError
 from .scaffolding import APP, DJANGO, FACTORY, NO_SESSION, commit, git, small_project
@@ -101,12 +101,73 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
     ]
 
 
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("import io\nio.open(path, mode='w')", "web/app.py, line 2"),
+        ("log.open('ab')", "web/app.py, line 1"),
+        ("open(path, 'rb')\nopen('w.txt')", None),
+    ],
+)
+def test_files_that_code_writes(write: Write, code: str, line: str | None) -> None:
+    source = write({"web/app.py": f"{code}\n"})
+    assert [*written(source, Code(source).trees)] == ([line] if line else [])
+
+
+def test_databases_beside_the_code_are_kept_on_a_volume(
+    ours: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = """url = 'sqlite:///./sql_app.db'
+DATABASES = {'ENGINE': 'django.db.backends.sqlite3', 'NAME': BASE_DIR / 'db.sqlite3'}
+others = ['/tmp/x.db', 'sqlite:////var/y.db', 'sqlite://']
+"""
+    files = {"web/__init__.py": FACTORY, "web/settings.py": code, "db.sqlite3": "", ".gitignore": "instance/\n*.pyc"}
+    take(write({**files, "requirements.txt": "flask\n"}))
+    assert "kept in instance/, a volume in production: db.sqlite3, sql_app.db\n" in capsys.readouterr().out
+    folder = ours / "services/theirs"
+    (folder / "sql_app.db").write_text("data")
+    assert (folder / "instance/sql_app.db").read_text() == "data"
+    text = (folder / "compose.yaml").read_text()
+    assert "        PACKAGE: .\n" in text
+    assert "      - theirs-data:/app/instance\n" in text
+    (ours / ".gitignore").write_text("instance/\n")
+    git(ours, "add", "services")
+    seen = git(ours, "ls-files", "services/theirs").split()
+    assert "services/theirs/instance/.gitignore" in seen
+    assert "services/theirs/instance/sql_app.db" not in seen
+    with service.all_or_nothing("again"):
+        service.new(NO_SESSION, Namespace(name="again", like="theirs"))
+
+
+def test_a_worker_in_the_code_of_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {
+        "web/__init__.py": FACTORY,
+        "web/jobs.py": "celery = make('redis://h')\n",
+        "web/data.py": "open('x', 'w')\n",
+    }
+    take(write({**files, "requirements.txt": "flask\ncelery\n"}))
+    told = capsys.readouterr().out
+    assert (
+        "it has a worker, python -m celery --app=web.jobs worker: uncomment it in services/theirs/compose.yaml" in told
+    )
+    assert "though production can only in /tmp, /app/instance and volumes: web/data.py, line 1\n" in told
+    text = (ours / "services/theirs/compose.yaml").read_text()
+    assert set(yaml.safe_load(text)["services"]) == {"theirs"}
+    commented = re.sub("^#(?=  )", "", text, flags=re.MULTILINE).replace("#volumes:", "volumes:")
+    services = yaml.safe_load(commented)["services"]
+    assert services["theirs-worker"]["environment"] == {
+        "REDIS_URL": "redis://theirs-valkey:6379/0",
+        "INTERFACE": "command",
+        "APPLICATION": "python -m celery --app=web.jobs worker",
+    }
+
+
 def test_an_instance_folder_is_kept_on_a_volume(ours: Path, write: Write) -> None:
     code = FACTORY.replace("__name__", "__name__, instance_relative_config=True")
     take(write({"blog/__init__.py": code, "requirements.txt": "flask\n", "instance/mine.sqlite": ""}))
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert compose.endswith("    volumes:\n      - theirs-data:/app/instance\n\nvolumes:\n  theirs-data:\n")
-    assert not (ours / "services/theirs/instance").exists()
+    assert [path.name for path in (ours / "services/theirs/instance").iterdir()] == [".gitignore"]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +246,7 @@ def test_a_lock_of_its_own(
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["project"]["dependencies"] == ['x==1; python_version > "3"', *service.SERVERS["wsgi"]]
     assert made["tool"] == {"poetry": {"package-mode": False}, "pytest": {"ini_options": {}}}
+    assert made["project"]["name"] != "theirs"  # a plugin of theirs may depend on it
     assert git(ours, "diff", "--name-only").split() == ["docker/compose.yaml"]
     assert project.service_names() == ["pilot", "theirs"]
     with service.all_or_nothing("again"):
@@ -268,7 +330,10 @@ def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pyt
             {"ini_options": {"addopts": ["-q"]}},
         ),
         (
-            {"pytest.ini": "[pytest]\naddopts = -v --cov=x -p no:y\n", "setup.cfg": "[tool:pytest]\na = b\n"},
+            {
+                "pytest.ini": "[pytest]\naddopts = -v --cov=x --cov-report term --cov-report -p no:y\n",
+                "setup.cfg": "[tool:pytest]\na = b\n",
+            },
             {"ini_options": {"addopts": ["-v", "-p", "no:y"]}},
         ),
         ({"setup.cfg": '[tool:pytest]\nmarkers =\n    a: "b"\n    c\n'}, {"ini_options": {"markers": '\na: "b"\nc'}}),
@@ -328,10 +393,44 @@ def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, mon
     take(write({"app.py": APP, "test_app.py": "", **lists}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["dependency-groups"] == {
-        "tests": ["hypothesis>=6,<7", "pytest>=9,<10", "coverage==1", "pytest-flask<9", "moto>5", "pytest-xdist"]
+        "tests": ["hypothesis>=6,<7", "pytest>=9,<10", "pytest-flask<9", "moto>5", "pytest-xdist"]
     }
     assert made["project"]["dependencies"][0:2] == ["flask", service.SERVERS["wsgi"][0]]
     assert (ours / "services/theirs/tests/test_app.py").exists()
+
+
+def test_other_versions_of_test_tools(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def run(_: object, *arguments: str, silent: bool = False) -> None:
+        if not silent or arguments != ("lock",):
+            seen.append(
+                tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["dependency-groups"]["tests"]
+            )
+            raise CommandFailed(["poetry", *arguments], CONFLICT)
+
+    monkeypatch.setattr(venv, "poetry", run)
+    files = {"requirements-dev.txt": "pytest==8.3\npytest-cov==5\npytest-asyncio==0.24\nmypy\n", ".gitignore": "*.db\n"}
+    take(write({"app.py": APP, "requirements.txt": "flask\n", **files}))
+    shared = ["hypothesis>=6,<7", "pytest>=9,<10"]
+    assert seen == [
+        [*shared, "pytest-asyncio==0.24"],
+        [shared[0], "pytest==8.3", "pytest-asyncio==0.24"],
+        [*shared, "pytest-asyncio"],
+    ]
+    told = capsys.readouterr().out
+    assert told.count("warning: other versions of what its tests need are tried, because the requirements cannot") == 2
+    assert told.count("warning: what its tests need is left out, because the requirements cannot") == 1
+    assert (ours / "services/theirs/.gitignore").read_text() == "*.db\n"
+
+
+@pytest.mark.usefixtures("ours")
+def test_requirements_of_tests_that_cannot_be_read(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    take(write({"app.py": APP, "requirements.txt": "flask\n", "requirements-dev.txt": "black\n-r lost.txt\n"}))
+    told = "warning: requirements-dev.txt, for tests, is left out: .*requirements-dev.txt, line 2: there is no file lost.txt"
+    assert re.search(told, capsys.readouterr().out)
 
 
 def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..scaffold import requirements
-from ..scaffold.application import Code, find_application
+from ..scaffold.application import Application, Code, find_application
 from ..scaffold.requirements import find_needs
 from ..shell import UserError
 from .scaffolding import APP, DJANGO, FACTORY, NO_SESSION
@@ -80,6 +80,7 @@ def test_an_application_is_found(write: Write, files: dict[str, str], found: str
     assert f"{one.module}:{one.call} {one.interface}" == found
 
 
+MAIN = "def main(): ...\nif __name__ == '__main__':\n    main()\n"
 TWO = {"one.py": APP, "two.py": f"{FACTORY}\nother = FastAPI()\n", "four/__init__.py": "from one import app\n"}
 
 
@@ -149,13 +150,13 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
         (
             {"worker.py": "print()\n"},
             "",
-            "no application found, neither in FLASK_APP, .* name it with --app MODULE:NAME, or a command",
+            "no application found, neither in FLASK_APP, .* say --app MODULE:NAME, or a command",
         ),
         (
             {
                 "src/dav/__init__.py": "",
                 "src/dav/util.py": "def redirect(environ, start_response):\n    return []\n",
-                "src/dav/__main__.py": "",
+                "src/dav/__main__.py": "import http.server",
             },
             "",
             "no application found.* or a command: --app 'python -m dav'$",
@@ -174,7 +175,7 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
         ({"pyproject.toml": "[project]\nname = 'w'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
         ({"pyproject.toml": "[tool.black]\n", "requirements.txt": "a==1\n"}, ["a==1"]),
         ({"pyproject.toml": "[dependency-groups]\nmain = ['a']\ndev = ['b']\n"}, ["a"]),
-        ({"requirements/prod.txt": "-r base.txt\nb\n", "requirements/base.txt": "a\n"}, ["a", "b"]),
+        ({"requirements/prod.txt": "-rbase.txt\nb\n", "requirements/base.txt": "a\n"}, ["a", "b"]),
         (
             {
                 "requirements.txt": "-r more/x.txt\n# a comment\nb # another\n",
@@ -239,8 +240,9 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
         ({"pyproject.toml": "[project]\ndependencies = ['a b']\n"}, "pyproject.toml: 'a b' is no requirement"),
         (
             {"pyproject.toml": "[dependency-groups]\nx = []\ny = []\n"},
-            "no requirements in .*: add one of them, or --extra x or y",
+            "no requirements in .*: add one of them or --extra x or --extra y",
         ),
+        ({"web/requirements.txt": "flask\n"}, "add one of them or --from .*/web$"),
     ],
 )
 def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], told: str) -> None:
@@ -302,3 +304,32 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
 )
 def test_what_tests_need(write: Write, files: dict[str, str], found: list[str]) -> None:
     assert [str(one) for one in find_needs(NO_SESSION, write(files)).tests] == found
+
+
+@pytest.mark.parametrize(
+    ("files", "command"),
+    [
+        ({"tasks.py": "app = Celery('tasks')\n", "send.py": MAIN}, "python -m celery --app=tasks worker"),
+        ({"shop/__init__.py": "", "shop/tasks.py": "dramatiq.set_broker(1)\n"}, "python -m dramatiq shop.tasks"),
+        ({"tasks.py": "class WorkerSettings:\n    functions = []\n"}, "python -m arq tasks.WorkerSettings"),
+        ({"clock.py": MAIN, "jobs.py": "def init(app):\n    return Celery(app)\n"}, "python -m clock"),
+        ({"src/crew/__init__.py": "", "src/crew/__main__.py": MAIN}, "python -m crew"),
+    ],
+)
+def test_the_one_command_in_code_without_an_application(write: Write, files: dict[str, str], command: str) -> None:
+    source = write(files)
+    root = source / "src" if (source / "src").is_dir() else source
+    assert find_application(Code(source)) == Application(root, "", command, "command")
+
+
+def test_what_is_listed_of_many_applications(write: Write) -> None:
+    source = write({f"{name}.py": APP for name in "abcdefgh"})
+    with pytest.raises(UserError, match=r"has 8 applications: choose with --app 'a:app' .* or --app 'f:app', \.\.\.$"):
+        find_application(Code(source))
+
+
+def test_a_module_for_servers_that_is_one_of_several_in_a_library(write: Write) -> None:
+    django = "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n"
+    packages = {"geo/__init__.py": "", "geo/dj/__init__.py": "", "geo/dj/wsgi.py": django}
+    with pytest.raises(UserError, match="2 applications"):
+        find_application(Code(write(packages | {"geo/flask_app.py": APP})))

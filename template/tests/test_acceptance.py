@@ -32,7 +32,7 @@ PARTS = {
     ),
     "tasks.scaffold.adopt": (
         *(f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")),
-        "tasks/scaffold/neighbours",
+        "tasks/scaffold/adopting",
         *(f"tasks/tests/test_{name}.py" for name in ("adopt", "adopt_slow", "application")),
     ),
 }
