@@ -52,9 +52,7 @@ def dev(posargs: Sequence[str]) -> argparse.Namespace:
     options = parser("dev", services="*")
     options.add_argument("--detach", action="store_true", help="return when every service is healthy")
     options.add_argument("--debug", metavar="SERVICE", default="", help="open a port for an editor's debugger")
-    options.add_argument(
-        "--attach", metavar="SERVICE", default="", help="give the terminal to a service, for breakpoint()"
-    )
+    options.add_argument("--attach", metavar="SERVICE", default="", help="give it the terminal, for breakpoint()")
     args = options.parse_args(posargs)
     if args.attach and not sys.stdin.isatty():
         options.error("--attach needs a terminal")

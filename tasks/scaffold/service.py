@@ -156,13 +156,12 @@ def edit_group(session: Session, *words: str) -> None:
 
 def lock(session: Session, *arguments: str) -> None:
     """Run Poetry, which removes a group with its last package, and others that are empty; services' groups come back."""
-    before = pyproject().get("dependency-groups", {}).keys()
+    groups = {*pyproject().get("dependency-groups", {})} & {folder.name for folder in SERVICES.glob("*")}
     venv.poetry(session, *arguments)
-    if lost := [
-        name for name in before - pyproject().get("dependency-groups", {}).keys() if (SERVICES / name).is_dir()
-    ]:
-        for name in sorted(lost):
-            edit_group(session, "add", name)
+    lost = sorted(groups - {*pyproject().get("dependency-groups", {})})
+    for name in lost:
+        edit_group(session, "add", name)
+    if lost:
         venv.poetry(session, "lock")
 
 
