@@ -25,18 +25,8 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 SYSTEM = (
     *(CERTIFICATES, OPENSSL.openssl_cafile, OPENSSL.openssl_capath),
     str(Path(OPENSSL.openssl_cafile).with_name("openssl.cnf")),
-    *(
-        "/etc/os-release",
-        "/etc/nsswitch.conf",
-        "/etc/host.conf",
-        "/etc/passwd",
-        "/etc/group",
-        "/etc/services",
-        "/etc/protocols",
-        "/etc/mime.types",
-        "/etc/localtime",
-    ),
-    *("/usr/lib/locale/C.*/**/*", "/app/instance"),
+    *("/etc/group", "/etc/passwd", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols"),
+    *("/etc/os-release", "/etc/mime.types", "/etc/localtime", "/usr/lib/locale/C.*/**/*", "/app/instance"),
 )
 # For building other software on top of a dependency, or for the installer; never for running it.
 NOT_FOR_RUNNING = re.compile(r".*\.(a|c|h|hpp|pxd|pyx)|[Aa]ctivate.*|CACHEDIR\.TAG|\.gitignore|\.lock")

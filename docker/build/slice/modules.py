@@ -39,9 +39,8 @@ def files(code: str | None = None) -> list[Path]:
     if code is not None:
         wanted = {words for words in ON_DEMAND if re.search(rf"\b(?:{words})\b", code, re.IGNORECASE)}
     found = []
-    for path in sorted(
-        [*STDLIB.rglob("*.py"), *STDLIB.rglob("*.so"), *(path for folder in DATA for path in folder.rglob("*"))]
-    ):
+    data = [path for folder in DATA for path in folder.rglob("*")]
+    for path in sorted([*STDLIB.rglob("*.py"), *STDLIB.rglob("*.so"), *data]):
         inside = str(path.relative_to(STDLIB) if path.is_relative_to(STDLIB) else path)
         part = next((words for words, pattern in ON_DEMAND.items() if re.fullmatch(pattern, inside)), None)
         if part in wanted and not LEFT_OUT.fullmatch(inside):
