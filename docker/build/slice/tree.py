@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# Modules whose source is read: by typeguard, TorchScript and Numba's cache, and migrations, for which Alembic lists files.
+READ_AS_SOURCE = re.compile(rb"@(typeguard\.)?typechecked|torch\.jit|jit\(.*cache=True|(?m:^)from alembic import")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 TIME = 1704067200  # 2024-01-01, because zip files know no time before 1980
 YEAR = 365 * 24 * 3600
@@ -67,8 +69,9 @@ class Tree:
         Dependencies keep their docstrings, which many of them read. Those of the standard library are empty, not None,
         because code that edits a docstring expects text.
         """
+        text = source.read_bytes()
         try:
-            tree = ast.parse(source.read_bytes())
+            tree = ast.parse(text)
             for node in () if "site-packages" in source.parts else ast.walk(tree):
                 if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False):
                     node.body[0] = ast.copy_location(ast.Expr(ast.Constant("")), node.body[0])
@@ -77,7 +80,11 @@ class Tree:
             self.add(source)
             return
         header = importlib.util.MAGIC_NUMBER + b"\1" + bytes(11)  # the source is never looked at (PEP 552)
-        self.place(source.with_suffix(".pyc")).write_bytes(header + marshal.dumps(code))
+        bytecode = source.with_suffix(".pyc")
+        if READ_AS_SOURCE.search(text):
+            self.add(source)
+            bytecode = Path(importlib.util.cache_from_source(source))
+        self.place(bytecode).write_bytes(header + marshal.dumps(code))
         self.copied.add(source)  # so that the record of its package is kept
 
     def add_all(self, paths: Iterable[Path]) -> None:
