@@ -26,7 +26,7 @@ ON_DEMAND = {
         r"lib-dynload/(_codecs_(cn|hk|iso2022|jp|kr|tw)|_multibytecodec).*"
     ),
     "zoneinfo|dateutil|pytz|tzlocal|tzset": rf"{ZONES}/.*",
-    # When a module is imported; imports within functions or `try` are for terminals, and do without.
+    # Whoever imports it within `try` or a function does without.
     "(?m:^)(?:from|import) readline": "lib-dynload/readline.*",
     "(?:from|import) curses": r"(curses|/usr/.*/terminfo)/.*|lib-dynload/_curses.*",
     "_py(?:datetime|decimal|io)": r"_py(datetime|decimal|io)\.py",

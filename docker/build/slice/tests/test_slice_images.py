@@ -22,8 +22,7 @@ pytestmark = pytest.mark.slow
 HARDENED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pids-limit=200")
 PACKAGES = '    "cffi", "cryptography", "lxml", "numpy", "psycopg[binary]", "requests",\n'
 # Modules of the standard library that `slim` may have and production has not.
-LEFT_OUT = """_curses _curses_panel _dbm _pydatetime _pydecimal _pyio _tkinter curses ensurepip idlelib pydoc_data readline
-    tkinter turtle turtledemo venv"""
+LEFT_OUT = "_curses _curses_panel _dbm _pydatetime _pydecimal _pyio _tkinter curses ensurepip idlelib pydoc_data readline tkinter turtle turtledemo venv"
 FACTS = """if True:
     import importlib.util, os
     paths = [os.path.join(top, name) for top, folders, files in os.walk("/app") for name in [*folders, *files]]
