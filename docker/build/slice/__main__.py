@@ -25,8 +25,8 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 SYSTEM = (
     *(CERTIFICATES, OPENSSL.openssl_cafile, OPENSSL.openssl_capath),
     str(Path(OPENSSL.openssl_cafile).with_name("openssl.cnf")),
-    *("/etc/os-release", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols", "/etc/mime.types", "/etc/localtime"),
-    *("/usr/lib/locale/C.*/**/*", "/app/instance"),
+    *("/etc/group", "/etc/passwd", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols"),
+    *("/etc/os-release", "/etc/mime.types", "/etc/localtime", "/usr/lib/locale/C.*/**/*", "/app/instance"),
 )
 # For building other software on top of a dependency, or for the installer; never for running it.
 NOT_FOR_RUNNING = re.compile(r".*\.(a|c|h|hpp|pxd|pyx)|[Aa]ctivate.*|CACHEDIR\.TAG|\.gitignore|\.lock")
@@ -55,9 +55,6 @@ def runtime(tree: Tree) -> None:
     bundle = tree.place(OPENSSL.openssl_cafile)
     if not bundle.exists():  # Debian 12 has only the certificates one by one, under names that depend on their content
         bundle.symlink_to(CERTIFICATES)
-    for users in ("/etc/passwd", "/etc/group"):
-        lines = Path(users).read_text().splitlines(keepends=True)
-        tree.place(users).write_text("".join(line for line in lines if line.startswith(("root:", "app:"))))
     (tree.root / "tmp").mkdir()
     (tree.root / "tmp").chmod(0o1777)
     if ldconfig := shutil.which("ldconfig"):

@@ -8,13 +8,14 @@ from pathlib import Path
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 ZONES = Path("/usr/share/zoneinfo")
-# No service in production runs the standard library's tests, installs packages, draws windows or talks to a terminal.
+DATA = (ZONES, Path("/usr/share/terminfo"), Path("/usr/lib/terminfo"))
+# No service in production runs the standard library's tests, installs packages, or draws windows.
 LEFT_OUT = re.compile(
     rf"""(?x)
     (.*/)?(test|tests|idle_test|__pycache__|site-packages|dist-packages)/.* | (.*/)?_?(ctypes_)?test[^/]*\.so
-    | (config-[^/]*|curses|ensurepip|idlelib|lib2to3|pydoc_data|tkinter|turtledemo|venv)/.*
-    | (turtle|_pydecimal|_pydatetime|_pyio|_sysconfigdata__(?!linux)[^/]*|sitecustomize)\.py | _pyrepl/(?!__init__|pager)[^/]*
-    | lib-dynload/(_tkinter|_test|_xx|xx|_curses|readline|_dbm|_gdbm)[^/]*
+    | (config-[^/]*|ensurepip|idlelib|lib2to3|pydoc_data|tkinter|turtledemo|venv)/.*
+    | (turtle|_sysconfigdata__(?!linux)[^/]*|sitecustomize)\.py | _pyrepl/(?!__init__|pager)[^/]*
+    | lib-dynload/(_tkinter|_test|_xx|xx|_dbm|_gdbm)[^/]*
     | {ZONES}/(?!localtime)[^A-Z].*
     """
 )
@@ -24,9 +25,11 @@ ON_DEMAND = {
     "big5|cp9(?:32|36|49|50)|euc[-_](?:jp|kr)|gb2312|gb18030|gbk|hz|iso[-_]?2022|johab|ksc|shift[-_]?jis": (
         r"lib-dynload/(_codecs_(cn|hk|iso2022|jp|kr|tw)|_multibytecodec).*"
     ),
-    # As such or by xmlrpc.server, when a module is imported; for help() in a terminal it is not needed.
-    r"pydoc\.locate|(?m:^)(?:from|import) pydoc|xmlrpc(?:\.| import )server": r"pydoc\.py|_pyrepl/.*",
     "zoneinfo|dateutil|pytz|tzlocal|tzset": rf"{ZONES}/.*",
+    # Whoever imports it within `try` or a function does without.
+    "(?m:^)(?:from|import) readline": "lib-dynload/readline.*",
+    "(?:from|import) curses": r"(curses|/usr/.*/terminfo)/.*|lib-dynload/_curses.*",
+    "_py(?:datetime|decimal|io)": r"_py(datetime|decimal|io)\.py",
 }
 
 
@@ -36,7 +39,8 @@ def files(code: str | None = None) -> list[Path]:
     if code is not None:
         wanted = {words for words in ON_DEMAND if re.search(rf"\b(?:{words})\b", code, re.IGNORECASE)}
     found = []
-    for path in sorted([*STDLIB.rglob("*.py"), *STDLIB.rglob("*.so"), *ZONES.rglob("*")]):
+    data = [path for folder in DATA for path in folder.rglob("*")]
+    for path in sorted([*STDLIB.rglob("*.py"), *STDLIB.rglob("*.so"), *data]):
         inside = str(path.relative_to(STDLIB) if path.is_relative_to(STDLIB) else path)
         part = next((words for words, pattern in ON_DEMAND.items() if re.fullmatch(pattern, inside)), None)
         if part in wanted and not LEFT_OUT.fullmatch(inside):

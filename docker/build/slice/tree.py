@@ -16,18 +16,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-GRAMMAR = ("p_", "t_")  # the docstrings of functions that are named so are PLY's grammars
-# Modules, as of NumPy and SciPy, that take docstrings apart, and fail where their package has none.
-EDITORS = re.compile(r"_add_newdocs\.py|_?docscrape\.py|doccer\.py|_docstring\.py")
+# Modules whose source is read: by typeguard, TorchScript and Numba's cache, and migrations, for which Alembic lists files.
+READ_AS_SOURCE = re.compile(rb"@(typeguard\.)?typechecked|torch\.jit|jit\(.*cache=True|(?m:^)from alembic import")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 TIME = 1704067200  # 2024-01-01, because zip files know no time before 1980
 YEAR = 365 * 24 * 3600
-
-
-def package(path: Path) -> tuple[str, ...]:
-    """The folder of the package that an installed file belongs to."""
-    place = path.parts.index("site-packages") if "site-packages" in path.parts else 0
-    return path.parts[: place + 2]
 
 
 class Tree:
@@ -70,36 +63,35 @@ class Tree:
             shutil.copy(path, self.place(path))
             self.copied.add(path)
 
-    def compile(self, source: Path, *, docstrings: bool = False) -> None:
+    def compile(self, source: Path) -> None:
         """Add a module as bytecode where its source was, so that Python loads it without the source (PEP 3147).
 
-        Without ``docstrings`` these are empty, not None, which code that edits its own docstrings cannot take; asserts stay,
-        but for those that, as SQLAlchemy's, want docstrings.
+        Dependencies keep their docstrings, which many of them read. Those of the standard library are empty, not None,
+        because code that edits a docstring expects text.
         """
+        text = source.read_bytes()
         try:
-            tree = ast.parse(source.read_bytes())
-            for node in () if docstrings else ast.walk(tree):
-                if isinstance(node, ast.Assert) and "__doc__" in ast.unparse(node.test):
-                    node.test = ast.copy_location(ast.Constant(True), node.test)
-                elif not isinstance(node, DOCUMENTED) or getattr(node, "name", "").startswith(GRAMMAR):
-                    continue
-                elif ast.get_docstring(node, clean=False):
+            tree = ast.parse(text)
+            for node in () if "site-packages" in source.parts else ast.walk(tree):
+                if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False):
                     node.body[0] = ast.copy_location(ast.Expr(ast.Constant("")), node.body[0])
             code = compile(ast.fix_missing_locations(tree), str(source), "exec", dont_inherit=True, optimize=0)
         except (SyntaxError, ValueError):  # a template, or code for another Python
             self.add(source)
             return
         header = importlib.util.MAGIC_NUMBER + b"\1" + bytes(11)  # the source is never looked at (PEP 552)
-        self.place(source.with_suffix(".pyc")).write_bytes(header + marshal.dumps(code))
+        bytecode = source.with_suffix(".pyc")
+        if READ_AS_SOURCE.search(text):
+            self.add(source)
+            bytecode = Path(importlib.util.cache_from_source(source))
+        self.place(bytecode).write_bytes(header + marshal.dumps(code))
         self.copied.add(source)  # so that the record of its package is kept
 
     def add_all(self, paths: Iterable[Path]) -> None:
         """Add files, modules as bytecode, and the shared libraries that programs and other shared libraries need."""
-        paths = list(paths)
-        documented = {package(path) for path in paths if EDITORS.fullmatch(path.name)}
         for path in paths:
             if path.suffix == ".py":
-                self.compile(path, docstrings=package(path) in documented)
+                self.compile(path)
             else:
                 self.add(path)
             if path.is_file() and (".so" in path.name or os.access(path, os.X_OK)):

@@ -16,45 +16,50 @@ import tree
 @pytest.mark.parametrize(
     ("code", "inside", "outside"),
     [
-        (None, "json/__init__.py", "turtle.py sqlite3/__init__.py pydoc.py test/__init__.py venv/__init__.py"),
-        ("import json, sqlite30, pydoc", "", "json/__init__.py sqlite3/__init__.py pydoc.py"),
-        ("import os\nimport pydoc\n", "pydoc.py", "sqlite3/__init__.py"),
-        ("    import pydoc\n", "", "pydoc.py"),
-        ("from xmlrpc import server", "pydoc.py", ""),
-        ("import SQLite3; pydoc.locate(1)", "sqlite3/__init__.py pydoc.py", "json/__init__.py"),
+        (
+            None,
+            "json/__init__.py pydoc.py",
+            "turtle.py sqlite3/__init__.py curses/__init__.py _pyio.py venv/__init__.py",
+        ),
+        ("import json, sqlite30, curses30", "", "json/__init__.py sqlite3/__init__.py curses/__init__.py"),
+        ("import SQLite3", "sqlite3/__init__.py", "json/__init__.py"),
+        ("try:\n    import curses", "curses/__init__.py", "_pyio.py"),
+        ("import _pyio as io", "_pyio.py", "curses/__init__.py"),
     ],
 )
 def test_large_parts_come_with_code_that_names_them(code: str | None, inside: str, outside: str) -> None:
-    found = {str(path.relative_to(modules.STDLIB)) for path in modules.files(code)}
+    found = {str(path.relative_to(modules.STDLIB)) for path in modules.files(code) if modules.STDLIB in path.parents}
     assert set(inside.split()) <= found
     assert not set(outside.split()) & found
 
 
-def test_bytecode_has_empty_docstrings_but_for_grammars(tmp_path: Path) -> None:
-    module, template = tmp_path / "module.py", tmp_path / "template.py"
-    module.write_text(
-        '"text"\ndef f():\n    "text"\nassert f.__doc__\nf.__doc__ += "more"\ndef p_rule(p):\n    "rule : token"\n'
-    )
-    template.write_text("import {{ name }}")
-    made = tree.Tree(tmp_path / "root")
-    made.add_all([module, template])
-    scope: dict[str, object] = {}
-    exec(marshal.loads(made.place(module.with_suffix(".pyc")).read_bytes()[16:]), scope)  # noqa: S102, S302
-    assert [scope["__doc__"], *(scope[name].__doc__ for name in ("f", "p_rule"))] == ["", "more", "rule : token"]
-    assert made.place(template).read_text() == "import {{ name }}"
-
-
-def test_a_package_that_takes_docstrings_apart_keeps_them(tmp_path: Path) -> None:
-    paths = [
-        tmp_path / "site-packages" / name for name in ("num/ma/core.py", "num/_core/_add_newdocs.py", "other/x.py")
-    ]
+def test_dependencies_keep_docstrings_and_the_standard_library_has_empty_ones(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("site-packages/json/module.py", "json/module.py", "template.py")]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text('"text"\n')
+        path.write_text('"text"\ndef f():\n    "text"\nf.__doc__ += "more"\n')
+    paths[-1].write_text("import {{ name }}")
     made = tree.Tree(tmp_path / "root")
     made.add_all(paths)
-    kept = [b"text" in made.place(path.with_suffix(".pyc")).read_bytes() for path in paths]
-    assert kept == [True, True, False]
+    found = []
+    for path in paths[:-1]:
+        scope: dict[str, object] = {}
+        exec(marshal.loads(made.place(path.with_suffix(".pyc")).read_bytes()[16:]), scope)  # noqa: S102, S302
+        found.append([scope["__doc__"], scope["f"].__doc__])
+    assert found == [["text", "textmore"], ["", "more"]]
+    assert made.place(paths[-1]).read_text() == "import {{ name }}"
+
+
+def test_modules_whose_source_is_read_keep_it_next_to_their_bytecode(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("migration.py", "checked.py", "plain.py")]
+    for path, text in zip(
+        paths, ("from alembic import op", "@typechecked\ndef f(): ...", "typechecked = 1"), strict=True
+    ):
+        path.write_text(text)
+    made = tree.Tree(tmp_path / "root")
+    made.add_all(paths)
+    assert [made.place(path).exists() for path in paths] == [True, True, False]
+    assert len(list(made.place(tmp_path / "__pycache__").glob("*.pyc"))) == 2
 
 
 def test_libraries_come_along_and_times_are_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,13 +22,12 @@ pytestmark = pytest.mark.slow
 HARDENED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pids-limit=200")
 PACKAGES = '    "cffi", "cryptography", "lxml", "numpy", "psycopg[binary]", "requests",\n'
 # Modules of the standard library that `slim` may have and production has not.
-LEFT_OUT = """_curses _curses_panel _dbm _pydatetime _pydecimal _pyio _tkinter curses ensurepip idlelib pydoc_data readline
-    tkinter turtle turtledemo venv"""
+LEFT_OUT = "_curses _curses_panel _dbm _pydatetime _pydecimal _pyio _tkinter curses ensurepip idlelib pydoc_data readline tkinter turtle turtledemo venv"
 FACTS = """if True:
     import importlib.util, os
     paths = [os.path.join(top, name) for top, folders, files in os.walk("/app") for name in [*folders, *files]]
     print({
-        "parts": [name for name in ("_sqlite3", "_codecs_jp", "pydoc") if importlib.util.find_spec(name)],
+        "parts": [name for name in ("_sqlite3", "_codecs_jp") if importlib.util.find_spec(name)],
         "files": [path for path in ("/usr/share/zoneinfo/UTC", "/etc/debian_version", "/bin/sh") if os.path.exists(path)],
         "not root's": [path for path in paths if os.stat(path).st_uid or os.stat(path).st_mode & 0o022],
         "packages": {name.rstrip("0123456789t") for name in os.listdir("/var/lib/dpkg/status.d")},
@@ -102,7 +101,7 @@ def test_parts_come_on_demand_on_top_of_a_shared_layer(project: Project) -> None
     ham, plain = project.build("ham", "prod"), project.build("plain", "prod")
     assert project.layers(ham)[0] == project.layers(plain)[0]
     facts = ast.literal_eval(project.python(ham, FACTS))
-    assert facts["parts"] == ["_sqlite3", "_codecs_jp", "pydoc"]
+    assert facts["parts"] == ["_sqlite3", "_codecs_jp"]
     assert facts["files"] == ["/usr/share/zoneinfo/UTC"]
     assert facts["not root's"] == ["/app/instance"]
     assert facts["packages"] > {"libc", "libssl", "netbase", "tzdata", "ca-certificates", "libsqlite3-"}
