@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from contextlib import contextmanager
+from math import ceil
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from .neighbour import Answer
 
-PATIENCE = 2  # seconds: for a connection, and for an answer
+TIMEOUT_S = 2.0  # for a connection, and for an answer
 Connection = psycopg.Connection[DictRow]
 
 
@@ -30,10 +31,10 @@ class Database:
         self.pool = ConnectionPool(
             conninfo,
             connection_class=Connection,
-            kwargs={"row_factory": dict_row, "connect_timeout": PATIENCE},
+            kwargs={"row_factory": dict_row, "connect_timeout": ceil(TIMEOUT_S)},
             min_size=0,  # so that nothing but a request ever looks for a database that is away
             max_size=8,  # for each worker; more requests wait for one another
-            timeout=PATIENCE,
+            timeout=TIMEOUT_S,
             reconnect_timeout=0,
             check=check,
             open=False,  # its threads would not survive gunicorn's fork
@@ -92,8 +93,8 @@ def check(connection: Connection) -> None:
 
 @contextmanager
 def deadline(connection: Connection) -> Iterator[None]:
-    """Hang up when the block takes longer than PATIENCE: a frozen server would keep us waiting for ever."""
-    timer = Timer(PATIENCE, hang_up, [connection])
+    """Hang up when the block takes longer than TIMEOUT_S: a frozen server would keep us waiting for ever."""
+    timer = Timer(TIMEOUT_S, hang_up, [connection])
     timer.start()
     try:
         yield

@@ -12,7 +12,7 @@ from werkzeug.exceptions import ServiceUnavailable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PATIENCE = 3  # seconds without a word
+TIMEOUT_S = 3.0  # without a word
 # These concern one connection, not the request (RFC 9110, 7.6.1), or are made anew for ours.
 OF_THE_CONNECTION = {
     "connection",
@@ -39,7 +39,7 @@ def ask(url: str, method: str, target: str, headers: Mapping[str, str], body: by
     place = urlsplit(url)
     passed = {name: value for name, value in headers.items() if name.lower() not in OF_THE_CONNECTION}
     try:
-        with closing(HTTPConnection(place.netloc, timeout=PATIENCE)) as connection:
+        with closing(HTTPConnection(place.netloc, timeout=TIMEOUT_S)) as connection:
             connection.request(method, place.path.rstrip("/") + target, body, passed)
             answer = connection.getresponse()
             content_type = answer.headers.get("Content-Type", "application/octet-stream")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, Response, request
-from journal import create_app
+from journal import create_app, database
 from journal.database import folded
 from journal.settings import Settings
 from werkzeug.serving import make_server
@@ -58,12 +58,18 @@ def echo_url() -> Iterator[str]:
     server.server_close()
 
 
-def make_client(echo_url: str, database: str = "") -> Iterator[FlaskClient]:
-    """A client of the application; without a ``database``, entries are in memory."""
-    app = create_app(Settings(echo_url=echo_url, database=database))
+@pytest.fixture(autouse=True)
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait long for a database that is away."""
+    monkeypatch.setattr(database, "TIMEOUT_S", 0.3)
+
+
+def make_client(echo_url: str, conninfo: str = "") -> Iterator[FlaskClient]:
+    """A client of the application; without a ``conninfo``, entries are in memory."""
+    app = create_app(Settings(echo_url=echo_url, database=conninfo))
     app.testing = True
     pool = app.extensions["database"].pool
-    if not database:
+    if not conninfo:
         app.extensions["database"] = InMemory()
     yield app.test_client()
     pool.close()
