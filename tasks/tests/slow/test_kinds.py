@@ -178,22 +178,16 @@ def test_a_worker_is_reloaded_and_waits_for_a_change_when_it_fails(clone: Clone)
     clone.nox("-s", "down")
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "told"),
-    [
-        ("INTERFACE: command", "INTERFACE: comand", "INTERFACE is 'comand'; it must be wsgi, asgi or command"),
-        ("python3 -m crew", "python4 -m crew", "APPLICATION is 'python4 -m crew', and there is no such program"),
-    ],
-)
-def test_mistakes_are_told_by_the_production_image(clone: Clone, old: str, new: str, told: str) -> None:
-    edit(clone.root / "services/crew/compose.yaml", old, new)
+def test_a_missing_program_is_told_by_the_production_image(clone: Clone) -> None:
+    edit(clone.root / "services/crew/compose.yaml", "python3 -m crew", "python4 -m crew")
     try:
         clone.nox("-s", "build", "--", "crew")
     finally:
         clone.git("checkout", "--quiet", ".")
     run = ("docker", "run", "--rm", f"{clone.name}/crew:prod")
     done = subprocess.run(run, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout + done.stderr) == (1, f"{told}\n")
+    told = "APPLICATION is 'python4 -m crew', and there is no such program\n"
+    assert (done.returncode, done.stdout + done.stderr) == (1, told)
 
 
 @pytest.mark.parametrize("interface", ["wsgi", "asgi"])
