@@ -15,9 +15,9 @@ if METRICS_PORT:
     bind.append(f"0.0.0.0:{METRICS_PORT}")
 workers = int(os.environ.get("WEB_CONCURRENCY") or 1)
 worker_class = Worker
-# One for each request that is processed or whose client is slow: they are made as they are needed, and cost little; most
-# wait, since BUSY in gunicorn_worker.py limits how many compete for the processor. During
-# a reload there may be twice as many; pids_limit in docker/service.yaml must allow for them.
+# One for each request that is processed or whose client is slow: they are made as they are needed, and cost little. BUSY in
+# gunicorn_worker.py limits how many compete for the processor. During a reload there may be twice as many; pids_limit in
+# docker/service.yaml must allow for them.
 threads = max(800 // workers, 16)
 worker_connections = 4000
 # Seconds that a connection may be idle, also before its first request; a busy client or proxy may need more than gunicorn's 2.

@@ -144,3 +144,8 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     kind = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
     subprocess.run([*kind, *names, "-out", str(made), "-keyout", str(key)], check=True, capture_output=True)
     return made, key
+
+
+def log_in(folder: Path, host: str) -> None:
+    """Do what `docker login` does."""
+    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": LOGIN}}}))

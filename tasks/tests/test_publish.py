@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
@@ -10,7 +9,6 @@ import secrets
 import socket
 import subprocess
 import tarfile
-import time
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,10 +16,10 @@ import pytest
 
 from .. import venv
 from ..release import image, push
-from ..release.registry import INDEX, Repository, credentials
+from ..release.registry import INDEX, Repository
 from ..shell import UserError
 from .conftest import write_tool
-from .registry import LOGIN, LocalRegistry
+from .registry import LocalRegistry, log_in
 from .test_workflow import jobs
 
 if TYPE_CHECKING:
@@ -189,11 +187,6 @@ def test_platforms_are_merged_into_one_index(
     push.verify()
 
 
-def log_in(folder: Path, host: str) -> None:
-    """Do what `docker login` does."""
-    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": LOGIN}}}))
-
-
 @pytest.mark.parametrize("auth", ["basic", "token"])
 def test_a_login_is_needed_where_the_registry_wants_one(
     publish: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auth: str
@@ -206,20 +199,6 @@ def test_a_login_is_needed_where_the_registry_wants_one(
         log_in(tmp_path, registry.host)
         publish(registry=address)
         push.verify()
-
-
-def test_a_token_that_expires_during_a_build_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    with LocalRegistry(tmp_path, auth="token") as registry:
-        assert registry.tokens
-        registry.tokens.lifetime_s = -58  # the registry allows 60 s more
-        log_in(tmp_path, registry.host)
-        repository = Repository(f"{registry.host}/team", "one")
-        assert repository.digest("1") == ""
-        first = repository.login
-        time.sleep(3)
-        repository.push_blob(b"content")
-        assert repository.login != first
 
 
 def test_a_registry_with_tls_and_a_login(
@@ -257,19 +236,6 @@ def test_a_registry_whose_disk_is_full(publish: Callable[..., dict[str, Any]], t
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_credential_helper_is_asked(no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    write_tool(no_docker / "docker-credential-test", 'echo "{\\"Username\\": \\"$(cat)\\", \\"Secret\\": \\"s\\"}"')
-    (tmp_path / "config.json").write_text('{"credsStore": "test"}')
-    assert base64.b64decode(credentials("here:1").split()[1]) == b"here:1:s"
-
-
-@pytest.mark.parametrize(("host", "reason"), [("127.0.0.1:1", "refused"), ("registry.invalid", r"\[Errno -\d\]")])
-def test_no_such_registry(host: str, reason: str) -> None:
-    with pytest.raises(UserError, match=rf"the registry {host} cannot be reached \(.*{reason}"):
-        Repository(f"{host}/team", "one").digest("1")
-
-
 @pytest.mark.parametrize(
     ("tag", "message"), [("v1.2.4", r"v1\.2\.4 is not of the version in pyproject.toml, 1\.2\.3"), ("a b", "no image")]
 )
@@ -288,15 +254,6 @@ def test_the_release_as_a_table_and_as_checksums(
     )
     sums = push.RELEASE.with_suffix(".sha256").read_text().splitlines()
     assert sums[0] == f"{found['digest'].removeprefix('sha256:')}  {registry.host}/team/one"
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["registry.example", "https://registry.example/owner", "registry.example/Owner", "registry.example/owner/"],
-)
-def test_an_address_that_is_none(address: str) -> None:
-    with pytest.raises(UserError, match="--registry must be like"):
-        Repository(address, "one")
 
 
 def test_files_that_differ_from_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .. import cli, venv
-from ..scaffold import groups, like, service
+from ..scaffold import groups, service
 from ..shell import UserError
 from ..testing.host import SUITES
 from .scaffolding import LOCK, NO_SESSION, PYPROJECT, commit, git, in_git, real, small_project
@@ -251,109 +251,6 @@ def test_a_removed_folder_comes_back(ours: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert git(ours, "status", "--porcelain", "--ignored") == ""
-
-
-MODEL: dict[str, str | bytes] = {
-    "compose.yaml": """\
-# The page service.
-services:
-  page: &page
-    image: ${STACK_CLONE:-local}/page:${STACK_FLAVOR:-dev}
-    build:
-      args:
-        SERVICE: page
-    ports:
-      - ${PAGE_HOST:-127.0.0.1}:${PAGE_PORT:-5007}:8000
-    environment:
-      PAGE_URL: ${PAGE_URL:-postgresql://page@page-database:5432/page}
-      HOMEPAGE_URL: http://homepage/page-x
-    volumes: ["page-data:/page/data"]
-    secrets: [page-database]
-  page-migrate:
-    <<: *page
-    command: [python3, -m, page.migrate]
-  page-worker:
-    environment: {APPLICATION: python3 -m page, OTHER: celery -A page worker}
-    healthcheck: {test: [CMD, python3, -m, page, health]}
-""",
-    "page/__init__.py": "import page\nfrom page.views import page as view\nfrom . import page as p\nx = click.page(page)\n",
-    "page/logo.png": b"\xff\xfe page",
-    "page/settings.py": 'PAGE = "/page/"\nurl = environ["PAGE_URL"], environ["HOMEPAGE_URL"]\n',
-    "tests/test_page.py": "import os\n\nfrom page import views\n\nmock.patch('page.views.ask')\n",
-    "stack/test_page.py": 'url_of("page"), url_of("page-database"), get("/page")\n',
-}
-
-
-def test_a_copy_has_names_of_its_own(ours: Path) -> None:
-    folder = ours / "services/page"
-    for path, content in MODEL.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content if isinstance(content, bytes) else content.encode())
-    like.copy("page", "front-page", 5008)
-    made = {
-        str(path.relative_to(ours / "services/front-page")): path for path in (ours / "services/front-page").rglob("*")
-    }
-    compose = made["compose.yaml"].read_text()
-    assert (
-        compose
-        == """\
-# The front-page service.
-services:
-  front-page: &front-page
-    image: ${STACK_CLONE:-local}/front-page:${STACK_FLAVOR:-dev}
-    build:
-      args:
-        SERVICE: front-page
-        PACKAGE: front_page
-    ports:
-      - ${FRONT_PAGE_HOST:-127.0.0.1}:${FRONT_PAGE_PORT:-5008}:8000
-    environment:
-      FRONT_PAGE_URL: ${FRONT_PAGE_URL:-postgresql://front-page@front-page-database:5432/front-page}
-      HOMEPAGE_URL: http://homepage/front-page-x
-    volumes: ["front-page-data:/page/data"]
-    secrets: [front-page-database]
-  front-page-migrate:
-    <<: *front-page
-    command: [python3, -m, front_page.migrate]
-  front-page-worker:
-    environment: {APPLICATION: python3 -m front_page, OTHER: celery -A front_page worker}
-    healthcheck: {test: [CMD, python3, -m, front_page, health]}
-"""
-    )
-    assert made["front_page/__init__.py"].read_text() == (
-        "import front_page as page\nfrom front_page.views import page as view\nfrom . import page as p\nx = click.page(page)\n"
-    )
-    assert made["front_page/logo.png"].read_bytes() == MODEL["page/logo.png"]
-    assert made["front_page/settings.py"].read_text() == (
-        'PAGE = "/page/"\nurl = environ["FRONT_PAGE_URL"], environ["HOMEPAGE_URL"]\n'
-    )
-    assert made["tests/test_front_page.py"].read_text() == (
-        "import os\n\nfrom front_page import views\n\nmock.patch('front_page.views.ask')\n"
-    )
-    assert (
-        made["stack/test_front_page.py"].read_text()
-        == 'url_of("front-page"), url_of("front-page-database"), get("/page")\n'
-    )
-
-
-@pytest.mark.parametrize("path", ["bare", "with-comments"])
-def test_groups_keep_every_other_byte(tmp_path: Path, path: str) -> None:
-    text = PYPROJECT if path == "bare" else PYPROJECT.replace('["flask"]', "[\n  'flask',  # the framework\n]  # end")
-    file = tmp_path / "pyproject.toml"
-    file.write_text(text)
-    marked = 'x[y]>=1,<2; python_version < "3.12" and sys_platform == "linux"'
-    groups.main(file, "add", "new", "flask>=3.1,<4", marked, "z @ https://example.invalid/z-1.tar.gz")
-    groups.main(file, "copy", "pilot", "like-pilot")
-    data: dict[str, Any] = tomllib.loads(file.read_text())
-    assert data["dependency-groups"]["new"][1] == marked
-    assert data["dependency-groups"]["like-pilot"] == data["dependency-groups"]["pilot"]
-    libs = data["tool"]["poetry"]["group"]
-    assert libs["like-pilot"] == libs["pilot"]
-    lines = file.read_text().splitlines()
-    assert lines.index("# The most that images may weigh.") + 1 == lines.index("[tool.stack.budgets]")
-    groups.main(file, "remove", "new")
-    groups.main(file, "remove", "like-pilot")
-    assert file.read_text() == text
 
 
 @pytest.mark.slow

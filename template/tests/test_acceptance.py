@@ -21,7 +21,8 @@ PARTS = {
     "tasks.machine.podman": ("tasks/machine/podman.py", "tasks/tests/test_podman.py"),
     "tasks.release": (
         *("tasks/release", "deploy", "docs/releasing.md", "docs/deploying.md", "tasks/tests/registry.py"),
-        *("tasks/tests/test_publish.py", "tasks/tests/test_deploy.py", "tasks/tests/slow/test_release.py"),
+        *(f"tasks/tests/test_{name}.py" for name in ("publish", "registry", "deploy", "rollout")),
+        "tasks/tests/slow/test_release.py",
         ".github/workflows/release.yml",
     ),
     "tasks.audit": ("tasks/audit.py", "tasks/tests/test_audit.py", ".github/workflows/audit.yml"),
@@ -33,7 +34,7 @@ PARTS = {
     "tasks.scaffold.adopt": (
         *(f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")),
         "tasks/scaffold/adopting",
-        *(f"tasks/tests/test_{name}.py" for name in ("adopt", "adopt_slow", "application")),
+        *(f"tasks/tests/test_{name}.py" for name in ("adopt", "adopt_slow", "application", "environment", "resolve")),
     ),
 }
 

@@ -1,0 +1,138 @@
+"""What adopted code reads, writes and uses: variables, files, neighbours."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from ..scaffold import service
+from ..scaffold.application import Code
+from ..scaffold.environment import neighbours, variables, written
+from .scaffolding import APP, FACTORY, NO_SESSION, git
+from .test_adopt import adopting_project, take
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    Write = Callable[[Mapping[str, str]], Path]
+
+
+@pytest.fixture
+def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return adopting_project(tmp_path / "ours", monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("import io\nio.open(path, mode='w')", "web/app.py, line 2"),
+        ("log.open('ab')", "web/app.py, line 1"),
+        ("open(path, 'rb')\nopen('w.txt')", None),
+    ],
+)
+def test_files_that_code_writes(write: Write, code: str, line: str | None) -> None:
+    source = write({"web/app.py": f"{code}\n"})
+    assert [*written(source, Code(source).trees)] == ([line] if line else [])
+
+
+def test_databases_beside_the_code_are_kept_on_a_volume(
+    ours: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = """url = 'sqlite:///./sql_app.db'
+DATABASES = {'ENGINE': 'django.db.backends.sqlite3', 'NAME': BASE_DIR / 'db.sqlite3'}
+others = ['/tmp/x.db', 'sqlite:////var/y.db', 'sqlite://']
+"""
+    files = {"web/__init__.py": FACTORY, "web/settings.py": code, "db.sqlite3": "", ".gitignore": "instance/\n*.pyc"}
+    take(write({**files, "requirements.txt": "flask\n"}))
+    assert "kept in instance/, a volume in production: db.sqlite3, sql_app.db\n" in capsys.readouterr().out
+    folder = ours / "services/theirs"
+    (folder / "sql_app.db").write_text("data")
+    assert (folder / "instance/sql_app.db").read_text() == "data"
+    text = (folder / "compose.yaml").read_text()
+    assert "        PACKAGE: .\n" in text
+    assert "      - theirs-data:/app/instance\n" in text
+    (ours / ".gitignore").write_text("instance/\n")
+    git(ours, "add", "services")
+    seen = git(ours, "ls-files", "services/theirs").split()
+    assert "services/theirs/instance/.gitignore" in seen
+    assert "services/theirs/instance/sql_app.db" not in seen
+    with service.all_or_nothing("again"):
+        service.new(NO_SESSION, Namespace(name="again", like="theirs"))
+
+
+def test_a_worker_in_the_code_of_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {
+        "web/__init__.py": FACTORY,
+        "web/jobs.py": "celery = make('redis://h')\n",
+        "web/data.py": "open('x', 'w')\n",
+    }
+    take(write({**files, "requirements.txt": "flask\ncelery\n"}))
+    told = capsys.readouterr().out
+    assert (
+        "it has a worker, python -m celery --app=web.jobs worker: uncomment it in services/theirs/compose.yaml" in told
+    )
+    assert "though production can only in /tmp, /app/instance and volumes: web/data.py, line 1\n" in told
+    text = (ours / "services/theirs/compose.yaml").read_text()
+    assert set(yaml.safe_load(text)["services"]) == {"theirs"}
+    commented = re.sub("^#(?=  )", "", text, flags=re.MULTILINE).replace("#volumes:", "volumes:")
+    services = yaml.safe_load(commented)["services"]
+    assert services["theirs-worker"]["environment"] == {
+        "REDIS_URL": "redis://theirs-valkey:6379/0",
+        "INTERFACE": "command",
+        "APPLICATION": "python -m celery --app=web.jobs worker",
+    }
+
+
+def test_an_instance_folder_is_kept_on_a_volume(ours: Path, write: Write) -> None:
+    code = FACTORY.replace("__name__", "__name__, instance_relative_config=True")
+    take(write({"blog/__init__.py": code, "requirements.txt": "flask\n", "instance/mine.sqlite": ""}))
+    compose = (ours / "services/theirs/compose.yaml").read_text()
+    assert compose.endswith("    volumes:\n      - theirs-data:/app/instance\n\nvolumes:\n  theirs-data:\n")
+    assert [path.name for path in (ours / "services/theirs/instance").iterdir()] == [".gitignore"]
+
+
+def test_what_it_reads_and_uses_is_listed(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    code = """import os
+from os import getenv
+a = os.environ["A_1"] + os.environ.get("B") + getenv("CC", "x") + config("DD", cast=int) + env.bool("EE") + os.getenv(a)
+environ["REQUEST_METHOD"], other.get("OTHER")
+os.environ.setdefault("F_F", "1")
+class Settings(pydantic.BaseSettings):
+    database_url: str = "postgresql+psycopg://localhost/x"
+"""
+    source = write(
+        {
+            "app.py": APP,
+            "settings.py": code,
+            "Procfile": "worker: rq worker\n",
+            "requirements.txt": "celery[redis]\nflask-redis\n",
+        }
+    )
+    trees = Code(source).trees.values()
+    assert variables(trees) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL"}
+    assert [one.name for one in neighbours(["flask-redis", "x"], trees)] == ["valkey", "postgres"]
+    assert [one.name for one in neighbours(["psycopg2-binary", "pymongo"], [])] == ["postgres", "MongoDB"]
+    take(source)
+    said = capsys.readouterr().out
+    assert "A_1, CC, DATABASE_URL, DD, EE, F_F\n" in said
+    assert "it seems to use valkey: to provide it, uncomment its lines in services/theirs/compose.yaml\n" in said
+    compose = (ours / "services/theirs/compose.yaml").read_text()
+    assert list(yaml.safe_load(compose)["services"]) == ["theirs", "theirs-worker"]
+    provided = yaml.safe_load(re.sub("^#(?! )|^#(?=  )", "", compose, flags=re.MULTILINE))
+    assert list(provided["services"]) == ["theirs", "theirs-worker", "theirs-valkey", "theirs-postgres"]
+    worker = provided["services"]["theirs-worker"]["environment"]
+    assert worker == provided["services"]["theirs"]["environment"] | {
+        "INTERFACE": "command",
+        "APPLICATION": "rq worker",
+    }
+    assert provided["services"]["theirs"]["environment"] == {
+        "REDIS_URL": "redis://theirs-valkey:6379/0",
+        "DATABASE_URL": "postgresql://app:${THEIRS_DATABASE_PASSWORD:-development}@theirs-postgres:5432/app",
+    }
+    assert provided["services"]["theirs-valkey"]["image"] == "${STACK_VALKEY:-valkey/valkey:8}"
+    assert list(provided["volumes"]) == ["theirs-valkey", "theirs-postgres"]

@@ -1,0 +1,210 @@
+"""What adopted projects and their tests need is resolved: with the others, or in a lock of their own."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .. import project, venv
+from ..images import target
+from ..scaffold import resolve, service
+from ..shell import CommandFailed, UserError
+from .scaffolding import APP, DJANGO, NO_SESSION, git
+from .test_adopt import adopting_project, take
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    Write = Callable[[Mapping[str, str]], Path]
+
+
+@pytest.fixture
+def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return adopting_project(tmp_path / "ours", monkeypatch)
+
+
+CONFLICT = """Resolving dependencies...
+
+Because no versions of y match >2 and y (2) depends on z, y (>=2) requires z.
+So, because ours depends on x (>=2)
+ and theirs on x (1), version solving failed.
+
+Try something else.
+"""
+
+
+def poetry(folder: Path, words: str) -> Callable[..., None]:
+    """A Poetry that cannot lock all services' requirements, and says so in these words; that of one service it can."""
+
+    def run(_: object, *arguments: str, silent: bool = False) -> None:
+        if arguments == ("lock",):
+            assert silent
+            raise CommandFailed(["poetry", *arguments], words)
+        assert arguments == ("--directory=services/theirs", "lock")
+        (folder / "poetry.lock").write_text('[[package]]\nname = "x"\ngroups = ["main"]\n')
+
+    return run
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_lock_of_its_own(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own: bool
+) -> None:
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", CONFLICT))
+    take(write({"app.py": APP, "requirements.txt": 'x==1; python_version > "3"\n'}), own=own)
+    said = (
+        "--own-lock asks for it"
+        if own
+        else "what the others need: because ours depends on x (>=2) and theirs on x (1), version solving failed"
+    )
+    assert f"{said}\n" in capsys.readouterr().out
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["project"]["dependencies"] == ['x==1; python_version > "3"', *service.SERVERS["wsgi"]]
+    assert made["tool"] == {"poetry": {"package-mode": False}, "pytest": {"ini_options": {}}}
+    assert made["project"]["name"] != "theirs"  # a plugin of theirs may depend on it
+    assert git(ours, "diff", "--name-only").split() == ["docker/compose.yaml"]
+    assert project.service_names() == ["pilot", "theirs"]
+    with service.all_or_nothing("again"):
+        service.new(NO_SESSION, Namespace(name="again", like="theirs"))
+    assert project.has_own_lock("again")
+    for name in ("theirs", "again"):
+        with service.all_or_nothing(name):
+            service.remove(NO_SESSION, name)
+    assert git(ours, "status", "--porcelain") == ""
+
+
+def test_what_else_fails_leads_to_no_lock(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        venv, "poetry", poetry(ours / "services/theirs", "All attempts to connect to h.invalid failed.")
+    )
+    with pytest.raises(UserError, match=r"All attempts to connect to h.invalid failed"):
+        take(write({"app.py": APP, "requirements.txt": "x==1\n"}))
+    assert git(ours, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "Because ours depends on x (99) which doesn't match any versions, version solving failed.",
+            r"no version matches x \(99\); versions of x",
+        ),
+        ("Cannot resolve h.invalid\n\nmore", "y @ https://h.invalid/y.zip cannot be fetched: check the address"),
+        ("Resolving dependencies...\n\nNo space left\n", "the requirements cannot be resolved: No space left"),
+    ],
+)
+def test_what_cannot_be_locked(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, words: str, told: str
+) -> None:
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", words))
+    with pytest.raises(UserError, match=told):
+        take(write({"app.py": APP, "requirements.txt": "x==99\ny @ https://h.invalid/y.zip\n"}))
+    assert git(ours, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "fits"),
+    [
+        ("x-1-py3-none-any.whl", True),
+        ("x-1-py2.py3-none-any.whl", True),
+        ("x-1-cp313-cp313-manylinux_2_17_x86_64.whl", True),
+        ("x-1-cp37-abi3-manylinux_2_17_x86_64.whl", True),
+        ("x-1-cp312-cp312-manylinux_2_17_x86_64.whl", False),
+        ("x-1-cp314-abi3-manylinux_2_17_x86_64.whl", False),
+        ("x-1-cp313-cp313-macosx_11_0_arm64.whl", False),
+        ("x-1.tar.gz", False),
+    ],
+)
+def test_wheels_for_the_images(monkeypatch: pytest.MonkeyPatch, file: str, fits: bool) -> None:
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
+    assert resolve.fits(file) is fits
+
+
+def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = [
+        f'[[package]]\nname = "{name}"\nversion = "1"\ngroups = ["{group}"]\nfiles = [{{file = "{file}"}}]\n{more}'
+        for name, group, file, more in (
+            ("a", "theirs", "a-1.tar.gz", ""),
+            ("b", "theirs", "b-1-py3-none-any.whl", ""),
+            ("c", "pilot", "c-1.zip", ""),
+            ("d", "theirs", "d-1.zip", "markers = \"sys_platform == 'win32'\"\n"),
+        )
+    ]
+    (ours / "poetry.lock").write_text("".join(lock))
+    take(write({"app.py": APP, "requirements.txt": "a\n"}))
+    said = capsys.readouterr().out
+    assert re.findall("warning: (.*?); if", said) == ["a 1 has no wheel for Python 3.13"]
+
+
+def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
+    lists = {
+        "requirements.txt": "flask\ncoverage==1\npytest-flask<9\n",
+        "requirements-test.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\n",
+    }
+    lists["requirements-dev.txt"] = "tox\nipython\npytest-xdist\n"
+    take(write({"app.py": APP, "test_app.py": "", **lists}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["dependency-groups"] == {
+        "tests": ["hypothesis>=6,<7", "pytest>=9,<10", "pytest-flask<9", "moto>5", "pytest-xdist"]
+    }
+    assert made["project"]["dependencies"][0:2] == ["flask", service.SERVERS["wsgi"][0]]
+    assert (ours / "services/theirs/tests/test_app.py").exists()
+
+
+def test_other_versions_of_test_tools(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def run(_: object, *arguments: str, silent: bool = False) -> None:
+        if not silent or arguments != ("lock",):
+            seen.append(
+                tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["dependency-groups"]["tests"]
+            )
+            raise CommandFailed(["poetry", *arguments], CONFLICT)
+
+    monkeypatch.setattr(venv, "poetry", run)
+    files = {"requirements-dev.txt": "pytest==8.3\npytest-cov==5\npytest-asyncio==0.24\nmypy\n", ".gitignore": "*.db\n"}
+    take(write({"app.py": APP, "requirements.txt": "flask\n", **files}))
+    shared = ["hypothesis>=6,<7", "pytest>=9,<10"]
+    assert seen == [
+        [*shared, "pytest-asyncio==0.24"],
+        [shared[0], "pytest==8.3", "pytest-asyncio==0.24"],
+        [*shared, "pytest-asyncio"],
+    ]
+    told = capsys.readouterr().out
+    assert told.count("warning: other versions of what its tests need are tried, because the requirements cannot") == 2
+    assert told.count("warning: what its tests need is left out, because the requirements cannot") == 1
+    assert (ours / "services/theirs/.gitignore").read_text() == "*.db\n"
+
+
+@pytest.mark.usefixtures("ours")
+def test_requirements_of_tests_that_cannot_be_read(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    take(write({"app.py": APP, "requirements.txt": "flask\n", "requirements-dev.txt": "black\n-r lost.txt\n"}))
+    told = "warning: requirements-dev.txt, for tests, is left out: .*requirements-dev.txt, line 2: there is no file lost.txt"
+    assert re.search(told, capsys.readouterr().out)
+
+
+def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "SERVICES", ours / "services")
+    manage = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')\n"
+    files = DJANGO | {
+        "manage.py": manage,
+        "requirements.txt": "django\n",
+        "cart/tests.py": "# Create your tests here.\n",
+    }
+    take(write(files))
+    assert not project.has_own_lock("theirs")
+    service.remove(NO_SESSION, "theirs")
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
+    take(write({"cart/tests.py": "class Cart(TestCase):\n    def test_it(self): ...\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["dependency-groups"]["tests"][-1] == "pytest-django"
+    settings = {"DJANGO_SETTINGS_MODULE": "shop.settings", "python_files": ["test*.py"]}
+    assert made["tool"]["pytest"]["ini_options"] == settings

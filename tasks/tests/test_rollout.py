@@ -1,0 +1,182 @@
+"""How a roll-out is planned, watched and told; the engines are pretended."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .. import env
+from ..release import push, rollout
+from ..shell import UserError
+from ..stack import model as model_module
+from .conftest import write_tool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+from .test_deploy import MODEL, script
+
+
+@pytest.mark.parametrize(
+    ("replicas", "done"),
+    [("2/2", True), ("1/2", False), ("0/1 (1/1 completed)", True), ("1/1 (0/1 completed)", False), ("2/2 (max 1 per node)", True)],
+)  # fmt: skip
+def test_when_a_service_is_complete(replicas: str, done: bool) -> None:
+    assert rollout.complete(replicas) is done
+
+
+def test_a_rollback_is_told_with_its_reason(no_docker: Path) -> None:
+    write_tool(
+        no_docker / "docker",
+        """case "$1 $2" in
+        "service ls") echo id ;;
+        "service inspect") echo project_web rollback_completed 2 ;;
+        "service ps") echo; echo "task: non-zero exit (1)" ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    with pytest.raises(UserError, match=r"project_web was rolled back: task: non-zero exit \(1\)"):
+        rollout.converge(("docker",), {"project_web": ("completed", "1")}, {"project_web"})
+
+
+def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, tmp_path: Path) -> None:
+    write_tool(
+        no_docker / "docker",
+        f"""case "$1 $2" in
+        "service ls") echo id ;;
+        "service inspect")
+            echo project_web rollback_completed 2
+            [ -e {tmp_path}/seen ] && echo project_api rollback_completed 2 || echo project_api updating 2
+            touch {tmp_path}/seen ;;
+        "stack services") printf 'project_web\\t2/2\\nproject_api\\t2/2\\n' ;;
+        "service ps") ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    with pytest.raises(UserError, match=r"web was rolled back: its tasks have ended without.*api was rolled back"):
+        rollout.converge(("docker",), {}, {"project_web", "project_api"})
+
+
+def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tool(
+        no_docker / "docker",
+        """case "$1" in
+        info) echo active ;;
+        node) printf 'Ready Active\nReady Active\nReady Drain\nDown Active\n' ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, '{"nodes": {"web": 3, "api": 2}}'))
+    with pytest.raises(
+        UserError, match=r"^2 of the nodes can take tasks; for ports in host mode, web needs 3, all replicas"
+    ):
+        rollout.swarm(None, "", "host")  # type: ignore[arg-type]
+
+
+def test_a_step_waits_for_its_own_services(no_docker: Path) -> None:
+    write_tool(
+        no_docker / "docker",
+        """case "$1 $2" in
+        "service ls") echo id ;;
+        "service inspect") echo project_web updating 2 ;;
+        "stack services") printf 'project_web\t0/2\nproject_web-migrate\t0/1 (1/1 completed)\n' ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    rollout.converge(("docker",), {}, {"project_web-migrate"})
+
+
+def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
+    no_docker: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tool(
+        no_docker / "docker",
+        """case "$*" in
+        "service ls"*) ;;
+        "stack services"*) printf 'project_web-migrate\t0/1 (0/1 completed)\n' ;;
+        "service ps --filter=desired-state=shutdown --quiet project_web-migrate") echo task ;;
+        "service ps"*) echo '"task: non-zero exit (3)"' ;;
+        "service logs --raw --tail=5 project_web-migrate") echo "no such table" >&2 ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    with pytest.raises(UserError, match=r"^project_web-migrate failed; its last lines .*Mend it, publish and deploy"):
+        rollout.converge(("docker",), {}, {"project_web-migrate"})
+    shown = "".join(capsys.readouterr())
+    assert "project_web-migrate: task: non-zero exit (3)\n" in shown
+    assert "project_web-migrate: no such table\n" in shown
+
+
+def test_an_old_rollback_is_none_of_this_roll_out(no_docker: Path) -> None:
+    write_tool(
+        no_docker / "docker",
+        """case "$1 $2" in
+        "service ls") echo id ;;
+        "service inspect") echo project_web rollback_completed 1 ;;
+        "stack services") printf 'project_web\\t2/2\\n' ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    rollout.converge(("docker",), {"project_web": ("rollback_completed", "1")}, {"project_web"})
+
+
+def test_kubernetes_is_given_one_step_after_the_other(
+    no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = """case "$*" in *jsonpath*step=1*|*step=1*jsonpath*) echo web-migrate SuccessCriteriaMet Complete ;; *jsonpath*) ;; *) echo found ;; esac"""
+    write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log; {answer}')
+    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, script("kubernetes.py", str(tmp_path / "base"))))
+    rollout.kubernetes(None, tmp_path / "base", apply=True)  # type: ignore[arg-type]
+    told = [
+        line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("--namespace project get")
+    ]
+    assert f"apply --kustomize {tmp_path}/base --selector=stack.step=1" in told
+    steps = [line.partition("stack.step=")[2][:1] for line in told if "stack.step" in line]
+    assert steps == sorted(steps)
+    assert set(steps) == {"0", "1", "2"}
+
+
+def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tool(
+        no_docker / "kubectl",
+        """case "$1 $2" in
+        "get job") echo web-migrate-abababab FailureTarget Failed ;;
+        "logs --tail=5") echo "no such table for $3" ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    with pytest.raises(UserError, match=r"^web-migrate-abababab failed; .*`kubectl delete job web-migrate-abababab`"):
+        rollout.wait_for_jobs(("kubectl",), "--selector=stack.step=1")
+    assert "web-migrate-abababab: no such table for job/web-migrate-abababab\n" in "".join(capsys.readouterr())
+
+
+def test_a_secret_that_is_missing_is_named(no_docker: Path) -> None:
+    write_tool(no_docker / "kubectl", 'echo "secrets \\"$3\\" not found" >&2; exit 1')
+    with pytest.raises(UserError, match=r"a secret is missing, see docs/deploying\.md: secrets \"password\" not found"):
+        rollout.secrets(MODEL, "kubectl", "get", "secret")
+
+
+def test_without_a_release_there_is_nothing_to_deploy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(push, "RELEASE", tmp_path / "release.json")
+    with pytest.raises(UserError, match="`nox -s publish` writes it"):
+        push.read(push.RELEASE)
+
+
+def test_the_users_settings_are_deployed_and_nothing_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, project: Path, no_docker: Path, docker: str
+) -> None:
+    (no_docker / "docker").unlink()
+    (no_docker / "docker").symlink_to(docker)
+    monkeypatch.chdir(project)
+    web = {"image": "web", "ports": ["${WEB_PORT:-5000}:8000"], "environment": {"COLOR": "${COLOR:-}"}}
+    (project / "docker").mkdir()
+    (project / "docker/compose.prod.yaml").write_text(json.dumps({"services": {"web": web}}))
+    (project / "reports/release.json").write_text('{"images": []}')
+    assert rollout.model()["services"]["web"]["environment"] == {"COLOR": ""}
+    model_module._config.cache_clear()
+    env.ENV.write_text("COLOR=red\n")
+    env.write_env({"WEB_PORT": "5003"})
+    found = rollout.model()["services"]["web"]
+    assert found["ports"][0]["published"] == "5000"
+    assert found["environment"] == {"COLOR": "red"}
