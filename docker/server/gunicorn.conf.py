@@ -3,9 +3,11 @@
 import math
 import os
 import resource
+import time
+from typing import Any
 
 from gunicorn_worker import Worker
-from server_limits import FIELDS, LINE_BYTES, TIMEOUT_S
+from server_limits import FIELDS, LINE_BYTES, STOP_S, TIMEOUT_S, ignore_new_connections
 from server_telemetry import METRICS_PORT
 
 wsgi_app = "serve_application:application"  # which knows more than gunicorn does
@@ -35,3 +37,14 @@ limit_request_fields = FIELDS
 http_parser = "python"
 header_map = "refuse"  # 400 to names with underscores, which a proxy may read as hyphens
 sendfile = False  # it has no timeout
+
+
+def on_starting(arbiter: Any) -> None:
+    """Lose no connection when the server is stopped."""
+
+    def handle_term() -> None:
+        ignore_new_connections(arbiter.LISTENERS)
+        time.sleep(STOP_S)
+        raise StopIteration  # as gunicorn does
+
+    arbiter.handle_term = handle_term

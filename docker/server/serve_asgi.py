@@ -21,7 +21,9 @@ from server_limits import (
     LARGE_BYTES,
     LINE_BYTES,
     RATE,
+    STOP_S,
     TIMEOUT_S,
+    ignore_new_connections,
     is_ambiguous,
 )
 from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
@@ -228,7 +230,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept what is waiting, then shut down."""
-        await asyncio.sleep(0.1)
+        ignore_new_connections(sockets or [])
+        await asyncio.sleep(2 * STOP_S)
         await super().shutdown(sockets)
 
 

@@ -15,6 +15,8 @@ from harness import SERVER
 
 # Functions, their arguments, and names that they use.
 USED = """
+arbiter:Arbiter.handle_term (self) StopIteration
+arbiter:Arbiter.stop (self, graceful=True) LISTENERS close_sockets kill_workers
 http.body:Body.__init__ (self, reader) failed reader
 http.body:ChunkedReader.__init__ (self, req, unreader)
 http.body:ChunkedReader.parse_chunk_size (self, unreader, data=None) read_into

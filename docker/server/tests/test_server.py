@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,6 +112,23 @@ def test_requests_in_flight_are_answered_before_the_end() -> None:
         for client in (late, *clients):
             client.sendall(REST)
         assert [statuses(client) for client in (late, *clients)] == [[200]] * (1 + len(clients))
+
+
+def test_no_connection_is_reset_when_a_busy_server_stops() -> None:
+    def ask(server: Server) -> set[int]:
+        found: set[int] = set()
+        with suppress(ConnectionRefusedError):
+            while True:
+                with closing(HTTPConnection("127.0.0.1", server.port, timeout=5)) as connection:
+                    connection.request("GET", "/", headers={"Connection": "close"})
+                    found.add(connection.getresponse().status)
+        return found
+
+    with ThreadPoolExecutor(50) as pool, running() as server:
+        answers = pool.map(ask, [server] * 50)
+        time.sleep(1)
+        server.stop()
+        assert set.union(*answers) == {200}
 
 
 def test_it_can_be_stopped_while_it_starts() -> None:
