@@ -4,10 +4,10 @@ import math
 import os
 import resource
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from gunicorn_worker import Worker
-from server_limits import FIELDS, LINE_BYTES, STOP_S, TIMEOUT_S, ignore_new_connections
+from server_limits import FIELDS, LINE_BYTES, TIMEOUT_S, refuse_new_connections
 from server_telemetry import METRICS_PORT
 
 wsgi_app = "serve_application:application"  # which knows more than gunicorn does
@@ -42,9 +42,9 @@ sendfile = False  # it has no timeout
 def on_starting(arbiter: Any) -> None:
     """Lose no connection when the server is stopped."""
 
-    def handle_term() -> None:
-        ignore_new_connections(arbiter.LISTENERS)
-        time.sleep(STOP_S)
+    def handle_term() -> NoReturn:
+        refuse_new_connections(arbiter.LISTENERS)
+        time.sleep(0.05)  # for connections that are being made
         raise StopIteration  # as gunicorn does
 
     arbiter.handle_term = handle_term

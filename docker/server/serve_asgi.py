@@ -21,10 +21,9 @@ from server_limits import (
     LARGE_BYTES,
     LINE_BYTES,
     RATE,
-    STOP_S,
     TIMEOUT_S,
-    ignore_new_connections,
     is_ambiguous,
+    refuse_new_connections,
 )
 from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
 from server_telemetry import METRICS, METRICS_PORT, Exchange, add
@@ -230,8 +229,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept what is waiting, then shut down."""
-        ignore_new_connections(sockets or [])
-        await asyncio.sleep(2 * STOP_S)
+        refuse_new_connections(sockets or [])
+        await asyncio.sleep(0.1)
         await super().shutdown(sockets)
 
 

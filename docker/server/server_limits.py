@@ -3,8 +3,6 @@
 import os
 import re
 import socket
-import struct
-from array import array
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -20,27 +18,17 @@ LARGE_BYTES, LARGE_BODIES = 64 * 1024, 10
 # RFC 9110, section 7.2, without the punctuation that RFC 3986 allows in names but no name has.
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(:[0-9]*)?")
 
-# Seconds for which the connections that are being made are still accepted when the server is stopped.
-STOP_S = 0.05
-SO_ATTACH_FILTER = 26
-# To a TCP socket, packets begin with the TCP header: 0 is returned, and the packet dropped, if flag SYN is set.
-NO_SYN = array(
-    "B",
-    b"".join(
-        struct.pack("HBBI", *line) for line in [(48, 0, 0, 13), (69, 0, 1, 2), (6, 0, 0, 0), (6, 0, 0, 0xFFFFFFFF)]
-    ),
-)
+SO_BINDTOIFINDEX, NO_INTERFACE = 62, 2**31 - 1
 
 
-def ignore_new_connections(listeners: Iterable[socket.socket]) -> None:
-    """Have the kernel ignore clients that connect from now on; after a second they try again, and are refused then.
+def refuse_new_connections(listeners: Iterable[socket.socket]) -> None:
+    """Refuse who connects from now on, while those that wait in the listeners' queues can still be accepted (Linux).
 
-    Those that wait in a listener's queue when it is closed would be reset, with their requests lost.
+    When a listener is closed, the connections in its queue are reset, and their requests lost.
     """
-    program = struct.pack("HP", 4, NO_SYN.buffer_info()[0])
     for listener in listeners:
-        with suppress(OSError):  # no such filters, or not for such a socket
-            listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+        with suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
 
 
 def is_ambiguous(target: str, host: str) -> bool:

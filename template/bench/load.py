@@ -47,9 +47,11 @@ class Clients:
         began = time.perf_counter()
         try:
             for address in [*self.addresses]:
-                with suppress(ConnectionRefusedError, TimeoutError):  # the latter when its container has gone
+                try:
                     reader, writer = await asyncio.wait_for(asyncio.open_connection(address, 8000), 2)
                     break
+                except (OSError, TimeoutError):  # it is stopping, or its container has gone
+                    self.addresses.sort(key=address.__eq__)  # the others first from now on
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             answer = await asyncio.wait_for(reader.read(), 20)
             writer.close()
