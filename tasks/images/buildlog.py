@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
+from ..project import ROOT
 from ..shell import ENGINE_GONE
 from ..terminal import Status, cut, say
 
@@ -41,15 +43,23 @@ class Progress:
         if not (found := re.match(r"#(\d+) (.*)", line)):
             return
         number, text = found.groups()
-        if re.match(r"\[[^]]+ \d+/\d+\] ", text):
-            self.steps[number] = self.status.text = shorten(text)
+        if step := re.match(r"(\[(?:\S+ )?(\S+) \d+/\d+\]) (.*)", text):
+            self.steps[number] = self.status.text = shorten(f"{step[1]} {stages().get(step[2], step[3])}")
         elif text == "CACHED":
             self.steps.pop(number, None)
-        elif (done := re.match(r"DONE (\d+\.\d+)s", text)) and (step := self.steps.pop(number, "")):
-            if float(done[1]) >= SHOWN_FROM_S and step not in self.shown:
-                self.shown.add(step)
-                say(f"{float(done[1]):7.1f} s  {step}")
+        elif (done := re.match(r"DONE (\d+\.\d+)s", text)) and (shown := self.steps.pop(number, "")):
+            if float(done[1]) >= SHOWN_FROM_S and shown not in self.shown:
+                self.shown.add(shown)
+                say(f"{float(done[1]):7.1f} s  {shown}")
             self.status.text = next(reversed(self.steps.values()), self.status.text)
+
+
+@cache
+def stages() -> dict[str, str]:
+    """What each stage of the Dockerfile is for: the first words of the comment above it."""
+    text = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
+    found = re.findall(r"((?:^# .*\n)+)FROM \S+ AS (\S+)$", text, re.MULTILINE)
+    return {stage: re.split(r"[.:;]\s", comment.replace("\n# ", " ")[2:])[0] for comment, stage in found}
 
 
 def shorten(step: str) -> str:

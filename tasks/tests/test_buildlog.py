@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ..images import buildlog
+from ..project import ROOT
 from ..terminal import Status
 
 
@@ -82,6 +85,15 @@ def test_progress_shows_each_step_that_ran_once_with_its_time(capsys: pytest.Cap
     ):
         progress(line)
         if line.startswith("#2 ["):
-            assert status.text == "[pilot deps 1/1] RUN uv pip install"
-    assert capsys.readouterr().out == "   12.3 s  [pilot deps 1/1] RUN uv pip install\n"
+            assert status.text == "[pilot deps 1/1] The service's dependencies"
+    assert capsys.readouterr().out == "   12.3 s  [pilot deps 1/1] The service's dependencies\n"
     assert len(progress.log) == 11
+
+
+def test_every_stage_with_a_command_says_what_it_is_for() -> None:
+    text = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
+    parts = re.split(r"^FROM \S+ AS (\S+)$", text, flags=re.MULTILINE)[1:]
+    assert {stage for stage, part in zip(parts[::2], parts[1::2], strict=True) if "\nRUN " in part} <= set(
+        buildlog.stages()
+    )
+    assert all(0 < len(words) <= 90 for words in buildlog.stages().values())
