@@ -9,7 +9,7 @@ from ..project import ROOT
 from ..shell import ENGINE_GONE
 from ..terminal import Status, cut, say
 
-SHOWN_FROM_S = 0.1
+SHOWN_FROM_S = 0.5
 # What BuildKit says in many lines, and what it means in one.
 HINTS = (
     (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`, with `-- --service NAME` for a service's own"),

@@ -81,7 +81,7 @@ def test_progress_shows_each_step_that_ran_once_with_its_time(capsys: pytest.Cap
         "#4 DONE 0.0s",
         "#2 DONE 12.3s",
         "#5 [pilot deps 1/1] RUN --mount=type=secret,id=ca uv pip install",
-        "#5 DONE 0.4s",
+        "#5 DONE 0.6s",
     ):
         progress(line)
         if line.startswith("#2 ["):
