@@ -103,12 +103,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (root / "services" / service / "compose.yaml").write_text(f"services:\n  {service}: {{}}\n")
     (root / "pyproject.toml").write_text(PYPROJECT)
     (root / "reports").mkdir()
+    move_root(root, monkeypatch)
+    return root
+
+
+def move_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every module of tasks/ take another folder for this project's."""
     for name, module in list(sys.modules.items()):
         if name.startswith("tasks.") and not name.startswith("tasks.tests"):
             for attribute, value in list(vars(module).items()):
                 if isinstance(value, Path) and value.is_relative_to(ROOT):
                     monkeypatch.setattr(module, attribute, root / value.relative_to(ROOT))
-    return root
 
 
 @pytest.fixture
