@@ -1,4 +1,4 @@
-"""Tests that run on the host: the tooling's own, those of the production stack, and the template makers'."""
+"""Running all tests; those on the host are the tooling's own, those of the production stack, and the template makers'."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from .. import changes, venv
 from ..images import bake
+from ..machine import engine
 from ..project import REPORTS, ROOT, service_names
-from ..stack.lifecycle import removed_afterwards
+from ..stack import lifecycle
 from ..terminal import say
-from .containers import side_by_side
+from . import containers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,14 +69,30 @@ def affected(since: str | None) -> list[str]:
     return [name for name in suites() if not since or any(p.startswith(SUITES[name].affected_by) for p in changed)]
 
 
-def test(session: Session, names: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
-    """Run suites side by side, or those paths that pytest's arguments name; return pytest's exit code for each."""
+def test(session: Session, services: Sequence[str], names: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
+    """Run services' tests in their containers and suites on the host, side by side; return pytest's exit code for each.
+
+    Pytest's arguments may name the paths to run. The stack is last: its images run the services' tests when they are built.
+    """
     for name in names:
         venv.install(session, SUITES[name].group)
-    with removed_afterwards() if "stack" in names else nullcontext():
-        if "stack" in names:
-            bake.build(service_names(), "prod")
-        return side_by_side({name: command(session, name, pytest_args) for name in names})
+    REPORTS.mkdir(exist_ok=True)
+    commands = {
+        name: command(session, name, pytest_args) if name in names else containers.command(name, pytest_args)
+        for name in sorted([*names, *services], key="stack".__eq__)
+    }
+    with containers.removed_afterwards() if services else nullcontext():
+        if "stack" not in names:
+            return containers.side_by_side(commands)
+        with lifecycle.removed_afterwards():
+            return containers.side_by_side(commands, prepare)
+
+
+def prepare(name: str) -> None:
+    """Build what a suite tests; raises UserError when that fails."""
+    if name == "stack":
+        engine.current().check_stack_tests()
+        bake.build(service_names(), "prod")
 
 
 def command(session: Session, name: str, pytest_args: Sequence[str]) -> list[str]:
