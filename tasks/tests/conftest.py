@@ -127,14 +127,15 @@ def move_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A copy of what git tracks here, or would, in a folder with spaces and letters beyond ASCII."""
+def clone(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A copy of what git tracks here, or would, in a folder with spaces and letters beyond ASCII; fast tests need no tests."""
+    slow = request.node.get_closest_marker("slow")
     target = tmp_path / "a clöne of ours"
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, files.split("\0")):
         source = ROOT / name
-        if source.exists():
+        if source.exists() and (slow or "tests" not in source.parts):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes(source.read_bytes())
     return target
