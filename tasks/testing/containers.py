@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import re
 import sys
-from contextlib import contextmanager
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from ..ownership import remove_own
 from ..project import REPORTS, own_tests
 from ..shell import UserError, lines, run, run_parallel
-from ..stack.lifecycle import RUN, remove_unused_networks
+from ..stack.lifecycle import RUN
 from ..terminal import Status, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 TEST = ("env", "STACK_TESTING=true", *RUN)  # docker/service.yaml reads this variable
 NO_TESTS_RAN = 5  # pytest's exit code for it
 PERCENT_DONE = 100
 
 
-@contextmanager
-def removed_afterwards() -> Iterator[None]:
-    """If the block fails, containers of this session are removed after it; the network that no container uses always is."""
-    try:
-        yield
-    except BaseException:
-        remove_own()
-        raise
-    finally:
-        remove_unused_networks()  # the tests ran in the stack's own
-
-
-def side_by_side(
-    commands: Mapping[str, Sequence[str]], prepare: Callable[[str], object] = lambda _: None
-) -> dict[str, int]:
+def side_by_side(commands: Mapping[str, Sequence[str]], prepare: Callable[[str], object]) -> dict[str, int]:
     """Run pytest's ``commands``, by what they test, in parallel, and return the exit code of each.
 
     ``prepare`` is called with what is tested before its command; if it raises UserError, that has failed. A single command

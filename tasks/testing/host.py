@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import changes, venv
+from .. import changes, ownership, venv
 from ..images import bake
 from ..machine import engine
 from ..project import REPORTS, ROOT, service_names
@@ -81,11 +80,14 @@ def test(session: Session, services: Sequence[str], names: Sequence[str], pytest
         name: command(session, name, pytest_args) if name in names else containers.command(name, pytest_args)
         for name in sorted([*names, *services], key="stack".__eq__)
     }
-    with containers.removed_afterwards() if services else nullcontext():
-        if "stack" not in names:
-            return containers.side_by_side(commands)
-        with lifecycle.removed_afterwards():
-            return containers.side_by_side(commands, prepare)
+    try:
+        return containers.side_by_side(commands, prepare)
+    finally:
+        if "stack" in names:
+            lifecycle.remove_tested_stacks()
+        if services:
+            ownership.remove_own()
+            lifecycle.remove_unused_networks()  # these tests ran in the development stack's
 
 
 def prepare(name: str) -> None:
