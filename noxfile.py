@@ -77,15 +77,12 @@ def test(session: nox.Session) -> None:
     args = cli.test(session.posargs, host.suites(), host.suites(by_default=True))
     if args.services or "stack" in args.suites or "slow" in args.pytest:
         ready()
-    codes: dict[str, int] = {}
     if args.services:
         bake.build(args.services)
         if args.watch:
             watch.watch(args.services, args.pytest)
-        codes |= containers.in_containers(args.services, args.pytest)
-    if suites := [suite for suite in host.affected(args.since) if suite in args.suites]:
-        codes |= host.test(session, suites, args.pytest)
-    containers.check(codes, filtered=bool(args.pytest))
+    suites = [suite for suite in host.affected(args.since) if suite in args.suites]
+    containers.check(host.test(session, args.services, suites, args.pytest), filtered=bool(args.pytest))
 
 
 @session(venv=True)

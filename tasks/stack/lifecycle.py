@@ -140,19 +140,13 @@ def remove_unused_networks(label: str = "") -> None:
             output("docker", "network", "rm", network)
 
 
-@contextmanager
-def removed_afterwards() -> Iterator[None]:
-    """Whatever the block does, the production stacks that it tests are removed after it."""
-    engine.current().check_stack_tests()
-    session = ownership.session_id()  # pytest inherits it
-    try:
-        yield
-    finally:
-        ownership.remove_own()
-        for kind in ("network", "volume"):
-            wanted = f"--filter=name=^{ownership.test_project(session)}"
-            if left := output("docker", kind, "ls", "--quiet", wanted).split():
-                output("docker", kind, "rm", *left)
+def remove_tested_stacks() -> None:
+    """Remove the containers, networks and volumes of the production stacks that this session has tested."""
+    ownership.remove_own()
+    for kind in ("network", "volume"):
+        wanted = f"--filter=name=^{ownership.test_project(ownership.session_id())}"
+        if left := output("docker", kind, "ls", "--quiet", wanted).split():
+            output("docker", kind, "rm", *left)
 
 
 def shell(service: str, command: Sequence[str] = ("sh",)) -> int:

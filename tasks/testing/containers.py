@@ -8,44 +8,29 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from ..ownership import SESSION, remove_own, session_id
 from ..project import REPORTS, own_tests
 from ..shell import UserError, lines, run, run_parallel
-from ..stack.lifecycle import RUN, remove_unused_networks
+from ..stack.lifecycle import RUN
 from ..terminal import Status, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+TEST = ("env", "STACK_TESTING=true", *RUN)  # docker/service.yaml reads this variable
 NO_TESTS_RAN = 5  # pytest's exit code for it
 PERCENT_DONE = 100
 
 
-def environment() -> dict[str, str]:
-    """The environment of the commands that run tests; docker/service.yaml reads these variables."""
-    return {"STACK_TESTING": "true", SESSION: session_id()}
-
-
-def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
-    """Run the services' tests and return pytest's exit code for each."""
-    REPORTS.mkdir(exist_ok=True)
-    try:
-        return side_by_side({name: command(name, pytest_args) for name in services}, environment())
-    except BaseException:
-        remove_own()
-        raise
-    finally:
-        # The tests ran in the stack's own network, which no container uses any more unless the stack is up.
-        remove_unused_networks()
-
-
-def side_by_side(commands: Mapping[str, Sequence[str]], env: Mapping[str, str] | None = None) -> dict[str, int]:
+def side_by_side(commands: Mapping[str, Sequence[str]], prepare: Callable[[str], object]) -> dict[str, int]:
     """Run pytest's ``commands``, by what they test, in parallel, and return the exit code of each.
 
-    A single one has the terminal for itself. Of several, the output of each comes in one piece, when it has ended.
+    ``prepare`` is called with what is tested before its command; if it raises UserError, that has failed. A single command
+    has the terminal for itself. Of several, the output of each comes in one piece, when it has ended.
     """
     if len(commands) == 1:
-        return {name: run(*command, env=env) for name, command in commands.items()}
+        (name,) = commands
+        prepare(name)
+        return {name: run(*commands[name])}
     with Status() as status:
         progress = Progress(len(commands), status)
 
@@ -56,7 +41,11 @@ def side_by_side(commands: Mapping[str, Sequence[str]], env: Mapping[str, str] |
                 text.append(line)
                 progress(name, line)
 
-            return lines(*commands[name], on_line=take, env=env), "\n".join(text)
+            try:
+                prepare(name)
+            except UserError as error:
+                return 1, str(error)
+            return lines(*commands[name], on_line=take), "\n".join(text)
 
         jobs = {name: partial(off_the_terminal, name) for name in commands}
         ended = run_parallel(jobs, lambda name, result: say(f"--- {name}\n{result[1]}"))
@@ -86,7 +75,7 @@ def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     tools = own_tests(service)
     coverage = ["--cov", "--cov-config=/app/pyproject.toml", f"--cov-report=xml:/app/reports/coverage-{service}.xml"]
     return [
-        *(*RUN, "--volume", f"{REPORTS}:/app/reports", service),
+        *(*TEST, "--volume", f"{REPORTS}:/app/reports", service),
         *("pytest", f"--junitxml=/app/reports/junit-{service}.xml"),
         *(coverage if not tools or "pytest-cov" in tools else []),
         *(["--color=yes"] if sys.stdout.isatty() else []),

@@ -1,20 +1,20 @@
-"""Tests that run on the host: the tooling's own, those of the production stack, and the template makers'."""
+"""Running all tests; those on the host are the tooling's own, those of the production stack, and the template makers'."""
 
 from __future__ import annotations
 
 import json
 import os
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import changes, venv
+from .. import changes, ownership, venv
 from ..images import bake
+from ..machine import engine
 from ..project import REPORTS, ROOT, service_names
-from ..stack.lifecycle import removed_afterwards
+from ..stack import lifecycle
 from ..terminal import say
-from .containers import side_by_side
+from . import containers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,14 +68,33 @@ def affected(since: str | None) -> list[str]:
     return [name for name in suites() if not since or any(p.startswith(SUITES[name].affected_by) for p in changed)]
 
 
-def test(session: Session, names: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
-    """Run suites side by side, or those paths that pytest's arguments name; return pytest's exit code for each."""
+def test(session: Session, services: Sequence[str], names: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:
+    """Run services' tests in their containers and suites on the host, side by side; return pytest's exit code for each.
+
+    Pytest's arguments may name the paths to run. The stack is last: its images run the services' tests when they are built.
+    """
     for name in names:
         venv.install(session, SUITES[name].group)
-    with removed_afterwards() if "stack" in names else nullcontext():
+    REPORTS.mkdir(exist_ok=True)
+    commands = {
+        name: command(session, name, pytest_args) if name in names else containers.command(name, pytest_args)
+        for name in sorted([*names, *services], key="stack".__eq__)
+    }
+    try:
+        return containers.side_by_side(commands, prepare)
+    finally:
         if "stack" in names:
-            bake.build(service_names(), "prod")
-        return side_by_side({name: command(session, name, pytest_args) for name in names})
+            lifecycle.remove_tested_stacks()
+        if services:
+            ownership.remove_own()
+            lifecycle.remove_unused_networks()  # these tests ran in the development stack's
+
+
+def prepare(name: str) -> None:
+    """Build what a suite tests; raises UserError when that fails."""
+    if name == "stack":
+        engine.current().check_stack_tests()
+        bake.build(service_names(), "prod")
 
 
 def command(session: Session, name: str, pytest_args: Sequence[str]) -> list[str]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..ownership import remove_own
 from ..shell import UserError, show, start
-from ..stack.lifecycle import RUN, remove_unused_networks
+from ..stack.lifecycle import remove_unused_networks
 from ..terminal import say
-from .containers import environment
+from .containers import TEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,6 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
             # In a session of its own: Ctrl-C reaches only this process, which then cleans up in order.
             process = start(
                 *command,
-                env=environment(),
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -64,6 +63,6 @@ def forward(service: str, process: subprocess.Popen[str], put: Callable[[tuple[s
 def rerun(service: str, pytest_args: Sequence[str]) -> list[str]:
     """The plain Docker command that runs a service's tests on every change."""
     return [
-        *(*RUN, "--no-TTY", service),
+        *(*TEST, "--no-TTY", service),
         *("python3", "/app/rerun.py", *(["--color=yes"] if sys.stdout.isatty() else []), *pytest_args),
     ]

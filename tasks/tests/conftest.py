@@ -15,6 +15,7 @@ from ..stack import model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import ModuleType
 
 DOCKER = shutil.which("docker")
 PYPROJECT = """
@@ -25,6 +26,17 @@ other = []
 pilot = []
 tests = []
 """
+
+
+PATHS: list[tuple[ModuleType, str, Path]] = []  # modules' constants below ROOT
+
+
+def pytest_collection_finish() -> None:
+    """Note, once, what `move_root` changes: all modules are imported now."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tasks.") and not name.startswith("tasks.tests"):
+            found = {attribute: value for attribute, value in vars(module).items() if isinstance(value, Path)}
+            PATHS.extend((module, a, path.relative_to(ROOT)) for a, path in found.items() if path.is_relative_to(ROOT))
 
 
 @pytest.fixture
@@ -43,6 +55,7 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("DOCKER_HOST", "STACK_SETUP", "STACK_SESSION", "CI", "PIP_INDEX_URL", "SUDO_USER", "GITHUB_OUTPUT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STACK_ENGINE", "docker")  # whatever setup has found here
+    monkeypatch.setenv("GIT_TEMPLATE_DIR", "")  # hundreds of repositories need no samples of hooks
     model._config.cache_clear()
     return tools
 
@@ -103,23 +116,26 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (root / "services" / service / "compose.yaml").write_text(f"services:\n  {service}: {{}}\n")
     (root / "pyproject.toml").write_text(PYPROJECT)
     (root / "reports").mkdir()
-    for name, module in list(sys.modules.items()):
-        if name.startswith("tasks.") and not name.startswith("tasks.tests"):
-            for attribute, value in list(vars(module).items()):
-                if isinstance(value, Path) and value.is_relative_to(ROOT):
-                    monkeypatch.setattr(module, attribute, root / value.relative_to(ROOT))
+    move_root(root, monkeypatch)
     return root
 
 
+def move_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every module of tasks/ take another folder for this project's."""
+    for module, attribute, path in PATHS:
+        monkeypatch.setattr(module, attribute, root / path)
+
+
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A copy of what git tracks here, or would, in a folder with spaces and letters beyond ASCII."""
+def clone(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A copy of what git tracks here, or would, in a folder with spaces and letters beyond ASCII; fast tests need no tests."""
+    slow = request.node.get_closest_marker("slow")
     target = tmp_path / "a clöne of ours"
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, files.split("\0")):
         source = ROOT / name
-        if source.exists():
+        if source.exists() and (slow or "tests" not in source.parts):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes(source.read_bytes())
     return target

@@ -89,8 +89,8 @@ def small_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def git(root: Path, *args: str) -> str:
     """What git answers in a folder, as somebody."""
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.invalid")
-    done = subprocess.run(["git", *identity, *args], cwd=root, check=True, capture_output=True, text=True)
+    settings = ("-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "maintenance.auto=false")
+    done = subprocess.run(["git", *settings, *args], cwd=root, check=True, capture_output=True, text=True)
     return done.stdout
 
 

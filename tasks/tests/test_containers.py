@@ -16,23 +16,29 @@ from ..testing.containers import NO_TESTS_RAN, check
 from .conftest import calls, fake_docker
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 RUN = "compose --progress=quiet run --rm --no-deps --volume"
-CLEAN = {"ps --all --format": "", "network ls": "", "ps --all --quiet": "echo 12", "rm": ""}
+
+
+def run(*services: str, pytest_args: Sequence[str] = ()) -> dict[str, int]:
+    commands = {name: containers.command(name, pytest_args) for name in services}
+    return containers.side_by_side(commands, lambda _: None)
 
 
 def test_one_service_has_the_terminal(no_docker: Path, project: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    fake_docker(no_docker, {RUN: 'echo "testing=$STACK_TESTING session=$STACK_SESSION"; exit 3', **CLEAN})
-    assert containers.in_containers(["pilot"], ["-k", "x"]) == {"pilot": 3}
+    session = ownership.session_id()  # as every nox session begins
+    fake_docker(no_docker, {RUN: 'echo "testing=$STACK_TESTING session=$STACK_SESSION"; exit 3'})
+    assert run("pilot", pytest_args=["-k", "x"]) == {"pilot": 3}
     out = capfd.readouterr().out
-    assert f"testing=true session={ownership.session_id()}" in out
+    assert f"testing=true session={session}" in out
     command = calls(no_docker)[0]
     assert command.startswith(
         f"{RUN} {project}/reports:/app/reports pilot pytest --junitxml=/app/reports/junit-pilot.xml"
     )
     assert command.endswith(" -k x")
-    assert f"$ docker {command}"[:60] in out  # as one would type it
+    assert f"$ env STACK_TESTING=true docker {command}"[:80] in out  # as one would type it
 
 
 def test_of_several_each_comes_in_one_piece(
@@ -42,24 +48,25 @@ def test_of_several_each_comes_in_one_piece(
     volume = f"{RUN} {project}/reports:/app/reports"
     other = f"until [ -e '{project}/go' ]; do sleep 0.01; done; echo 1 passed"
     pilot = f"echo 'tests/test_a.py .F   [100%]'; touch '{project}/go'; echo 1 failed; exit 1"
-    fake_docker(no_docker, {f"{volume} other": other, f"{volume} pilot": pilot, **CLEAN})
-    assert containers.in_containers(["other", "pilot"], []) == {"other": 0, "pilot": 1}
+    fake_docker(no_docker, {f"{volume} other": other, f"{volume} pilot": pilot})
+    assert run("other", "pilot") == {"other": 0, "pilot": 1}
     out = capsys.readouterr().out
     assert "--- pilot\ntests/test_a.py .F   [100%]\n1 failed\n" in out
     assert "--- other\n1 passed\n" in out
 
 
-def test_an_interrupt_removes_the_containers(no_docker: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    del project
+def test_what_cannot_be_prepared_has_failed_and_the_others_run(capsys: pytest.CaptureFixture[str]) -> None:
+    def prepare(name: str) -> None:
+        if name == "stack":
+            raise UserError("no image")
 
-    def interrupted(*_: object, **__: object) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(containers, "run", interrupted)
-    fake_docker(no_docker, CLEAN)
-    with pytest.raises(KeyboardInterrupt):
-        containers.in_containers(["pilot"], [])
-    assert "rm --force --volumes 12" in calls(no_docker)
+    commands = {"unit": ["echo", "1 passed"], "stack": ["false"]}
+    assert containers.side_by_side(commands, prepare) == {"unit": 0, "stack": 1}
+    out = capsys.readouterr().out
+    assert "--- stack\nno image\n" in out
+    assert "--- unit\n1 passed\n" in out
+    with pytest.raises(UserError, match="no image"):
+        containers.side_by_side({"stack": ["false"]}, prepare)
 
 
 def test_failed_tests_are_named() -> None:

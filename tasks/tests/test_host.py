@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from .. import changes, venv
 from ..images import bake
-from ..testing import host
+from ..stack import lifecycle
+from ..testing import containers, host
 from ..testing.host import Suite
+from .conftest import calls, fake_docker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from nox import Session
@@ -71,28 +73,56 @@ def test_a_suite_runs_in_its_environment(monkeypatch: pytest.MonkeyPatch, tests:
     monkeypatch.setattr(venv, "python", lambda _session: "python")
     monkeypatch.setattr(bake, "build", lambda services, flavor: did.append(f"{services} {flavor}"))
 
-    def record(commands: dict[str, list[str]]) -> dict[str, int]:
+    def record(commands: dict[str, list[str]], prepare: Callable[[str], object]) -> dict[str, int]:
         ran.append(commands)
+        for name in commands:
+            prepare(name)
         return dict.fromkeys(commands, 3)
 
-    @contextmanager
-    def removed() -> Iterator[None]:
-        yield
-        did.append("removed")
-
-    monkeypatch.setattr(host, "side_by_side", record)
-    monkeypatch.setattr(host, "removed_afterwards", removed)
+    monkeypatch.setattr(containers, "side_by_side", record)
+    monkeypatch.setattr(lifecycle, "remove_tested_stacks", lambda: did.append("removed"))
     monkeypatch.chdir(tests)
     start = ["python", "-B", "-m", "pytest"]
     report = f"--junitxml={tests}/reports/junit-more.xml"
-    assert host.test(SESSION, ["more"], ["-x"]) == {"more": 3}
+    assert host.test(SESSION, [], ["more"], ["-x"]) == {"more": 3}
     assert ran.pop() == {"more": [*start, "--more", report, "more", "-x"]}
-    host.test(SESSION, ["more"], ["-x", "more/test_d.py::test_it"])
+    host.test(SESSION, [], ["more"], ["-x", "more/test_d.py::test_it"])
     assert ran.pop() == {"more": [*start, "--more", report, "-x", "more/test_d.py::test_it"]}
     assert did == ["host", "host"]
-    host.test(SESSION, ["more", "stack"], [])
-    assert did[2:] == ["host", "stack", "['other', 'pilot'] prod", "removed"]
+    host.test(SESSION, [], ["stack", "more"], [])
+    assert did[2:] == ["stack", "host", "['other', 'pilot'] prod", "removed"]
     assert ran.pop()["stack"][-1] == "services/pilot/stack"
+
+
+def test_services_and_suites_run_side_by_side_and_the_stack_last(
+    monkeypatch: pytest.MonkeyPatch, no_docker: Path
+) -> None:
+    monkeypatch.setattr(venv, "install", lambda *_: None)
+    monkeypatch.setattr(venv, "python", lambda _session: "echo")
+    fake_docker(no_docker, {"compose": "", "ps": "", "network ls": "", "volume ls": ""})
+    built: list[str] = []
+    monkeypatch.setattr(bake, "build", lambda services, _: built.extend(services))
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    found = host.test(SESSION, ["pilot"], ["unit", "stack"], [])
+    assert [*found.items()] == [("unit", 0), ("pilot", 0), ("stack", 0)]
+    assert built == ["other", "pilot"]
+    assert [*host.test(SESSION, ["pilot"], [], [])] == ["pilot"]
+
+
+@pytest.mark.parametrize(("services", "suites"), [(["pilot"], []), (["pilot"], ["stack"]), ([], ["stack"])])
+def test_an_interrupt_removes_the_containers(
+    monkeypatch: pytest.MonkeyPatch, no_docker: Path, services: list[str], suites: list[str]
+) -> None:
+    def interrupted(*_: object) -> dict[str, int]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(venv, "install", lambda *_: None)
+    monkeypatch.setattr(venv, "python", lambda _session: "python")
+    monkeypatch.setattr(containers, "side_by_side", interrupted)
+    fake_docker(no_docker, {"ps --all --format": "", "network ls": "", "volume ls": "", "ps": "echo 12", "rm": ""})
+    with pytest.raises(KeyboardInterrupt):
+        host.test(SESSION, services, suites, [])
+    assert "rm --force --volumes 12" in calls(no_docker)
 
 
 def test_a_plan_is_printed_and_handed_to_github(

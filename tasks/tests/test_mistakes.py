@@ -94,14 +94,6 @@ def test_a_password_in_the_package_indexs_address_is_shown_nowhere(
     assert "secret" not in done.stdout + done.stderr + "".join(logs) + (clone / ".env").read_text()
 
 
-def test_from_a_sub_folder() -> None:
-    command = [sys.executable, "-m", "nox", "-l"]
-    done = subprocess.run(command, cwd=ROOT / "services", capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "noxfile.py" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_an_old_python_is_told_in_one_line() -> None:
     """The first lines of noxfile.py must be good for any Python 3 that can run nox."""
     source = (ROOT / "noxfile.py").read_text()

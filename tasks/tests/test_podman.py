@@ -13,6 +13,7 @@ from ..machine import engine, podman, setup
 from ..shell import UserError
 from ..stack import lifecycle
 from ..stack.model import Stack
+from ..testing import host
 from .conftest import calls, fake_docker, fake_engine, write_tool
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def test_names_are_as_they_were_given_to_the_build(name: str) -> None:
 
 
 def test_what_it_cannot_do_is_told_beforehand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_docker: Path) -> None:
-    with pytest.raises(UserError, match="production stack need Docker"), lifecycle.removed_afterwards():
-        pass
+    with pytest.raises(UserError, match="production stack need Docker"):
+        host.prepare("stack")
     monkeypatch.setattr(podman, "SYSTEMD", tmp_path / "none")
     monkeypatch.setattr("sys.platform", "linux")
     with pytest.raises(UserError, match="Podman needs systemd for health checks"):

@@ -33,6 +33,7 @@ ARGUMENTS: dict[str, Callable[[list[str]], object]] = {
 }
 
 
+@cache
 def jobs(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load(WORKFLOWS[name].read_text())["jobs"])
 

@@ -33,7 +33,7 @@ def stack() -> Iterator[Stack]:
     """The running stack, every service on a free port."""
     os.environ.update(STACK.env)  # for what pytest-docker runs
     files = [str(ROOT / file) for file in STACK.files]
-    up, down = ["--progress=quiet up --detach --no-build"], ["--progress=quiet down --volumes --timeout=3"]
+    up, down = ["--progress=quiet up --detach --no-build"], ["--progress=quiet down --volumes --timeout=0"]
     with get_docker_services(" ".join(COMPOSE), files, STACK.project, up, down):
         lifecycle.wait(STACK)
         yield STACK
@@ -69,7 +69,7 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Itera
             lifecycle.wait(own)
             yield own
         finally:
-            own.compose("--progress=quiet", "down", "--volumes", "--timeout=1")
+            own.compose("--progress=quiet", "down", "--volumes", "--timeout=0")
 
     return make  # type: ignore[return-value]  # contextmanager's type has no short name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sysconfig
+from functools import cache
 from pathlib import Path
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -33,16 +34,22 @@ ON_DEMAND = {
 }
 
 
+@cache
+def available() -> list[tuple[Path, str | None]]:
+    """All files that an image may get, each with the words of ON_DEMAND that it comes with, None for every image."""
+    data = [path for folder in DATA for path in folder.rglob("*")]
+    found = []
+    for path in sorted([*STDLIB.rglob("*.py"), *STDLIB.rglob("*.so"), *data]):
+        inside = str(path.relative_to(STDLIB) if path.is_relative_to(STDLIB) else path)
+        if not LEFT_OUT.fullmatch(inside):
+            part = next((words for words, pattern in ON_DEMAND.items() if re.fullmatch(pattern, inside)), None)
+            found.append((path, part))
+    return found
+
+
 def files(code: str | None = None) -> list[Path]:
     """The files for every production image, or, of ON_DEMAND, those whose words stand in ``code``."""
     wanted: set[str | None] = {None}
     if code is not None:
         wanted = {words for words in ON_DEMAND if re.search(rf"\b(?:{words})\b", code, re.IGNORECASE)}
-    found = []
-    data = [path for folder in DATA for path in folder.rglob("*")]
-    for path in sorted([*STDLIB.rglob("*.py"), *STDLIB.rglob("*.so"), *data]):
-        inside = str(path.relative_to(STDLIB) if path.is_relative_to(STDLIB) else path)
-        part = next((words for words, pattern in ON_DEMAND.items() if re.fullmatch(pattern, inside)), None)
-        if part in wanted and not LEFT_OUT.fullmatch(inside):
-            found.append(path)
-    return found
+    return [path for path, part in available() if part in wanted]

@@ -29,7 +29,6 @@ class Program:
             self.port = probe.getsockname()[1]
         settings = {"FLASK_RUN_HOST": "127.0.0.1", "FLASK_RUN_PORT": str(self.port), "PYTHONUNBUFFERED": "1"}
         settings |= {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(folder.parent)}
-        settings |= {"HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis")}  # what it makes there takes seconds
         program = [sys.executable, str(ROOT / "docker/dev" / command[0]), *command[1:]]
         env = os.environ | settings | env
         with self.log.open("w") as log:

@@ -166,7 +166,7 @@ def test_no_connection_is_refused_or_reset(web: Program) -> None:
     with ThreadPoolExecutor() as pool:
         clients = [pool.submit(ask) for _ in range(2)]
         try:
-            for number in range(20):
+            for number in range(10):
                 web.write("web/deep/text.py", f"TEXT = 'edit {number}.'")
                 web.answers(f"edit {number}.")
         finally:

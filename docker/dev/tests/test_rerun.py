@@ -42,8 +42,11 @@ def rerun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     for name, value in (("one", 1), ("two", 2)):
         (folder / f"{name}.py").write_text(f"VALUE = {value}")
         (folder / f"tests/test_{name}.py").write_text(TEST.format(name=name, value=value))
-    options = f"-o cache_dir={folder.parent}/cache -p no:schemathesis"  # which takes a second to import
-    with running(folder, "rerun.py", PYTEST_ADDOPTS=options) as rerun:
+    # Neither plugins nor Hypothesis, which some environments have: every run would take their time.
+    (folder.parent / "without").mkdir()
+    (folder.parent / "without/hypothesis.py").write_text("raise ImportError")
+    env = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": f"{folder.parent}/without"}
+    with running(folder, "rerun.py", PYTEST_ADDOPTS=f"-o cache_dir={folder.parent}/cache", **env) as rerun:
         assert verdict(rerun, 0) == "2 passed"
         yield rerun
         start_slow_run(rerun)
