@@ -1,11 +1,13 @@
 """Writes Compose's production model as a Kustomize base: ``python kubernetes.py DIR <model.json``.
 
 `nox -s deploy` runs it, and gives it the model with images by digest. What it writes is checked against the schemas of
-the oldest and the newest version of Kubernetes that is supported.
+the oldest and the newest version of Kubernetes that is supported. Its last line says, in JSON, the steps in which to
+apply it: the values of the label stack.step.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -13,38 +15,44 @@ from pathlib import Path
 
 import kubernetes_validate
 import yaml
-from model import REPLICAS, Object, jobs, needs, ports, replicas, seconds, step, stops_first
+from model import REPLICAS, Object, jobs, limits, load, needs, ports, replicas, seconds, step, stops_first, tmpfs
 
 OLDEST = "1.30"  # the first that has preStop's sleep
 PORT = 8000  # what docker/server listens on
 USER = 10001  # as docker/Dockerfile has it; images whose Compose user has only a name get it, too
 DRAIN_S = 5  # until no proxy sends requests to a pod that ends
 HEALTH = ["python3", "/app/healthcheck.py"]
+HEAD = "# Written by `nox -s deploy -- kubernetes`.\n"
 
 
 def probes(spec: Object, *, listens: bool) -> Object:
     """The three probes of a container run the health check of Compose, or else the image's own, which knows /readyz."""
     check = spec.get("healthcheck") or {}
     test = check.get("test") or (["CMD", *HEALTH] if listens and "build" in spec else [])
-    if check.get("disable") or not test:
+    if check.get("disable") or not test or test[0] == "NONE":
         return {}
     command = ["sh", "-c", test[1]] if test[0] == "CMD-SHELL" else test[1:]
+    command = [word.replace("$$", "$") for word in command]  # elsewhere, Kubernetes itself does so
     probe = {"exec": {"command": command}, "timeoutSeconds": seconds(check.get("timeout", "3s"))}
     ready = {**probe, "exec": {"command": [*HEALTH, "/readyz"]}} if command == HEALTH else probe
     return {
         "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": seconds(check.get("start_period", "60s"))},
-        "readinessProbe": {**ready, "periodSeconds": 5, "failureThreshold": 2},
+        # A database that is away for less than half a minute takes no pod out: the service says 503 by itself.
+        "readinessProbe": {**ready, "periodSeconds": 5, "failureThreshold": 6},
         "livenessProbe": {**probe, "periodSeconds": seconds(check.get("interval", "10s")), "failureThreshold": 6},
     }
 
 
+def kept(spec: Object) -> list[Object]:
+    """The volumes of a service that outlive its containers; not files of this machine."""
+    return [volume for volume in spec.get("volumes") or () if volume["type"] == "volume"]
+
+
 def storage(spec: Object) -> tuple[list[Object], list[Object]]:
     """A pod's volumes, and where its container has them: tmpfs, secrets, and the claims of a StatefulSet."""
-    mounts = [
-        {"name": v["source"], "mountPath": v["target"]} for v in spec.get("volumes") or () if v["type"] == "volume"
-    ]
+    mounts = [{"name": v["source"], "mountPath": v["target"]} for v in kept(spec)]
     volumes: list[Object] = []
-    for number, path in enumerate(spec.get("tmpfs") or ()):
+    for number, path in enumerate(tmpfs(spec)):
         volumes.append({"name": f"tmp-{number}", "emptyDir": {"sizeLimit": "64Mi"}})
         mounts.append({"name": f"tmp-{number}", "mountPath": path})
     folders: dict[str, list[Object]] = {}
@@ -63,7 +71,8 @@ def pod(model: Object, service: str) -> Object:
     spec = model["services"][service]
     volumes, mounts = storage(spec)
     user = int(str(spec.get("user", "")).partition(":")[0]) if re.match(r"\d", str(spec.get("user", ""))) else USER
-    limits = {"memory": f"{int(spec['mem_limit']) >> 20}Mi", "cpu": str(spec.get("cpus") or 1)}
+    most = limits(service, spec)
+    memory = f"{most['memory'] >> 20}Mi"
     container = {
         "name": service,
         "image": spec["image"],
@@ -75,7 +84,10 @@ def pod(model: Object, service: str) -> Object:
         ],
         "ports": [{"containerPort": port} for port in ports(model, service)],
         "volumeMounts": mounts,
-        "resources": {"requests": {"memory": limits["memory"], "cpu": "100m"}, "limits": limits},
+        "resources": {
+            "requests": {"memory": memory, "cpu": "100m"},
+            "limits": {"memory": memory, "cpu": f"{most['cpus']:g}"},
+        },
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": bool(spec.get("read_only")),
@@ -96,6 +108,7 @@ def pod(model: Object, service: str) -> Object:
             "runAsUser": user,
             "runAsGroup": user,
             "fsGroup": user,
+            "fsGroupChangePolicy": "OnRootMismatch",  # otherwise each start changes every file of a volume
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [{key: value for key, value in container.items() if value not in (None, [])}],
@@ -119,14 +132,14 @@ def objects(model: Object, service: str) -> list[Object]:
         named = [{"name": f"port-{port}", "port": port, "targetPort": port} for port in listens]
         found.append(made("Service", "v1", {"selector": app, "ports": named}))
     if service in jobs(model):
-        # A job cannot be changed: each image has its own.
-        name = f"{service}-{spec['image'].rpartition(':')[2][:8]}"
+        # A job cannot be changed: what would be another one has a name of its own.
+        name = f"{service}-{hashlib.sha256(json.dumps(template).encode()).hexdigest()[:8]}"
         template["spec"]["restartPolicy"] = "Never"
         # What it needs is ready already, so that another attempt would fail, too; a node that is drained is no failure.
         drained = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         once = {"backoffLimit": 0, "podFailurePolicy": {"rules": [drained]}}
         return [*found, made("Job", "batch/v1", {**once, "template": template}, name)]
-    if claims := [v["source"] for v in spec.get("volumes") or () if v["type"] == "volume"]:
+    if claims := [volume["source"] for volume in kept(spec)]:
         size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}
         templates = [{"metadata": {"name": name}, "spec": size} for name in claims]
         content = {"serviceName": service, "replicas": replicas(spec), **selected, "template": template}
@@ -136,11 +149,15 @@ def objects(model: Object, service: str) -> list[Object]:
     rolling: Object = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     content = {**selected, "strategy": {"type": "Recreate"} if stops_first(spec) else rolling, "template": template}
     if replicas(spec) > 1:
-        found.append(made("PodDisruptionBudget", "policy/v1", {"maxUnavailable": 1, **selected}))
+        # A pod that does not work anyway may always go, or no node with such a one could be drained.
+        budget = {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", **selected}
+        found.append(made("PodDisruptionBudget", "policy/v1", budget))
     if "replicas" in (spec.get("deploy") or {}):
         return [*found, made("Deployment", "apps/v1", {"replicas": replicas(spec), **content})]
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": service}
-    usage = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
+    # Of the limit: a percentage would be one of what is requested, which is a tenth of a processor.
+    busy = f"{limits(service, spec)['cpus'] * 800:.0f}m"
+    usage = {"name": "cpu", "target": {"type": "AverageValue", "averageValue": busy}}
     scale = {"minReplicas": REPLICAS, "maxReplicas": 6, "metrics": [{"type": "Resource", "resource": usage}]}
     return [
         *found,
@@ -169,6 +186,21 @@ def policy(model: Object, service: str) -> Object:
     return {"podSelector": selector, "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": egress}
 
 
+def check(model: Object) -> None:
+    """Exit for a name that Kubernetes does not take, and print a warning for what is left out."""
+    secrets = [secret["source"] for spec in model["services"].values() for secret in spec.get("secrets") or ()]
+    for name in (model["name"], *model["services"], *secrets):
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?", name):
+            sys.exit(f"{name!r} is no name for Kubernetes: lower-case letters, digits and dashes, at most 53")
+    for name, spec in model["services"].items():
+        for volume in spec.get("volumes") or ():
+            if volume["type"] != "volume":
+                print(f"warning: {name}: what is mounted at {volume['target']} is not translated")
+        for other in sorted(needs(model, name)):
+            if not ports(model, other):
+                print(f"warning: {name} cannot reach {other}, whose port nothing tells: give {other} `expose:`")
+
+
 def render(model: Object) -> dict[str, list[Object]]:
     """The files of the base, with their objects."""
     security = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -177,18 +209,27 @@ def render(model: Object) -> dict[str, list[Object]]:
     files |= {f"{service}.yaml": objects(model, service) for service in sorted(model["services"])}
     for found in [found for documents in files.values() for found in documents]:
         for version in (OLDEST, kubernetes_validate.latest_version()):
-            kubernetes_validate.validate(found, version, strict=True)
+            try:
+                kubernetes_validate.validate(found, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                sys.exit(f"{found['kind']} {found['metadata']['name']} for Kubernetes {version}: {error.message}")
     base = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
     return {**files, "kustomization.yaml": [{**base, "namespace": model["name"], "resources": sorted(files)}]}
 
 
 def main() -> None:
-    """Write the files."""
-    folder = Path(sys.argv[1])
+    """Write the files, and remove those of services that are gone."""
+    model, folder = load(), Path(sys.argv[1])
+    check(model)
+    files = render(model)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, documents in render(json.load(sys.stdin)).items():
+    for old in folder.glob("*.yaml"):
+        if old.read_text(encoding="utf-8").startswith(HEAD):
+            old.unlink()
+    for name, documents in files.items():
         text = yaml.safe_dump_all(json.loads(json.dumps(documents)), sort_keys=False, width=120)
-        (folder / name).write_text(f"# Written by `nox -s deploy -- kubernetes`.\n{text}", encoding="utf-8")
+        (folder / name).write_text(f"{HEAD}{text}", encoding="utf-8")
+    print(json.dumps({"steps": sorted({step(model, service) for service in model["services"]})}))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from typing import Any
 
 Object = dict[str, Any]
 REPLICAS = 2
+# What is translated, and what an engine that spans machines has otherwise or need not know.
+KNOWN = {
+    *("image", "build", "command", "entrypoint", "user", "working_dir", "environment", "ports", "expose", "networks"),
+    *("volumes", "tmpfs", "secrets", "read_only", "cap_drop", "security_opt", "healthcheck", "stop_grace_period"),
+    *("mem_limit", "pids_limit", "cpus", "deploy", "depends_on", "labels", "logging", "restart", "init", "profiles"),
+}
+
+
+def load() -> Object:
+    """The model, from standard input; prints a warning for each setting that is not translated."""
+    model: Object = json.load(sys.stdin)
+    for name, spec in model["services"].items():
+        for key in sorted(key for key in spec.keys() - KNOWN if spec[key]):
+            print(f"warning: {name}: `{key}` is not translated")
+    return model
+
+
+def limits(name: str, spec: Object) -> Object:
+    """The most that a service may use: processors, memory in bytes, and processes; exits where memory has no limit."""
+    given = ((spec.get("deploy") or {}).get("resources") or {}).get("limits") or {}
+    memory, pids = spec.get("mem_limit") or given.get("memory"), spec.get("pids_limit") or given.get("pids")
+    if not memory:
+        sys.exit(f"{name} has no `mem_limit`, and would share its machine with others")
+    return {"cpus": float(spec.get("cpus") or given.get("cpus") or 1), "memory": int(memory), "pids": pids}
+
+
+def tmpfs(spec: Object) -> list[str]:
+    """Where a service has file systems in memory; their options are not translated."""
+    return [path.partition(":")[0] for path in spec.get("tmpfs") or ()]
 
 
 def jobs(model: Object) -> set[str]:
@@ -40,10 +71,14 @@ def stops_first(spec: Object) -> bool:
 
 
 def ports(model: Object, service: str) -> list[int]:
-    """Where a service listens: its published ports, and those by which the others' settings name it."""
-    settings = " ".join(str(v) for spec in model["services"].values() for v in (spec.get("environment") or {}).values())
-    named = re.findall(rf"[/@]{re.escape(service)}:(\d+)", settings)
-    return sorted({*map(int, named), *(port["target"] for port in model["services"][service].get("ports") or ())})
+    """Where a service listens: its ports, those that it exposes, and those by which others' settings name it."""
+    spec = model["services"][service]
+    settings = " ".join(str(v) for each in model["services"].values() for v in (each.get("environment") or {}).values())
+    named = [
+        *re.findall(rf"(?<![\w.-]){re.escape(service)}:(\d+)", settings),
+        *(port.partition("/")[0] for port in spec.get("expose") or ()),
+    ]
+    return sorted({*map(int, named), *(port["target"] for port in spec.get("ports") or ())})
 
 
 def seconds(duration: str) -> int:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from model import Object, jobs, needs, replicas, step, stops_first
+from model import Object, jobs, limits, load, needs, replicas, step, stops_first, tmpfs
 
 # What Swarm takes from a service's Compose settings as it is.
 SAME = (
@@ -28,14 +28,14 @@ def service(model: Object, name: str, ports: str) -> Object:
     # A stack's own setting tmpfs is ignored without a word.
     found["volumes"] = [
         *spec.get("volumes", ()),
-        *({"type": "tmpfs", "target": path} for path in spec.get("tmpfs") or ()),
+        *({"type": "tmpfs", "target": path} for path in tmpfs(spec)),
     ]
     if spec.get("ports"):
         found["ports"] = [
             {"target": port["target"], "published": int(port["published"]), "mode": ports} for port in spec["ports"]
         ]
-    limits = {"cpus": str(spec.get("cpus") or 1), "memory": str(spec["mem_limit"]), "pids": spec["pids_limit"]}
-    deploy: Object = {"resources": {"limits": limits}}
+    most = {key: value if key == "pids" else str(value) for key, value in limits(name, spec).items() if value}
+    deploy: Object = {"resources": {"limits": most}}
     # Without a virtual address, every name resolves to the replicas themselves; ports in host mode need no other.
     deploy["endpoint_mode"] = "dnsrr" if ports == "host" else "vip"
     if name in jobs(model):
@@ -73,7 +73,7 @@ def render(model: Object, names: set[str], ports: str) -> Object:
 
 def main() -> None:
     """Write the files."""
-    model, path, ports = json.load(sys.stdin), Path(sys.argv[1]), sys.argv[2]
+    model, path, ports = load(), Path(sys.argv[1]), sys.argv[2]
     once = jobs(model)
     first = once.union(*(needs(model, name) for name in once))
     parts: dict[Path, set[str]] = {}

@@ -26,10 +26,8 @@ def publish(session: nox.Session) -> None:
     options.add_argument("--tag", action="append", default=[], help="besides the version and the commit")
     options.add_argument("--move-tags", action="store_true", help="let tags leave the images that have them")
     options.add_argument("--dry-run", action="store_true", help="check commit, tags and names; build and push nothing")
-    options.add_argument("--untagged", action="store_true", help="for a part of a release that --merge completes")
-    options.add_argument(
-        "--merge", type=Path, nargs="+", default=[], metavar="FILE", help="other platforms' release.json"
-    )
+    options.add_argument("--untagged", action="store_true", help="a platform's part of a release, for --merge")
+    options.add_argument("--merge", type=Path, nargs="+", default=[], metavar="FILE", help="parts of a release")
     args = options.parse_args(session.posargs)
     args.services = choose_services(args.services)
     if args.verify:

@@ -7,20 +7,20 @@ import hashlib
 import json
 import shutil
 import tarfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from ..images.buildlog import Progress, reason
+from ..images import bake
 from ..images.target import Target, target_of
 from ..machine import engine
 from ..project import REPORTS, clone_id
 from ..shell import UserError, output
 from ..stack.model import production
-from ..terminal import Status, say
+from ..terminal import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 OCI = "application/vnd.oci.image"
@@ -36,16 +36,13 @@ class Image:
     manifest: bytes
     blobs: Sequence[Path]
 
-    @property
-    def platform(self) -> str:
-        """Operating system and processor, such as linux/amd64."""
-        config = json.loads(self.blobs[0].read_bytes())
-        return "/".join(config[key] for key in PLATFORM if config.get(key))
-
     def entry(self) -> dict[str, Any]:
         """What release.json says of it; the size is what a client downloads, in bytes."""
-        size = sum(path.stat().st_size for path in self.blobs)
-        return {"platforms": [self.platform], "manifests": [digest_of(self.manifest)], "size": size}
+        config = json.loads(self.blobs[0].read_bytes())
+        platform = {key: config[key] for key in PLATFORM if config.get(key)}
+        found = {"service": self.service, "size": sum(path.stat().st_size for path in self.blobs)}
+        described = descriptor(MANIFEST, self.manifest) | {"platform": platform}
+        return {**found, "platforms": ["/".join(platform.values())], "manifests": [described]}
 
 
 def digest_of(data: bytes) -> str:
@@ -81,17 +78,15 @@ def build(services: Sequence[str], *, cache: bool = True, folder: str = "release
     # contain the time of the build, and would change the digest; publish attaches others.
     options: dict[str, Any] = {"no-cache-filter": ["source", "prod"]} if cache else {"no-cache": True}
     options |= {"attest": ["type=provenance,disabled=true"]}
-    stack, targets = production(), dict[str, Target]()
-    for service in services:
-        target = target_of(stack, service)
-        target = replace(target, labels={}, tags=(name_of(service),), args={**target.args, "SOURCE_DATE_EPOCH": epoch})
-        targets |= {service: target, f"{service}-verify": target.verification(stack)}
-    say(f"$ {builder.builder} {' '.join(targets)}  # SOURCE_DATE_EPOCH={epoch}")
-    with Status("building release images") as status:
-        progress = Progress(status)
-        if builder.build({name: asdict(target) | options for name, target in targets.items()}, progress):
-            raise UserError(reason("\n".join(progress.log)))
-    say(f"built {', '.join(targets)} in {status.seconds:.1f} s")
+    stack = production()
+    for first in range(0, len(services), bake.BATCH):
+        targets: dict[str, Target] = {}
+        for service in services[first : first + bake.BATCH]:
+            built = target_of(stack, service)
+            args = {**built.args, "SOURCE_DATE_EPOCH": epoch}
+            targets[service] = replace(built, labels={}, tags=(name_of(service),), args=args)
+            targets[f"{service}-verify"] = targets[service].verification(stack)
+        bake.bake(targets, "release", options)
     return [save(service, REPORTS / folder / service) for service in services]
 
 
@@ -103,30 +98,21 @@ def save(service: str, folder: Path) -> Image:
     # Not by tarfile: its safe way of doing so needs Python 3.11.4, and Debian 12 has 3.11.2.
     output("tar", "--extract", f"--directory={folder}", f"--file={folder / 'image.tar'}")
     (folder / "image.tar").unlink()
-    found = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    while "manifests" in found:  # with containerd's image store, there is one index in another
-        found = json.loads(blob(folder, found["manifests"][0]).read_bytes())
-    blobs = [blob(folder, found["config"]), *(compressed(blob(folder, layer)) for layer in found["layers"])]
+    (found,) = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    blobs = [folder / found["Config"], *(compressed(folder / layer) for layer in found["Layers"])]
     config, *layers = [path.read_bytes() for path in blobs]
     content: dict[str, Any] = {"config": descriptor(f"{OCI}.config.v1+json", config)}
     content |= {"layers": [descriptor(f"{OCI}.layer.v1.tar+gzip", layer) for layer in layers]}
     return Image(service, compact({"schemaVersion": 2, "mediaType": MANIFEST, **content}), blobs)
 
 
-def blob(folder: Path, described: Mapping[str, Any]) -> Path:
-    """The file of a blob."""
-    return folder / "blobs" / str(described["digest"]).replace(":", "/")
-
-
 def compressed(layer: Path) -> Path:
-    """A layer's file, compressed by gzip without a time or a name in the header, unless it is compressed already."""
+    """A layer's file, compressed by gzip without a time or a name in the header, however the engine has stored it."""
     target = layer.with_suffix(".gz")
-    with layer.open("rb") as file, target.open("wb") as out:
-        if file.read(2) == b"\x1f\x8b":
-            return layer
-        file.seek(0)
-        with gzip.GzipFile("", "wb", 6, out, mtime=0) as packed:
-            shutil.copyfileobj(file, packed)
+    with layer.open("rb") as plain, gzip.open(layer) as unpacked, target.open("wb") as file:
+        source = unpacked if plain.peek(2).startswith(b"\x1f\x8b") else plain
+        with gzip.GzipFile("", "wb", 6, file, mtime=0) as out:
+            shutil.copyfileobj(source, out)
     return target
 
 

@@ -15,7 +15,7 @@ from ..shell import UserError, output
 from ..sizes.report import as_markdown
 from ..terminal import masked, say, table
 from . import image
-from .registry import INDEX, Repository, parse
+from .registry import INDEX, Repository
 
 if TYPE_CHECKING:
     import argparse
@@ -32,9 +32,10 @@ PROVENANCE = "application/vnd.in-toto+json"
 def read(path: Path) -> dict[str, Any]:
     """What was published; raises UserError where nothing was."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise UserError(f"what was published cannot be read ({error}): `nox -s publish` writes it") from None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {key: found[key] for key in ("commit", "images")}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} does not say what was published ({error}): `nox -s publish` writes it") from None
 
 
 def clean_commit() -> str:
@@ -46,7 +47,7 @@ def clean_commit() -> str:
 
 def check(args: argparse.Namespace) -> tuple[str, list[str]]:
     """The commit and its tags; raises UserError for what can be known to be wrong without a build."""
-    parse(args.registry, "")
+    Repository(args.registry, "any")  # its name, before anything else
     commit, version = clean_commit(), pyproject()["project"].get("version", "")
     tags = list(dict.fromkeys([version, commit[:12], *args.tag]))
     for tag in tags:
@@ -59,17 +60,18 @@ def check(args: argparse.Namespace) -> tuple[str, list[str]]:
 
 def publish(session: Session, args: argparse.Namespace) -> None:
     """Build, verify, push, tag; raises UserError, with no tag changed, when anything before the tags fails."""
+    REPORTS.mkdir(exist_ok=True)
     commit, tags = check(args)
     parts = [read(path) for path in args.merge]
     if wrong := {part["commit"] for part in parts} - {commit}:
         raise UserError(f"--merge: a part is of commit {wrong.pop()}, and {commit} is checked out")
     repositories = {service: Repository(args.registry, service) for service in args.services}
     tagged = {(service, tag): repositories[service].digest(tag) for service in args.services for tag in tags}
+    for repository in repositories.values():
+        repository.begin_upload()  # to fail before the build rather than after it
     images = [] if parts else image.build(args.services)
-    found = {built.service: built.entry() for built in images} or {s: merged(parts, s) for s in args.services}
-    manifests = {built.service: built.manifest for built in images} or {
-        s: index(repositories[s], found[s]) for s in found
-    }
+    found = [built.entry() for built in images] or [merged(parts, service) for service in args.services]
+    manifests = {built.service: built.manifest for built in images} or {e["service"]: index(e) for e in found}
     digests = {service: image.digest_of(manifest) for service, manifest in manifests.items()}
     tags = [] if args.untagged else tags
     # The version comes last, for all services one right after the other.
@@ -77,15 +79,16 @@ def publish(session: Session, args: argparse.Namespace) -> None:
     late = [(service, tag) for service, tag in every if tagged[service, tag] != digests[service]]
     for service, tag in reversed(late):
         if (old := tagged[service, tag]) and not args.move_tags:
-            raise UserError(f"{args.registry}/{service}:{tag} is {old} already: raise the version, or use --move-tags")
+            told = f"{args.registry}/{service}:{tag} is {old} already"
+            raise UserError(f"{told}: raise the version in pyproject.toml, or use --move-tags")
     for built in images:
         push(session, repositories[built.service], built, commit)
     for service, tag in late:
         repositories[service].push_manifest(manifests[service], tag)
         say(f"tagged {args.registry}/{service}:{tag}")
     shutil.rmtree(REPORTS / "release", ignore_errors=True)
-    names = {s: {"service": s, "name": f"{args.registry}/{s}", "digest": digests[s], "tags": tags} for s in found}
-    write(commit, [names[service] | found[service] for service in found])
+    names = {s: {"name": f"{args.registry}/{s}", "digest": digests[s], "tags": tags} for s in digests}
+    write(commit, [entry | names[entry["service"]] for entry in found])
 
 
 def write(commit: str, published: Sequence[Mapping[str, Any]]) -> None:
@@ -118,19 +121,23 @@ def provenance(repository: Repository, built: image.Image, commit: str) -> dict[
     """What an image was made from, as an in-toto statement with SLSA's predicate; it is not signed."""
     # Without a remote, it is a repository without a home.
     source = f"git+{masked((git('config', 'remote.origin.url') or f'file:///{built.service}').strip())}"
+    (platform,) = built.entry()["platforms"]
     definition = {
         "buildType": f"{source}#nox-publish",
-        "externalParameters": {"service": built.service, "platform": built.platform},
+        "externalParameters": {"service": built.service, "platform": platform},
         "resolvedDependencies": [
             {"uri": source, "digest": {"gitCommit": commit}},
             {"uri": f"docker-image://{env().get('STACK_BASE', '')}"},
         ],
     }
     builder = {"id": env().get("GITHUB_WORKFLOW_REF") or f"{source}#local"}
-    digest = image.digest_of(built.manifest).removeprefix("sha256:")
+    subject = {
+        "name": f"{repository.host}/{repository.name}",
+        "digest": {"sha256": image.digest_of(built.manifest)[len("sha256:") :]},
+    }
     return {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": f"{repository.host}/{repository.name}", "digest": {"sha256": digest}}],
+        "subject": [subject],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {"buildDefinition": definition, "runDetails": {"builder": builder}},
     }
@@ -143,34 +150,26 @@ def merged(parts: Sequence[Mapping[str, Any]], service: str) -> dict[str, Any]:
         raise UserError(f"--merge: not every part has an image of {service}")
     found.sort(key=lambda entry: str(entry["platforms"]))
     lists = {key: [value for entry in found for value in entry[key]] for key in ("platforms", "manifests")}
-    return {**lists, "size": sum(entry["size"] for entry in found)}
+    return {"service": service, **lists, "size": sum(entry["size"] for entry in found)}
 
 
-def index(repository: Repository, found: Mapping[str, Any]) -> bytes:
-    """The index that makes one image of a service's images for several platforms, which the registry has already."""
-    manifests = [
-        image.descriptor(image.MANIFEST, repository.get(f"manifests/{digest}"))
-        | {"platform": dict(zip(image.PLATFORM, platform.split("/"), strict=False))}
-        for platform, digest in zip(found["platforms"], found["manifests"], strict=True)
-    ]
-    return image.compact({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
+def index(found: Mapping[str, Any]) -> bytes:
+    """The index that makes one image of a service's images for several platforms."""
+    return image.compact({"schemaVersion": 2, "mediaType": INDEX, "manifests": found["manifests"]})
 
 
 def verify() -> None:
     """Compare a registry with reports/release.json; raises UserError with all that differs."""
     wrong = []
     for entry in read(RELEASE)["images"]:
-        repository = Repository(entry["name"].rpartition("/")[0], entry["service"])
+        name, repository = entry["name"], Repository(entry["name"].rpartition("/")[0], entry["service"])
         there = {reference: repository.digest(reference) for reference in (entry["digest"], *entry["tags"])}
-        wrong += [
-            f"{entry['name']}:{reference} is {found or 'missing'}"
-            for reference, found in there.items()
-            if found != entry["digest"]
-        ]
-        for manifest in entry["manifests"]:
-            kinds = {attached.get("artifactType") for attached in repository.referrers(manifest)}
+        moved = {reference: found for reference, found in there.items() if found != entry["digest"]}
+        wrong += [f"{name}:{reference} is {found or 'missing'}" for reference, found in moved.items()]
+        for digest in (manifest["digest"] for manifest in entry["manifests"]):
+            kinds = {attached.get("artifactType") for attached in repository.referrers(digest)}
             if lost := {SBOM, PROVENANCE} - kinds:
-                wrong.append(f"{entry['name']}@{manifest} lacks {', '.join(sorted(lost))}")
+                wrong.append(f"{name}@{digest} lacks {', '.join(sorted(lost))}")
     if wrong:
         raise UserError(f"the registry differs from reports/release.json: {'; '.join(wrong)}")
     say("the registry has what reports/release.json says")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import time
@@ -12,7 +11,7 @@ from .. import venv
 from ..env import read, users_part
 from ..project import REPORTS, ROOT, name
 from ..shell import CommandFailed, UserError, lines, output, run
-from ..stack.model import PRODUCTION_FILE, Stack
+from ..stack.model import PRODUCTION_FILE, Stack, built_as
 from ..terminal import Status, say
 from . import push
 
@@ -30,24 +29,25 @@ def model() -> dict[str, Any]:
     images = {entry["service"]: f"{entry['name']}@{entry['digest']}" for entry in push.read(push.RELEASE)["images"]}
     settings = REPORTS / "deploy.env"
     settings.write_text(users_part(read()), encoding="utf-8")
-    found = copy.deepcopy(Stack(name(), (PRODUCTION_FILE,), "prod", {"COMPOSE_ENV_FILES": str(settings)}).model)
+    found = Stack(name(), (PRODUCTION_FILE,), "prod", {"COMPOSE_ENV_FILES": str(settings)}).model
     for service, spec in found["services"].items():
-        if built := spec.get("build", {}).get("args", {}).get("SERVICE"):
-            if built not in images:
+        if "build" in spec:
+            if built_as(service, spec) not in images:
                 raise UserError(f"reports/release.json has no image for {service}: `nox -s publish` all services first")
-            spec["image"] = images[built]
+            spec["image"] = images[built_as(service, spec)]
     return found
 
 
-def translate(session: Session, script: str, *arguments: str) -> tuple[dict[str, Any], str]:
-    """Run a script of deploy/ with the model; return that, and the script's last line. Raises UserError when it fails."""
+def translate(session: Session, script: str, *arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run a script of deploy/ with the model; return that, and the plan that its last line is. Raises UserError."""
     venv.install(session, "release")
-    content, said = model(), [""]
+    content, said = model(), list[str]()
     command = (venv.python(session), "-B", str(ROOT / "deploy" / script), *arguments)
     if lines(*command, on_line=said.append, stdin=json.dumps(content)):
         raise UserError(f"deploy/{script} failed: {said[-1]}")
-    say(f"wrote {arguments[0]}")
-    return content, said[-1]
+    for line in (*said[:-1], f"wrote {arguments[0]}"):
+        say(line)
+    return content, json.loads(said[-1])
 
 
 def secrets(content: dict[str, Any], *command: str) -> None:
@@ -61,15 +61,14 @@ def secrets(content: dict[str, Any], *command: str) -> None:
 
 def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
     """Write a Kustomize base; with ``apply``, apply it in the order of depends_on, waiting for each step."""
-    content, _ = translate(session, "kubernetes.py", str(folder))
+    content, plan = translate(session, "kubernetes.py", str(folder))
     if not apply:
         return
     if run("kubectl", "apply", "--filename", str(folder / "namespace.yaml")):
         raise UserError("kubectl cannot reach a cluster, or may not make a namespace there")
     inside = ("kubectl", "--namespace", content["name"])
     secrets(content, *inside, "get", "secret")
-    steps = {found for file in folder.glob("*.yaml") for found in re.findall(r"stack\.step: '(\d+)'", file.read_text())}
-    for step in sorted(steps, key=int):
+    for step in plan["steps"]:
         chosen = f"--selector=stack.step={step}"
         if run("kubectl", "apply", "--kustomize", str(folder), chosen):
             raise UserError(f"step {step} was not applied; what ran before still runs")
@@ -81,44 +80,33 @@ def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
 
 
 def wait_for_jobs(inside: tuple[str, ...], chosen: str) -> None:
-    """Wait until Kubernetes' jobs of a step have ended; raises UserError as soon as one has failed."""
-    form = "--output=jsonpath={range .items[*]}{.metadata.name} {.status.conditions[*].type}{'\\n'}{end}"
-    with Status("waiting for the jobs") as status:
-        while status.seconds < TIMEOUT_S:
-            told = output(*inside, "get", "job", chosen, form).splitlines()
-            found = {job: states for job, *states in map(str.split, told)}
-            for job, states in found.items():
-                if "Failed" in states:
-                    log = (*inside, "logs", "--tail=5", f"job/{job}")
-                    failed(job, *log, again=f"`kubectl delete job {job}`, then deploy again")
-            if all("Complete" in states for states in found.values()):
-                return
-            time.sleep(1)
-    raise UserError(f"{', '.join(found)} did not end within {TIMEOUT_S} s; what ran before still runs")
+    """Wait until Kubernetes' jobs of a step have ended; raises UserError where one has failed."""
+    jobs = output(*inside, "get", "job", chosen, "--output=name").split()
+    if jobs:  # a job has a condition as soon as it has ended, in whatever way
+        run(*inside, "wait", *jobs, "--for=jsonpath={.status.conditions[0].type}", f"--timeout={TIMEOUT_S}s")
+    for job in jobs:
+        if run(*inside, "wait", job, "--for=condition=Complete", "--timeout=10s"):
+            again = f"`kubectl delete {job}`, then deploy again"
+            failed(job, *inside, "logs", "--tail=5", job, again=again)
 
 
 def failed(job: str, *log: str, again: str) -> NoReturn:
     """Print a failed job's last lines, which the command ``log`` gets, and raise UserError."""
     lines(*log, on_line=lambda line: say(f"{job}: {line}"))
-    raise UserError(
-        f"{job} failed; its last lines stand above. What ran before still runs. Mend it, publish and deploy; or, where "
-        f"the fault was not in the image, {again}"
-    )
+    told = f"{job} failed; its last lines stand above. What ran before still runs"
+    raise UserError(f"{told}. Mend it, publish and deploy; or, where the fault was not in the image, {again}")
 
 
 def swarm(session: Session, context: str, ports: str) -> None:
     """Deploy to Docker Swarm and wait; raises UserError with the reason when a service fails, or was rolled back."""
     docker = ("docker", *(["--context", context] if context else []))
-    if output(*docker, "info", "--format", "{{.Swarm.LocalNodeState}}").strip() != "active":
-        raise UserError("this engine is in no swarm: run `docker swarm init` there, or name another by --context")
-    content, said = translate(session, "swarm.py", str(REPORTS / "stack.yaml"), ports)
-    plan = json.loads(said)
+    if output(*docker, "info", "--format", "{{.Swarm.ControlAvailable}}").strip() != "true":
+        raise UserError("this engine manages no swarm: run `docker swarm init` there, or name another by --context")
+    content, plan = translate(session, "swarm.py", str(REPORTS / "stack.yaml"), ports)
     ready = output(*docker, "node", "ls", "--format={{.Status}} {{.Availability}}").splitlines().count("Ready Active")
     if late := [f"{service} needs {nodes}" for service, nodes in plan["nodes"].items() if nodes > ready]:
-        raise UserError(
-            f"{ready} of the nodes can take tasks; for ports in host mode, {', '.join(late)}, all replicas and one for an update: "
-            "see docs/deploying.md, or use --ports ingress"
-        )
+        told = f"{ready} of the nodes can take tasks; for ports in host mode, {', '.join(late)}"
+        raise UserError(f"{told}, all replicas and one for an update: see docs/deploying.md, or use --ports ingress")
     secrets(content, *docker, "secret", "inspect")
     jobs = (f"--filter=label=com.docker.stack.namespace={name()}", "--filter=mode=replicated-job", "--quiet")
     for job in output(*docker, "service", "ls", *jobs).split():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ def script(name: str, *arguments: str, model: dict[str, Any] = MODEL) -> str:
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
     """The objects for Kubernetes, by kind and name."""
     tmp_path = tmp_path_factory.mktemp("kubernetes")
-    assert script("kubernetes.py", str(tmp_path / "base")) == ""
+    assert json.loads(script("kubernetes.py", str(tmp_path / "base"))) == {"steps": [0, 1, 2]}
     files = yaml.safe_load((tmp_path / "base/kustomization.yaml").read_text())["resources"]
     documents = [d for name in files for d in yaml.safe_load_all((tmp_path / "base" / name).read_text())]
     return {(found["kind"], found["metadata"]["name"]): found for found in documents}
@@ -80,8 +81,10 @@ def test_a_deployment_replaces_pods_without_a_gap(rendered: dict[tuple[str, str]
     for probe, path in (("startupProbe", []), ("readinessProbe", ["/readyz"]), ("livenessProbe", [])):
         assert container(web)[probe]["exec"]["command"] == ["python3", "/app/healthcheck.py", *path]
     assert container(web)["lifecycle"]["preStop"]["sleep"]["seconds"] < web["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]  # fmt: skip
-    assert rendered["HorizontalPodAutoscaler", "web"]["spec"]["minReplicas"] == 2
-    assert rendered["PodDisruptionBudget", "web"]["spec"]["maxUnavailable"] == 1
+    scaler, budget = (rendered[kind, "web"]["spec"] for kind in ("HorizontalPodAutoscaler", "PodDisruptionBudget"))
+    assert scaler["minReplicas"] == 2
+    assert scaler["metrics"][0]["resource"]["target"] == {"type": "AverageValue", "averageValue": "800m"}
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
 
 
 def test_a_service_with_a_volume_is_a_stateful_set(rendered: dict[tuple[str, str], dict[str, Any]]) -> None:
@@ -94,15 +97,31 @@ def test_a_service_with_a_volume_is_a_stateful_set(rendered: dict[tuple[str, str
     assert ("Deployment", "store") not in rendered
 
 
-def test_a_migration_is_a_job_of_its_image_between_the_database_and_the_service(
-    rendered: dict[tuple[str, str], dict[str, Any]],
+def job_of(folder: Path, **settings: Any) -> dict[str, Any]:
+    """The migrations' job, with other settings."""
+    services = MODEL["services"]
+    model = {**MODEL, "services": {**services, "web-migrate": {**services["web-migrate"], **settings}}}
+    script("kubernetes.py", str(folder), model=model)
+    documents = yaml.safe_load_all((folder / "web-migrate.yaml").read_text())
+    return next(dict(found) for found in documents if found["kind"] == "Job")
+
+
+def test_a_migration_is_a_job_between_the_database_and_the_service(
+    rendered: dict[tuple[str, str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    job = rendered["Job", "web-migrate-abababab"]
+    job = job_of(tmp_path)
     assert container(job)["args"] == ["python3", "-m", "web.migrate"]
     assert "readinessProbe" not in container(job)
     assert (job["spec"]["backoffLimit"], job["spec"]["template"]["spec"]["restartPolicy"]) == (0, "Never")
-    steps = [rendered[found]["metadata"]["labels"]["stack.step"] for found in (("StatefulSet", "store"), ("Job", "web-migrate-abababab"), ("Deployment", "web"))]  # fmt: skip
+    steps = [rendered[found]["metadata"]["labels"]["stack.step"] for found in (("StatefulSet", "store"), ("Job", job["metadata"]["name"]), ("Deployment", "web"))]  # fmt: skip
     assert steps == ["0", "1", "2"]
+
+
+def test_a_job_that_would_be_another_one_has_another_name(tmp_path: Path) -> None:
+    """Jobs cannot be changed: applying a changed one under its old name fails."""
+    names = [job_of(tmp_path, **settings)["metadata"]["name"] for settings in ({}, {}, {"environment": {"A": "b"}}, {"image": "here/web@sha256:" + "cd" * 32})]  # fmt: skip
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
 
 
 def test_network_policies_allow_what_depends_on_says(rendered: dict[tuple[str, str], dict[str, Any]]) -> None:
@@ -135,10 +154,68 @@ def test_secrets_are_references(rendered: dict[tuple[str, str], dict[str, Any]])
     assert sources == [{"secret": {"name": "password", "items": [{"key": "password", "path": "password"}]}}]
 
 
+def with_store(**settings: Any) -> dict[str, Any]:
+    """The model with other settings for the database."""
+    return {**MODEL, "services": {**MODEL["services"], "store": {**MODEL["services"]["store"], **settings}}}
+
+
 def test_what_the_schemas_forbid_is_not_written(tmp_path: Path) -> None:
-    broken = {**MODEL, "services": {"store": {**MODEL["services"]["store"], "working_dir": ["a", "list"]}}}
-    assert "is not of type" in script("kubernetes.py", str(tmp_path / "base"), model=broken)
-    assert not (tmp_path / "base/store.yaml").exists()
+    said = script("kubernetes.py", str(tmp_path / "base"), model=with_store(working_dir=["a", "list"]))
+    assert re.fullmatch(r"StatefulSet store for Kubernetes 1\.30: .* is not of type 'string'.*\n", said)
+    assert not (tmp_path / "base").exists()
+
+
+def test_names_that_kubernetes_does_not_take(tmp_path: Path) -> None:
+    model = {**MODEL, "services": {"my_store": MODEL["services"]["store"]}}
+    assert script("kubernetes.py", str(tmp_path / "base"), model=model).startswith(
+        "'my_store' is no name for Kubernetes"
+    )
+
+
+@pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])
+def test_what_is_not_translated_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    name, *rest = arguments
+    said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(extra_hosts=["a=192.0.2.1"], devices=[]))
+    assert said.splitlines()[:-1] == ["warning: store: `extra_hosts` is not translated"]
+    said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(mem_limit=None))
+    assert said == "store has no `mem_limit`, and would share its machine with others\n"
+
+
+def test_files_of_this_machine_are_not_mounted_on_kubernetes(tmp_path: Path) -> None:
+    mounted = [*MODEL["services"]["store"]["volumes"], {"type": "bind", "source": "/here", "target": "/there"}]
+    said = script("kubernetes.py", str(tmp_path), model=with_store(volumes=mounted))
+    assert said.startswith("warning: store: what is mounted at /there is not translated\n")
+    assert "/there" not in (tmp_path / "store.yaml").read_text()
+
+
+def test_ports_are_what_settings_name_and_what_is_exposed(tmp_path: Path) -> None:
+    web, store = ({**MODEL["services"][name]} for name in ("web", "store"))
+    web |= {"environment": {"HOST": "store"}, "depends_on": {"store": {"condition": "service_healthy"}}}
+    for expected, settings, environment in (
+        ("warning: web cannot reach store, whose port nothing tells: give store `expose:`\n", {}, {}),
+        ("", {"expose": ["5432/tcp"]}, {}),
+        ("", {}, {"STORE": "store:5432"}),
+    ):
+        services = {"web": {**web, "environment": {"HOST": "store", **environment}}, "store": {**store, **settings}}
+        said = script("kubernetes.py", str(tmp_path), model={**MODEL, "services": services})
+        assert said.rpartition("{")[0] == expected
+    assert "containerPort: 5432" in (tmp_path / "store.yaml").read_text()
+
+
+def test_files_of_services_that_are_gone_are_removed(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    script("kubernetes.py", str(base))
+    (base / "mine.yaml").write_text("# a patch\n")
+    script("kubernetes.py", str(base), model={**MODEL, "services": {"store": MODEL["services"]["store"]}})
+    assert sorted(path.name for path in base.iterdir()) == ["kustomization.yaml", "mine.yaml", "namespace.yaml", "store.yaml"]  # fmt: skip
+
+
+def test_a_shells_variables_in_a_health_check(tmp_path: Path) -> None:
+    """In Compose's model a dollar sign is two. Kubernetes makes one of them, but not in probes."""
+    check = {"test": ["CMD-SHELL", "pg_isready -U $$POSTGRES_USER"]}
+    script("kubernetes.py", str(tmp_path), model=with_store(healthcheck=check))
+    *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
+    assert container(store)["livenessProbe"]["exec"]["command"] == ["sh", "-c", "pg_isready -U $POSTGRES_USER"]
 
 
 def test_a_stack_for_swarm(tmp_path: Path) -> None:
@@ -190,7 +267,7 @@ def test_a_process_that_must_run_once_on_swarm(tmp_path: Path) -> None:
 def test_a_process_that_must_run_once_on_kubernetes(tmp_path: Path) -> None:
     beat, three = {**OWN, "deploy": ONCE}, {**OWN, "deploy": {"replicas": 3}}
     model = {**MODEL, "services": {"beat": beat, "three": three}}
-    assert script("kubernetes.py", str(tmp_path), model=model) == ""
+    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == {"steps": [0]}
     once, several = (list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text())) for name in ("beat", "three"))
     assert [found["kind"] for found in once] == ["NetworkPolicy", "Deployment"]
     assert (once[1]["spec"]["replicas"], once[1]["spec"]["strategy"]) == (1, {"type": "Recreate"})

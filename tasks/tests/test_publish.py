@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import tarfile
 from argparse import Namespace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -179,11 +183,12 @@ def test_platforms_are_merged_into_one_index(
         parts.append(tmp_path / f"{platform}.json")
         parts[-1].write_text(push.RELEASE.read_text())
     assert tags(registry, "one", "1.2.3") == []
+    shutil.rmtree(tmp_path / "reports")  # another machine makes the index
     found = publish(merge=parts)["one"]
     assert found["platforms"] == ["linux/amd64", "linux/arm64"]
     index = json.loads(Repository(f"{registry.host}/team", "one").get("manifests/1.2.3"))
     assert [part["platform"]["architecture"] for part in index["manifests"]] == ["amd64", "arm64"]
-    assert [part["digest"] for part in index["manifests"]] == found["manifests"]
+    assert index["manifests"] == found["manifests"]
     push.verify()
 
 
@@ -199,6 +204,30 @@ def test_a_login_is_needed_where_the_registry_wants_one(
         log_in(tmp_path, registry.host)
         publish(registry=address)
         push.verify()
+
+
+def test_nothing_is_built_for_a_registry_that_takes_no_images(
+    publish: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    class Website(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def do_POST(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Website) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        with pytest.raises(
+            UserError, match=rf"the registry {host} answers 404 to POST .*: is it a registry of images\?"
+        ):
+            publish(registry=f"{host}/team")
+        server.shutdown()
+    assert not (tmp_path / "first").exists()
 
 
 def test_a_registry_with_tls_and_a_login(
@@ -270,13 +299,20 @@ def test_the_first_file_that_differs_is_named(tmp_path: Path) -> None:
     assert image.difference(one, made(tmp_path / "e", "one", "x", "arm64")) == "the image's configuration"
 
 
+def test_layers_are_the_same_however_the_engine_stores_them(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    plain.write_bytes(b"layer" * 1000)
+    packed.write_bytes(gzip.compress(plain.read_bytes(), 1))
+    assert image.compressed(plain).read_bytes() == image.compressed(packed).read_bytes()
+
+
 def test_verify_names_an_image_of_an_index_that_lacks_its_documents(
     publish: Callable[..., dict[str, Any]], registry: LocalRegistry, tmp_path: Path
 ) -> None:
     publish(untagged=True)
     part = tmp_path / "part.json"
     part.write_text(push.RELEASE.read_text())
-    (manifest,) = publish(merge=[part])["one"]["manifests"]
+    manifest = publish(merge=[part])["one"]["manifests"][0]["digest"]
     push.verify()
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
     tag = manifest.replace(":", "-")

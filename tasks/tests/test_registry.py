@@ -11,7 +11,7 @@ import pytest
 from ..release.registry import Repository, credentials
 from ..shell import UserError
 from .conftest import write_tool
-from .registry import LocalRegistry, log_in
+from .registry import LOGIN, LocalRegistry, log_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +36,19 @@ def test_a_credential_helper_is_asked(no_docker: Path, tmp_path: Path, monkeypat
     write_tool(no_docker / "docker-credential-test", 'echo "{\\"Username\\": \\"$(cat)\\", \\"Secret\\": \\"s\\"}"')
     (tmp_path / "config.json").write_text('{"credsStore": "test"}')
     assert base64.b64decode(credentials("here:1").split()[1]) == b"here:1:s"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [('{"credsStore": "away"}', "docker-credential-away is not installed"), ("{", r"config\.json does not parse: ")],
+)
+def test_a_configuration_of_docker_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, message: str
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UserError, match=message):
+        credentials("here:1")
 
 
 @pytest.mark.parametrize(("host", "reason"), [("127.0.0.1:1", "refused"), ("registry.invalid", r"\[Errno -\d\]")])

@@ -62,12 +62,12 @@ def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pyt
     write_tool(
         no_docker / "docker",
         """case "$1" in
-        info) echo active ;;
+        info) echo true ;;
         node) printf 'Ready Active\nReady Active\nReady Drain\nDown Active\n' ;;
         *) exit 99 ;;
         esac""",
     )
-    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, '{"nodes": {"web": 3, "api": 2}}'))
+    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, {"nodes": {"web": 3, "api": 2}}))
     with pytest.raises(
         UserError, match=r"^2 of the nodes can take tasks; for ports in host mode, web needs 3, all replicas"
     ):
@@ -124,31 +124,43 @@ def test_an_old_rollback_is_none_of_this_roll_out(no_docker: Path) -> None:
 def test_kubernetes_is_given_one_step_after_the_other(
     no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = """case "$*" in *jsonpath*step=1*|*step=1*jsonpath*) echo web-migrate SuccessCriteriaMet Complete ;; *jsonpath*) ;; *) echo found ;; esac"""
+    answer = """case "$*" in *"get job"*step=1*) echo job.batch/web-migrate ;; *"get job"*) ;; *) echo found ;; esac"""
     write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log; {answer}')
-    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, script("kubernetes.py", str(tmp_path / "base"))))
+    monkeypatch.setattr(
+        rollout, "translate", lambda *_: (MODEL, json.loads(script("kubernetes.py", str(tmp_path / "base"))))
+    )
     rollout.kubernetes(None, tmp_path / "base", apply=True)  # type: ignore[arg-type]
-    told = [
-        line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("--namespace project get")
-    ]
-    assert f"apply --kustomize {tmp_path}/base --selector=stack.step=1" in told
+    told = [line.removeprefix("--namespace project ") for line in (tmp_path / "log").read_text().splitlines()]
     steps = [line.partition("stack.step=")[2][:1] for line in told if "stack.step" in line]
     assert steps == sorted(steps)
     assert set(steps) == {"0", "1", "2"}
+    applied, waited, rolled = (
+        next(number for number, line in enumerate(told) if line.startswith(command))
+        for command in (
+            f"apply --kustomize {tmp_path}/base --selector=stack.step=1",
+            "wait job.batch/web-migrate --for=condition=Complete",
+            "rollout status deployment --selector=stack.step=2",
+        )
+    )
+    assert applied < waited < rolled
 
 
 def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tool(
         no_docker / "kubectl",
-        """case "$1 $2" in
-        "get job") echo web-migrate-abababab FailureTarget Failed ;;
-        "logs --tail=5") echo "no such table for $3" ;;
+        """case "$1 $2 $3" in
+        "get job "*) echo job.batch/web-migrate-abababab ;;
+        *--for=jsonpath=*) ;;
+        *--for=condition=Complete) exit 1 ;;
+        "logs --tail=5 "*) echo "no such table for $3" ;;
         *) exit 99 ;;
         esac""",
     )
-    with pytest.raises(UserError, match=r"^web-migrate-abababab failed; .*`kubectl delete job web-migrate-abababab`"):
+    with pytest.raises(
+        UserError, match=r"^job\.batch/web-migrate-abababab failed; .*`kubectl delete job\.batch/web-mig"
+    ):
         rollout.wait_for_jobs(("kubectl",), "--selector=stack.step=1")
-    assert "web-migrate-abababab: no such table for job/web-migrate-abababab\n" in "".join(capsys.readouterr())
+    assert "no such table for job.batch/web-migrate-abababab\n" in "".join(capsys.readouterr())
 
 
 def test_a_secret_that_is_missing_is_named(no_docker: Path) -> None:
@@ -172,7 +184,7 @@ def test_the_users_settings_are_deployed_and_nothing_of_this_machine(
     web = {"image": "web", "ports": ["${WEB_PORT:-5000}:8000"], "environment": {"COLOR": "${COLOR:-}"}}
     (project / "docker").mkdir()
     (project / "docker/compose.prod.yaml").write_text(json.dumps({"services": {"web": web}}))
-    (project / "reports/release.json").write_text('{"images": []}')
+    (project / "reports/release.json").write_text('{"commit": "0", "images": []}')
     assert rollout.model()["services"]["web"]["environment"] == {"COLOR": ""}
     model_module._config.cache_clear()
     env.ENV.write_text("COLOR=red\n")
