@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .. import project
+from ..images import target
 from ..scaffold import adopt, resolve, service
 from ..scaffold.requirements import find_needs
 from ..shell import UserError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def adopting_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project that adopts without asking an index."""
-    for module in (adopt, resolve):
+    for module in (adopt, resolve, target):
         monkeypatch.setattr(module, "SERVICES", root / "services")
     monkeypatch.setattr(resolve, "with_wheels", lambda _, package: f"versions of {package}")
     return small_project(root, monkeypatch)
