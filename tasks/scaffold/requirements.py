@@ -36,7 +36,10 @@ FILES = [f"requirements{place}.txt" for place in ("", "/prod", "/production", "/
 GROUPS = ("main", "prod", "production", "default")
 # What a project calls the extra, the group or the file with what its tests need.
 TESTS = ("test", "tests", "testing", "dev", "development", "local")
-TEST_FILES = [f"requirements{place}.txt" for place in ("-{}", "_{}", "/{}", ".d/{}")] + ["{}-requirements.txt", "{}.requirements.txt"]
+TEST_FILES = [f"requirements{place}.txt" for place in ("-{}", "_{}", "/{}", ".d/{}")] + [
+    "{}-requirements.txt",
+    "{}.requirements.txt",
+]
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory

@@ -17,7 +17,7 @@ from ..terminal import Status, say
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-NO_TESTS_RAN = 5  # pytest's exit code for it
+INTERRUPTED, NO_TESTS_RAN = 2, 5  # pytest's exit codes for these
 PERCENT_DONE = 100
 
 
@@ -30,7 +30,13 @@ def in_containers(services: Sequence[str], pytest_args: Sequence[str]) -> dict[s
     """Run the services' tests and return pytest's exit code for each."""
     REPORTS.mkdir(exist_ok=True)
     try:
-        return side_by_side({name: command(name, pytest_args) for name in services}, environment())
+        codes = side_by_side({name: command(name, pytest_args) for name in services}, environment())
+        if len(services) == 1 and codes[services[0]] == INTERRUPTED:
+            # Ctrl-C on a container's terminal reaches pytest alone; the code is also that of errors in collection.
+            report = REPORTS / f"junit-{services[0]}.xml"
+            if report.exists() and 'errors="0"' in report.read_text(encoding="utf-8"):
+                raise KeyboardInterrupt
+        return codes
     except BaseException:
         remove_own()
         raise

@@ -62,6 +62,17 @@ def test_an_interrupt_removes_the_containers(no_docker: Path, project: Path, mon
     assert "rm --force --volumes 12" in calls(no_docker)
 
 
+@pytest.mark.parametrize("errors", [0, 1])
+def test_an_interrupt_in_the_containers_terminal(no_docker: Path, project: Path, errors: int) -> None:
+    report = f"""echo '<testsuite name="pytest" errors="{errors}" failures="1">' >{project}/reports/junit-pilot.xml"""
+    fake_docker(no_docker, {RUN: f"{report}; exit 2", **CLEAN})
+    if errors:  # a file of tests that cannot be imported
+        assert containers.in_containers(["pilot"], []) == {"pilot": 2}
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            containers.in_containers(["pilot"], [])
+
+
 def test_failed_tests_are_named() -> None:
     check({"a": 0, "unit": 0}, filtered=False)
     with pytest.raises(UserError, match=r"^tests failed: b, unit$"):
