@@ -23,7 +23,7 @@ from ..project import ROOT, SERVICES, pyproject
 from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
-from .application import JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
+from .application import CACHES, JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
 from .requirements import find_needs
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
         if junk or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))
         elif path.is_dir():
-            shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns(*JUNK))
+            shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns(*CACHES))
         else:
             shutil.copy(path, target, follow_symlinks=False)
     return sorted(path.name for path in folder.iterdir()), left

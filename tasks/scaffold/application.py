@@ -34,7 +34,8 @@ STARTERS = {"Procfile": ("web:",), "Dockerfile": ("CMD", "ENTRYPOINT", "ENV FLAS
 STARTERS |= dict.fromkeys(("gunicorn.conf.py", "gunicorn_conf.py", "config/gunicorn.py"), ("wsgi_app",))
 CHOICES = 6  # at most so many are listed
 WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
-JUNK = (".*", "__pycache__", "*.py[co]", "*.egg-info", "node_modules", "venv", "env", "build", "dist")
+CACHES = (".*", "__pycache__", "*.py[co]", "node_modules")  # anywhere
+JUNK = (*CACHES, "*.egg-info", "venv", "env", "build", "dist")
 # What is not taken along besides: what is said elsewhere here, documents, the data of a development server.
 LEFT = (
     *("pyproject.toml", "*.lock", "Pipfile*", "requirements*", "setup.py", "PKG-INFO", "MANIFEST.in", "Makefile"),

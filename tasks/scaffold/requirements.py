@@ -33,13 +33,10 @@ if TYPE_CHECKING:
     Line = tuple[str, str]  # a requirement as it is written, after its file
 
 FILES = [f"requirements{place}.txt" for place in ("", "/prod", "/production", "/base", "/common", "/main")]
-GROUPS = ("main", "prod", "production", "default")
 # What a project calls the extra, the group or the file with what its tests need.
 TESTS = ("test", "tests", "testing", "dev", "development", "local")
-TEST_FILES = [f"requirements{place}.txt" for place in ("-{}", "_{}", "/{}", ".d/{}")] + [
-    "{}-requirements.txt",
-    "{}.requirements.txt",
-]
+TEST_FILES = [f"requirements{place}{{}}.txt" for place in ("-", "_", "/", ".d/")]
+TEST_FILES += ["{}-requirements.txt", "{}.requirements.txt"]
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory
@@ -85,6 +82,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         groups[name] = [*groups.get(name, ()), *lines]  # some have an extra and a group of one name
     built = project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file()
     files = [source / name for name in FILES if (source / name).is_file()]
+    main: list[Line] = []
     if "dependencies" in project:
         main = [(str(path), line) for line in project["dependencies"]]
     elif "dependencies" in poetry:
@@ -98,8 +96,6 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         for line in lines:
             for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
                 groups.setdefault(extra, []).append(line)
-    elif chosen := next((name for name in GROUPS if name in groups), ""):
-        main = [(str(path), line) for line in groups[chosen]]
     elif not (groups and extras):
         lost = f"no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"
         ways = [f"--extra {name}" for name in groups]
@@ -110,7 +106,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
             raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
         main += [(str(path), line) for line in groups[extra]]
     own = canonicalize_name(distribution.partition("==")[0])
-    left = [name for name in groups if name not in {*TESTS, *extras, *GROUPS}]
+    left = [name for name in groups if name not in {*TESTS, *extras}]
     more = for_images(own, tests(source, path, groups), *TESTS)
     return Needs(for_images(own, main, *extras), more, distribution, left)
 

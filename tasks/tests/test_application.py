@@ -173,7 +173,6 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
     [
         ({"pyproject.toml": "[project]\nname = 'w'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
         ({"pyproject.toml": "[tool.black]\n", "requirements.txt": "a==1\n"}, ["a==1"]),
-        ({"pyproject.toml": "[dependency-groups]\nmain = ['a']\ndev = ['b']\n"}, ["a"]),
         ({"requirements/prod.txt": "-rbase.txt\nb\n", "requirements/base.txt": "a\n"}, ["a", "b"]),
         (
             {
@@ -234,6 +233,12 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
 def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], told: str) -> None:
     with pytest.raises(UserError, match=told):
         find_needs(NO_SESSION, write(files))
+
+
+def test_a_group_that_is_asked_for(write: Write) -> None:
+    source = write({"pyproject.toml": "[dependency-groups]\nweb = ['a']\nother = ['b']\n"})
+    needs = find_needs(NO_SESSION, source, ["web"])
+    assert ([str(one) for one in needs.main], needs.left) == (["a"], ["other"])
 
 
 def test_how_requirements_are_encoded(tmp_path: Path) -> None:
