@@ -12,7 +12,7 @@ from ..project import env_prefix, toml
 from .service import Skeleton
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 FOLDER = Path(__file__).with_name("adopting")  # what is written into services
 READERS = re.compile(r"os\.environ(\.get|\.setdefault|\.pop)?|(os\.)?getenv|config|env(\.\w+)?")
@@ -29,8 +29,9 @@ def variables(trees: Iterable[ast.Module]) -> set[str]:
     return {name for name in names if re.fullmatch(r"[A-Z][A-Z\d_]+", name)}
 
 
-def databases(trees: Iterable[ast.Module]) -> list[str]:
-    """The names of SQLite's files in code, without those that are in other folders."""
+def databases(trees: Collection[ast.Module]) -> list[str]:
+    """The names of SQLite's files in code that uses it, without those that are in other folders."""
+    trees = [*trees] if any("sqlite" in ast.unparse(tree).lower() for tree in trees) else []
     texts = {str(node.value) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     return sorted({found[1] for text in texts if (found := DATABASE.fullmatch(text))})
 

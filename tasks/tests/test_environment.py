@@ -11,7 +11,7 @@ import yaml
 
 from ..scaffold import service
 from ..scaffold.application import Code
-from ..scaffold.environment import neighbours, variables
+from ..scaffold.environment import databases, neighbours, variables
 from .scaffolding import APP, FACTORY, NO_SESSION, git
 from .test_adopt import adopting_project, take
 
@@ -50,6 +50,10 @@ others = ['/tmp/x.db', 'sqlite:////var/y.db', 'sqlite://']
     assert "services/theirs/instance/sql_app.db" not in seen
     with service.all_or_nothing("again"):
         service.new(NO_SESSION, Namespace(name="again", like="theirs"))
+
+
+def test_other_files_are_no_databases(write: Write) -> None:
+    assert databases(Code(write({"web.py": "hidden = ['Thumbs.db']\n"})).trees.values()) == []
 
 
 def test_a_worker_in_the_code_of_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
