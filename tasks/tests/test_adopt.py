@@ -132,6 +132,12 @@ def test_a_plugin_may_depend_on_the_service_itself(ours: Path, write: Write) -> 
     assert (ours / "services/theirs/click/__init__.py").exists()
 
 
+def test_a_folder_with_data_hides_no_package(ours: Path, write: Write) -> None:
+    (ours / "poetry.lock").write_text((ours / "poetry.lock").read_text().replace("second", "theirs"))
+    take(write({"app.py": APP, "click/messages.pot": "", "requirements.txt": "click\n"}))
+    assert (ours / "services/theirs/click/messages.pot").exists()
+
+
 def test_options_that_exclude_each_other(ours: Path) -> None:
     told = "--app, --extra and --own-lock go with --from DIR, and none of them with --like"
     with pytest.raises(UserError, match=told):
