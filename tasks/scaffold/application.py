@@ -38,7 +38,7 @@ CACHES = (".*", "__pycache__", "*.py[co]", "node_modules")  # anywhere
 JUNK = (*CACHES, "*.egg-info", "venv", "env", "build", "dist")
 # What is not taken along besides: what is said elsewhere here, documents, the data of a development server.
 LEFT = (
-    *("pyproject.toml", "*.lock", "Pipfile*", "requirements*", "setup.py", "PKG-INFO", "MANIFEST.in", "Makefile"),
+    *("pyproject.toml", "*.lock", "Pipfile*", "*requirements*", "setup.py", "PKG-INFO", "MANIFEST.in", "Makefile"),
     *("Dockerfile*", "docker-compose*", "compose*.y*ml", "Procfile", "[A-Z]*.md", "[A-Z]*.rst", "LICENSE*"),
     *("docs", "examples", "instance", "*.db", "*.sqlite3", "stack", "hatch_build.py", "AUTHORS*", "pytest.ini"),
 )
