@@ -39,8 +39,8 @@ SETTINGS = """\
 # For a process that no port can tell anything about.
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
 PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
-# Where a Django project's manage.py names its settings.
-DJANGO = r"""DJANGO_SETTINGS_MODULE['"], *['"]([\w.]+)"""
+# How a Django project's tox.ini names its tests' settings, and manage.py its own.
+DJANGO = r"""DJANGO_SETTINGS_MODULE['"]?\s*[=,]\s*['"]?([\w.]+)"""
 # Options of pytest-cov, with the word after them that may be theirs.
 COVERAGE = re.compile(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?")
 # What code has that writes to Flask's instance folder.
@@ -111,7 +111,8 @@ def adopt(session: Session, args: Namespace) -> None:
     tested = has_tests(args.name)
     if "django" in packages and tested:
         needs.tests.append(Requirement("pytest-django"))
-        if named := re.search(DJANGO, "".join(text_of(path) for path in code.trees if path.name == "manage.py")):
+        files = [source / "tox.ini", *(path for path in code.trees if path.name == "manage.py")]
+        if named := re.search(DJANGO, "".join(map(text_of, files))):
             settings = {"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | settings
     text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")

@@ -206,3 +206,7 @@ def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypat
     assert made["dependency-groups"]["tests"][-1] == "pytest-django"
     settings = {"DJANGO_SETTINGS_MODULE": "shop.settings", "python_files": ["test*.py"]}
     assert made["tool"]["pytest"]["ini_options"] == settings
+    service.remove(NO_SESSION, "theirs")
+    take(write({"tox.ini": "[testenv]\nsetenv =\n    DJANGO_SETTINGS_MODULE = tests.settings\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["tool"]["pytest"]["ini_options"]["DJANGO_SETTINGS_MODULE"] == "tests.settings"
