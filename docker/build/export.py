@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cleo.io.null_io import NullIO
+from packaging.requirements import Requirement
 from poetry.factory import Factory
 from poetry_plugin_export.exporter import Exporter
 
@@ -73,8 +74,10 @@ def main(folder: Path, service: str = "") -> None:
     else:
         resolve("tests", folder, [folder / service])
     resolve("dev", folder, [folder / service, folder / "tests"])
-    # Tests of a production image find what both need where production has it.
-    taken = {one[1] for one in ENTRY.finditer((folder / service / "requirements.txt").read_text(encoding="utf-8"))}
+    # Tests of a production image find what both need where production has it; what it needs on another Python is not there.
+    entries = ENTRY.finditer((folder / service / "requirements.txt").read_text(encoding="utf-8"))
+    needed = [Requirement(one[0].partition("\\")[0].strip()) for one in entries]
+    taken = {one.name for one in needed if one.marker is None or one.marker.evaluate()}
     tests = folder / "tests" / "requirements.txt"
     left = [one[0] for one in ENTRY.finditer(tests.read_text(encoding="utf-8")) if one[1] not in taken]
     tests.write_text("".join(left), encoding="utf-8")

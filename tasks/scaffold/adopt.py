@@ -11,7 +11,6 @@ import re
 import shlex
 import shutil
 import tomllib
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from ..project import ROOT, SERVICES, pyproject
 from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
-from .application import CHOICES, JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
+from .application import CACHES, JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
 from .requirements import find_needs
 
 if TYPE_CHECKING:
@@ -40,10 +39,10 @@ SETTINGS = """\
 # For a process that no port can tell anything about.
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
 PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
-# Where a Django project's manage.py names its settings.
-DJANGO = r"""DJANGO_SETTINGS_MODULE['"], *['"]([\w.]+)"""
-# Options of pytest-cov with which a further word may go.
-COVERAGE = {"--cov", "--cov-report", "--cov-config", "--cov-fail-under"}
+# How a Django project's tox.ini names its tests' settings, and manage.py its own.
+DJANGO = r"""DJANGO_SETTINGS_MODULE['"]?\s*[=,]\s*['"]?([\w.]+)"""
+# Options of pytest-cov, with the word after them that may be theirs.
+COVERAGE = re.compile(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?")
 # What code has that writes to Flask's instance folder.
 INSTANCE = re.compile(rb"""\binstance_(path|relative)|['"/]instance['"/]""")
 # What developers have besides what tests need; and coverage, whose settings are ours.
@@ -96,8 +95,8 @@ def adopt(session: Session, args: Namespace) -> None:
     packages = {canonicalize_name(one.name) for one in needs.main}
     read = environment.variables(code.trees.values())
     beside = environment.neighbours(packages, code.trees.values())
-    second = worker(source), code.workers[0].call if code.workers else ""
-    finish(args.name, found, *second, environment.compose_lines(args.name, beside, read))
+    second = next((one.call for one in code.every if one.interface == "command"), "")
+    finish(args.name, found, worker(source), second, environment.compose_lines(args.name, beside, read))
     # Its tests are where those of services are, also in the verification of production images.
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
@@ -109,39 +108,43 @@ def adopt(session: Session, args: Namespace) -> None:
     if not (folder / "ruff.toml").exists():
         shutil.copy(environment.FOLDER / "ruff.toml", folder)
     settings = pytest_settings(source)
-    if "django" in packages and has_tests(args.name):
+    tested = has_tests(args.name)
+    if "django" in packages and tested:
         needs.tests.append(Requirement("pytest-django"))
-        if named := re.search(DJANGO, "".join(text_of(path) for path in code.trees if path.name == "manage.py")):
+        files = [source / "tox.ini", *(path for path in code.trees if path.name == "manage.py")]
+        if named := re.search(DJANGO, "".join(map(text_of, files))):
             settings = {"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | settings
     text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
-    shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
+    # A server in production is ours; pytest does not belong there.
     server = service.SERVERS.get(found.interface, ())
     servers = names(line for lines in service.SERVERS.values() for line in lines) if server else set()
-    # A server in production is ours; pytest does not belong there.
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
     left += [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
-    asked = [one for one in [*needs.tests, *tools] if not LINTERS.fullmatch(one.name)]
-    theirs = [*dict.fromkeys(str(one) for one in asked if canonicalize_name(one.name) not in servers | names(lines))]
-    more = [line for line in theirs if not names([line]) & names(shared)]
-    # Else the test tools in their versions, as its plugins may need them, and else any versions of its plugins.
-    pinned = [*(line for line in shared if not names([line]) & names(theirs)), *theirs]
-    choices = [[*shared, *more], pinned, [*shared, *sorted(names(more))]] if more else []
-    resolve.lock(session, args, [*lines, *server], *choices)
+    asked = [one for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
+    theirs = [one for one in asked if canonicalize_name(one.name) not in servers | names(lines)]
+    resolve.lock(session, args, [*lines, *server], *test_tools([*dict.fromkeys(map(str, theirs))]))
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     say(f"left out: {', '.join(left) or 'nothing'}")
     if kept:
         say(f"kept in instance/, a volume in production: {', '.join(kept)}")
-    if places := [*dict.fromkeys(environment.written(source, code.trees))][:CHOICES]:
-        say(f"it writes files, though production can only in /tmp, /app/instance and volumes: {'; '.join(places)}")
     if read:
         say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}")
-    if found.interface != "command" and second[1] and not second[0]:
-        say(f"it has a worker, {second[1]}: uncomment it in services/{args.name}/compose.yaml")
+    if found.interface != "command" and second and not worker(source):
+        say(f"it has a worker, {second}: uncomment it in services/{args.name}/compose.yaml")
     for one in beside:
         how = "to provide it, uncomment its lines in" if one.url else "set its address in"
         say(f"it seems to use {one.name}: {how} services/{args.name}/compose.yaml")
+
+
+def test_tools(theirs: list[str]) -> list[list[str]]:
+    """What tests may be run with that need ``theirs`` besides or in place of the shared test tools, the best first; [] if these will do."""
+    shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
+    more = [line for line in theirs if not names([line]) & names(shared)]
+    # Else the test tools in their versions, as its plugins may need them, and else any versions of its plugins.
+    pinned = [*(line for line in shared if not names([line]) & names(theirs)), *theirs]
+    return [[*shared, *more], pinned, [*shared, *sorted(names(more))]] if more else []
 
 
 def names(requirements: Iterable[str]) -> set[str]:
@@ -195,7 +198,7 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
         if junk or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))
         elif path.is_dir():
-            shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns(*JUNK))
+            shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns(*CACHES))
         else:
             shutil.copy(path, target, follow_symlinks=False)
     return sorted(path.name for path in folder.iterdir()), left
@@ -209,14 +212,11 @@ def pytest_settings(source: Path) -> dict[str, Any]:
     except configparser.Error as error:
         raise UserError(f"{source}: tox.ini or pytest.ini does not parse: {error}".replace("\n", " ")) from None
     table = tomllib.loads(text_of(source / "pyproject.toml")).get("tool", {}).get("pytest", {})
-    sections = {name: dict(ini[name]) for name in ini}
-    tables = [sections.get("pytest"), table.get("ini_options", table), sections.get("tool:pytest"), {}]
-    settings: dict[str, Any] = next(filter(None, tables), {})
-    words = settings.get("addopts", [])
-    words = shlex.split(words) if isinstance(words, str) else words
-    pairs = pairwise(["", *words])
-    kept = [word for last, word in pairs if word[:5] != "--cov" and (last not in COVERAGE or word[:1] == "-")]
-    return settings | ({"addopts": kept} if words else {})
+    sections = [dict(ini[name]) if name in ini else {} for name in ("pytest", "tool:pytest")]
+    settings: dict[str, Any] = sections[0] or table.get("ini_options", table) or sections[1]
+    words = settings.get("addopts", "")
+    text = COVERAGE.sub("", words if isinstance(words, str) else shlex.join(words))
+    return settings | ({"addopts": shlex.split(text)} if words else {})
 
 
 cli.OPTIONS["new"].append(add_options)

@@ -6,6 +6,7 @@ import ast
 import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from symtable import symtable
 from typing import TYPE_CHECKING
 
 from ..env import parse
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
 # What makes an application, and the interface that it has.
 MAKERS = dict.fromkeys(("Flask", "get_wsgi_application", "Bottle", "Dash", "falcon.App"), "wsgi")
-MAKERS |= dict.fromkeys(
-    ("FastAPI", "Starlette", "Quart", "Litestar", "falcon.asgi.App", "get_asgi_application"), "asgi"
-)
+ASYNC = ("FastAPI", "Starlette", "Quart", "Litestar", "falcon.asgi.App", "get_asgi_application")
+MAKERS |= dict.fromkeys(ASYNC, "asgi") | {"Celery": "command"}
+ASGI = {"starlette", "fastapi", "quart", "litestar", "uvicorn", "asgiref"}
 # The application in what a maker returns, where that is not one itself.
 INSIDE = {"Dash": ".server"}
 FACTORIES = {"create_app", "make_app"}
+CELERY = {"celery", "celery_app"}  # what Celery looks for in a module
 # The parameters of a function that is an application itself.
 PARAMETERS = {("environ", "start_response"): "wsgi", ("scope", "receive", "send"): "asgi"}
 # The modules that by convention are for servers, and what servers look for in a module.
@@ -30,16 +32,13 @@ MODULES, NAMES = ("wsgi", "asgi"), ("application", "app")
 # Where an application is named, and how the lines begin that name it.
 STARTERS = {"Procfile": ("web:",), "Dockerfile": ("CMD", "ENTRYPOINT", "ENV FLASK_APP")}
 STARTERS |= dict.fromkeys(("gunicorn.conf.py", "gunicorn_conf.py", "config/gunicorn.py"), ("wsgi_app",))
-# How queues' workers are run, by what their modules call or define; any other program may be a server if it imports one of these.
-WORKERS = dict.fromkeys(("Celery", "celery", "celery_app"), "python -m celery --app={} worker")
-WORKERS["dramatiq.set_broker"] = "python -m dramatiq {}"
-LISTENING = {"aiohttp", "bottle", "cherrypy", "flask", "http", "sanic", "socketserver", "tornado", "twisted", "uvicorn"}
 CHOICES = 6  # at most so many are listed
 WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
-JUNK = (".*", "__pycache__", "*.py[co]", "*.egg-info", "node_modules", "venv", "env", "build", "dist")
+CACHES = (".*", "__pycache__", "*.py[co]", "node_modules")  # anywhere
+JUNK = (*CACHES, "*.egg-info", "venv", "env", "build", "dist")
 # What is not taken along besides: what is said elsewhere here, documents, the data of a development server.
 LEFT = (
-    *("pyproject.toml", "*.lock", "Pipfile*", "requirements*", "setup.py", "PKG-INFO", "MANIFEST.in", "Makefile"),
+    *("pyproject.toml", "*.lock", "Pipfile*", "*requirements*", "setup.py", "PKG-INFO", "MANIFEST.in", "Makefile"),
     *("Dockerfile*", "docker-compose*", "compose*.y*ml", "Procfile", "[A-Z]*.md", "[A-Z]*.rst", "LICENSE*"),
     *("docs", "examples", "instance", "*.db", "*.sqlite3", "stack", "hatch_build.py", "AUTHORS*", "pytest.ini"),
 )
@@ -48,7 +47,7 @@ TESTS = ("tests", "test", "test_*.py", "*_test.py", "conftest.py", "tox.ini", "s
 
 @dataclass(frozen=True)
 class Application:
-    """What a server runs: the expression ``call`` in ``module``, which is imported from the folder ``root``.
+    """What runs: the expression ``call`` in ``module``, which is imported from the folder ``root``.
 
     ``interface`` is wsgi or asgi; "" where the code does not tell. With the interface command, ``call`` is a command line.
     """
@@ -70,26 +69,28 @@ def find_application(code: Code, wanted: str = "") -> Application:
             return replace(one, said_by=said_by, interface=one.interface or code.interface)
     if wanted:
         raise UserError(f"--app {wanted}: there is no such module in {source}, or it has nothing of that name")
-    every = [one for found in code.found.values() for one in found]
     # What a factory has made counts only where that takes arguments; of Django's two interfaces, wsgi does.
-    found = [one for one in every if one.interface] or [replace(one, interface=code.interface) for one in every]
+    web = [one for one in code.every if one.interface != "command"]
+    found = [one for one in web if one.interface] or [replace(one, interface=code.interface) for one in web]
     if {one.call for one in found} == {"application"}:
         found = [one for one in found if one.interface == "wsgi"] or found
+    found = found or code.every
     if len(found) == 1:
         return found[0]
     if not code.trees:
         raise UserError(f"{source} has no Python code, or none but tests")
-    choices = [*dict.fromkeys(f"{one.module}:{one.call}" for one in found)]
-    lost = f"{source} has {len(choices)} applications: choose with"
     if not found:
-        commands = code.workers or code.commands
-        if len(commands) == 1 and (code.workers or not LISTENING & {name.partition(".")[0] for name in code.imports}):
-            return commands[0]
-        choices = [one.call for one in commands]
-        lost = f"{source}: no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor "
-        lost += f"in code with {', '.join([*MAKERS, *sorted(FACTORIES)])}; say --app MODULE:NAME, or a command:"
-    listed = " or ".join(f"--app '{choice}'" for choice in choices[:CHOICES] or ["python -m MODULE"])
-    raise UserError(f"{lost} {listed}{', ...' * (len(choices) > CHOICES)}")
+        programs = [
+            code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.name == "__main__.py"
+        ]
+        raise UserError(
+            f"{source}: no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor "
+            f"in code with {', '.join([*MAKERS, *sorted(FACTORIES)])}; say --app MODULE:NAME, or a command: --app 'python -m {(programs or ['MODULE'])[0]}'"
+        )
+    choices = [*dict.fromkeys(one.call if " " in one.call else f"{one.module}:{one.call}" for one in found)]
+    listed = " or ".join(f"--app '{choice}'" for choice in choices[:CHOICES])
+    more = ", ..." * (len(choices) > CHOICES)
+    raise UserError(f"{source} has {len(choices)} applications: choose with {listed}{more}")
 
 
 def text_of(path: Path) -> str:
@@ -134,13 +135,10 @@ class Code:
                 continue
         self.imports = {name for tree in self.trees.values() for name in imported(tree)}
         libraries = {name.partition(".")[0] for name in self.imports}
-        asgi = libraries & {"starlette", "fastapi", "uvicorn", "asgiref"} and not libraries & {"flask", "django"}
-        self.interface = "asgi" if asgi else "wsgi"  # where an application does not tell
+        # The interface where an application does not tell.
+        self.interface = "asgi" if libraries & ASGI and not libraries & {"flask", "django"} else "wsgi"
         self.found = {path: [*self.applications(path, tree)] for path, tree in self.trees.items()}
-        self.commands = [*dict.fromkeys(one for path, tree in self.trees.items() for one in self.run_by(path, tree))]
-        self.workers = [one for one in self.commands if one.call.count(" ") > 2]
-        known = {one.interface for found in self.found.values() for one in found} - {""}
-        self.interface = known.pop() if len(known) == 1 else self.interface
+        self.every = [one for found in self.found.values() for one in found]
 
     def applications(self, path: Path, tree: ast.Module) -> Iterator[Application]:
         """The applications, and functions that make one without being told more, in a module.
@@ -156,7 +154,7 @@ class Code:
                 names = tuple(argument.arg for argument in node.args.posonlyargs + node.args.args)
                 required = len(names) > len(node.args.defaults) or None in node.args.kw_defaults
                 returns = any(isinstance(inner, ast.Return) for inner in ast.walk(node))
-                factory = type(node) is ast.FunctionDef and (interface or node.name in FACTORIES)
+                factory = type(node) is ast.FunctionDef and (interface in {"wsgi", "asgi"} or node.name in FACTORIES)
                 if names in PARAMETERS and node.name in NAMES:
                     yield Application(*place, node.name, PARAMETERS[names])
                 elif factory and returns and not required:
@@ -164,24 +162,10 @@ class Code:
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 made = interface or {call.rpartition(".")[2] for call in calls} & FACTORIES
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                    if isinstance(target, ast.Name) and (made or (calls and target.id == NAMES[0])):
+                    if interface == "command" or ast.unparse(target) in CELERY:
+                        yield Application(place[0], "", f"python -m celery --app={place[1]} worker", "command")
+                    elif isinstance(target, ast.Name) and (made or (calls and target.id == NAMES[0])):
                         yield Application(*place, target.id + INSIDE.get(maker, ""), interface)
-
-    def run_by(self, path: Path, tree: ast.Module) -> Iterator[Application]:
-        """The commands that run a module: as a queue's worker, or as a program."""
-        root, module = self.importable(path)
-        lines = ["python -m {}"] if path.name == "__main__.py" else []
-        for node in tree.body:
-            words = {ast.unparse(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)}
-            words |= {ast.unparse(target) for target in getattr(node, "targets", ())}
-            if isinstance(node, ast.Assign | ast.AnnAssign | ast.Expr):
-                lines += {line for word, line in WORKERS.items() if word in words}
-            elif isinstance(node, ast.ClassDef) and node.name == "WorkerSettings":
-                lines.append("python -m arq {}.WorkerSettings")
-            elif isinstance(node, ast.If) and "__main__" in ast.unparse(node.test):
-                lines.append("python -m {}")
-        for line in lines:
-            yield Application(root, "", line.format(module.removesuffix(".__main__")), "command")
 
     def resolve(self, text: str) -> Application | None:
         """The application that ``text`` means: ``module:name``, ``module:factory('x')``, ``module``, ``src/module.py``."""
@@ -193,12 +177,13 @@ class Code:
             root, module = (self.source, inside) if name == inside else self.importable(path)
             first = re.split(r"\W", call)[0]
             for one in sorted(self.found[path], key=lambda one: one.call not in NAMES):
-                if not call or first == re.split(r"\W", one.call)[0]:
+                if one.module and first in {"", re.split(r"\W", one.call)[0]}:
                     # A factory is called, though it is not said.
                     return replace(one, root=root, module=module, call=one.call if call in {"", first} else call)
-            if (bound := set(bindings(self.trees[path]))) and (first in bound or (not call and bound & {*NAMES})):
-                call = call or next(each for each in NAMES if each in bound)
-                return Application(root, module, call, "asgi" if module.endswith("asgi") else "")
+            symbols = symtable(text_of(path), path.name, "exec").get_symbols()
+            bound = {symbol.get_name() for symbol in symbols if symbol.is_local()}
+            if usual := [each for each in ([first] if call else NAMES) if each in bound]:
+                return Application(root, module, call or usual[0], "asgi" if module.endswith("asgi") else "")
         return None
 
     def modules(self, name: str) -> list[Path]:
@@ -231,19 +216,6 @@ def imported(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
-
-
-def bindings(node: ast.AST) -> Iterator[str]:
-    """The names that a module defines or imports; not those that only its functions and classes know."""
-    for inner in ast.iter_child_nodes(node):
-        if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield inner.name
-        elif isinstance(inner, ast.alias):
-            yield (inner.asname or inner.name).partition(".")[0]
-        else:
-            if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
-                yield inner.id
-            yield from bindings(inner)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -12,15 +12,12 @@ from ..project import env_prefix, toml
 from .service import Skeleton
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 FOLDER = Path(__file__).with_name("adopting")  # what is written into services
 READERS = re.compile(r"os\.environ(\.get|\.setdefault|\.pop)?|(os\.)?getenv|config|env(\.\w+)?")
-
-
-# The name of a database in the working directory, and the modes in which open() writes.
+# The name of a database in the working directory.
 DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?([\w-]+\.(?:db|sqlite3?))")
-WRITING = re.compile(r"[rwaxbt+]*[wax+][bt+]*")
 # Each has what adopting/neighbours.toml says.
 TABLES = toml((FOLDER / "neighbours.toml").read_text(encoding="utf-8"))
 NEIGHBOURS = [SimpleNamespace(**{"name": name, "url": ""} | table) for name, table in TABLES.items()]
@@ -32,20 +29,11 @@ def variables(trees: Iterable[ast.Module]) -> set[str]:
     return {name for name in names if re.fullmatch(r"[A-Z][A-Z\d_]+", name)}
 
 
-def databases(trees: Iterable[ast.Module]) -> list[str]:
-    """The names of SQLite's files in code, without those that are in other folders."""
+def databases(trees: Collection[ast.Module]) -> list[str]:
+    """The names of SQLite's files in code that uses it, without those that are in other folders."""
+    trees = [*trees] if any("sqlite" in ast.unparse(tree).lower() for tree in trees) else []
     texts = {str(node.value) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     return sorted({found[1] for text in texts if (found := DATABASE.fullmatch(text))})
-
-
-def written(source: Path, trees: Mapping[Path, ast.Module]) -> Iterator[str]:
-    """Where code opens files to write them."""
-    for path, tree in trees.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("open"):
-                modes = [*node.args[:2], *(word.value for word in node.keywords)]
-                if any(isinstance(mode, ast.Constant) and WRITING.fullmatch(str(mode.value)) for mode in modes):
-                    yield f"{path.relative_to(source)}, line {node.lineno}"
 
 
 def read(node: ast.AST) -> Iterator[str]:

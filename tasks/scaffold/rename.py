@@ -18,8 +18,8 @@ from .service import LONGEST_NAME, is_label
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What marks a line, by its end, that refers to template/ and goes with it.
-TEMPLATE_ONLY = ("# template only", "<!-- template only -->")
+# Lines that refer to template/ and go with it, marked by their end.
+MARKED = "(?:.*(?:# template only|<!-- template only -->)\n)+"
 # The template's commit that the tooling is at; below it, where the template is to be had.
 VERSION = ROOT / "tasks" / "VERSION"
 
@@ -68,9 +68,10 @@ def make_own(root: Path, wanted: str) -> None:
     found = git("-C", str(root), "grep", "-z", "--files-with-matches", "template only") or ""
     for path in found.split("\0"):
         if (root / path).is_file():
-            lines = (root / path).read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if not line.endswith(TEMPLATE_ONLY)]
-            (root / path).write_text("\n".join(kept).rstrip("\n") + "\n", encoding="utf-8")
+            text = (root / path).read_text(encoding="utf-8")
+            # Of the empty lines around them one stays.
+            kept = re.sub(rf"(?<=\n\n){MARKED}\n|{MARKED}", "", text)
+            (root / path).write_text(kept.rstrip("\n") + "\n", encoding="utf-8")
 
 
 def record_version() -> None:

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     Line = tuple[str, str]  # a requirement as it is written, after its file
 
 FILES = [f"requirements{place}.txt" for place in ("", "/prod", "/production", "/base", "/common", "/main")]
-GROUPS = ("main", "prod", "production", "default")
 # What a project calls the extra, the group or the file with what its tests need.
 TESTS = ("test", "tests", "testing", "dev", "development", "local")
-TEST_FILES = [f"requirements{place}.txt" for place in ("-{}", "_{}", "/{}", ".d/{}")] + ["{}-requirements.txt"]
+TEST_FILES = [f"requirements{place}{{}}.txt" for place in ("-", "_", "/", ".d/")]
+TEST_FILES += ["{}-requirements.txt", "{}.requirements.txt"]
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory
@@ -67,11 +67,10 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     path, config = source / "pyproject.toml", configparser.ConfigParser(interpolation=None)
     try:
         data = tomllib.loads(text_of(path))
-        pipfile = tomllib.loads(text_of(source / "Pipfile"))
         config.read(source / "setup.cfg", encoding="utf-8")
         groups = {name: [*nox.project.dependency_groups(data, name)] for name in data.get("dependency-groups", {})}
     except (ValueError, LookupError, configparser.Error) as error:
-        raise UserError(f"{source}: pyproject.toml, Pipfile or setup.cfg does not parse: {error}") from None
+        raise UserError(f"{source}: pyproject.toml or setup.cfg does not parse: {error}") from None
     project, poetry = data.get("project", {}), data.get("tool", {}).get("poetry", {})
     metadata = dict(config["metadata"]) if config.has_section("metadata") else {}
     made, _ = parse_email(text_of(source / "PKG-INFO"))
@@ -83,27 +82,22 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         groups[name] = [*groups.get(name, ()), *lines]  # some have an extra and a group of one name
     built = project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file()
     files = [source / name for name in FILES if (source / name).is_file()]
-    limits: list[Line] = []
+    main: list[Line] = []
     if "dependencies" in project:
         main = [(str(path), line) for line in project["dependencies"]]
     elif "dependencies" in poetry:
         groups |= ask(session, ASK_POETRY, source, f"{path}: Poetry cannot read it")
         main = [(str(path), line) for line in groups.pop("main")]
     elif files and not (built and {*extras} - groups.keys()):  # such an extra may be in the metadata
-        main = [*listed(files[0], limits)]
-    elif pipfile:
-        main = [(str(source / "Pipfile"), line) for line in pipenv(pipfile.get("packages", {}))]
-        groups["dev"] = [*pipenv(pipfile.get("dev-packages", {}))]
+        main = [*listed(files[0])]
     elif built:
         distribution, *lines = ask_build(session, source)
         main = [("its metadata", line) for line in lines]
         for line in lines:
             for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
                 groups.setdefault(extra, []).append(line)
-    elif chosen := next((name for name in GROUPS if name in groups), ""):
-        main = [(str(path), line) for line in groups[chosen]]
     elif not (groups and extras):
-        lost = f"no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or {', '.join(FILES)}: add one of them"
+        lost = f"no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"
         ways = [f"--extra {name}" for name in groups]
         ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
         raise UserError(" or ".join([f"{source}: {lost}", *ways]))
@@ -112,18 +106,9 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
             raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
         main += [(str(path), line) for line in groups[extra]]
     own = canonicalize_name(distribution.partition("==")[0])
-    left = [name for name in groups if name not in {*TESTS, *extras, *GROUPS}]
-    more = for_images(own, tests(source, path, groups), [], *TESTS)
-    return Needs(for_images(own, main, limits, *extras), more, distribution, left)
-
-
-def pipenv(packages: Mapping[str, Any]) -> Iterator[str]:
-    """The requirements in a table of a Pipfile."""
-    for name, found in packages.items():
-        spec = found if isinstance(found, dict) else {"version": found}
-        version = f" @ git+{spec['git']}@{spec.get('ref', 'HEAD')}" if "git" in spec else spec.get("version", "*")
-        marker = f" ; {spec['markers']}" if "markers" in spec else ""
-        yield f"{name}[{','.join(spec.get('extras', ()))}]{version.removeprefix('*')}{marker}"
+    left = [name for name in groups if name not in {*TESTS, *extras}]
+    more = for_images(own, tests(source, path, groups), *TESTS)
+    return Needs(for_images(own, main, *extras), more, distribution, left)
 
 
 def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list[Line]:
@@ -132,7 +117,7 @@ def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list
     for kind, name in product(TESTS, TEST_FILES):
         if (file := source / name.format(kind)).is_file():
             try:
-                found.setdefault(kind, [*listed(file, [])])
+                found.setdefault(kind, [*listed(file)])
             except UserError as error:  # no reason to leave the rest
                 say(f"warning: {name.format(kind)}, for tests, is left out: {error}")
     first, *others = [*found.values()] or [[]]
@@ -174,18 +159,13 @@ def applies(marker: Marker | None, *extras: str) -> bool:
     return marker is None or any(marker.evaluate({**image, "extra": extra}) for extra in ("", *extras))
 
 
-def for_images(own: str, lines: Iterable[Line], limits: Iterable[Line], *extras: str) -> list[Requirement]:
-    """The requirements that images have, within constraints; raises UserError for what is none."""
+def for_images(own: str, lines: Iterable[Line], *extras: str) -> list[Requirement]:
+    """The requirements that images have; raises UserError for what is none."""
     found = [one for one in parse(lines) if canonicalize_name(one.name) != own and applies(one.marker, *extras)]
-    wanted = [*dict.fromkeys(found)]
-    for one in wanted:
+    for one in found:
         if "extra ==" in str(one.marker):
             one.marker = None
-    for limit in parse(limits):
-        for one in wanted:
-            if canonicalize_name(one.name) == canonicalize_name(limit.name) and not one.url:
-                one.specifier &= limit.specifier
-    return wanted
+    return [*dict.fromkeys(found)]
 
 
 def parse(lines: Iterable[Line]) -> list[Requirement]:
@@ -199,8 +179,8 @@ def parse(lines: Iterable[Line]) -> list[Requirement]:
     return found
 
 
-def listed(path: Path, limits: list[Line]) -> Iterator[Line]:
-    """The requirements in a file for pip and in those that it includes; constraints go to ``limits``."""
+def listed(path: Path) -> Iterator[Line]:
+    """The requirements in a file for pip and in those that it includes; no constraints, because Poetry locks versions."""
     kept = ""
     for number, raw in enumerate(text_of(path).splitlines(), 1):
         kept += re.sub(r"(^|\s)#.*", "", raw).strip()
@@ -208,16 +188,13 @@ def listed(path: Path, limits: list[Line]) -> Iterator[Line]:
             kept = kept[:-1] + " "
             continue
         line, kept = re.split(r"\s--hash", kept)[0].removeprefix("-e ").removeprefix("--editable ").strip(), ""
-        option, _, value = re.sub(r"=|(?<=^-[rc])(?=\w)", " ", line, count=1).partition(" ")
+        option, _, value = re.sub(r"=|(?<=^-r)(?=\w)", " ", line, count=1).partition(" ")
         place, file = f"{path}, line {number}", path.parent / value.strip()
         url, _, egg = line.partition("#egg=")
-        if option in {"-r", "--requirement", "-c", "--constraint"}:
+        if option in {"-r", "--requirement"}:
             if not file.is_file():
                 raise UserError(f"{place}: there is no file {value.strip()}")
-            if option in {"-c", "--constraint"}:
-                limits += listed(file, limits)
-            else:
-                yield from listed(file, limits)
+            yield from listed(file)
         elif line.startswith(("-", ".")):
             say(f"{place}: not taken: {line}")
         elif line:

@@ -126,9 +126,11 @@ def new(session: Session, args: Namespace) -> None:
     STACK.write_text("".join(lines), encoding="utf-8")
     if not ways and not has_own_lock(args.name):
         venv.poetry(session, "lock")
-    modules = [path for path in (SERVICES / args.name).iterdir() if path.is_dir() or path.suffix == ".py"]
+    # A folder without __init__.py, such as babel/ with translations, hides no package.
+    folder = SERVICES / args.name
+    modules = [*(path.parent for path in folder.glob("*/__init__.py")), *folder.glob("*.py")]
     # Plugins of the service may depend on it under its name as a distribution: they get what is here.
-    itself = re.findall(r'DISTRIBUTION: "(.+)==', (SERVICES / args.name / "compose.yaml").read_text(encoding="utf-8"))
+    itself = re.findall(r'DISTRIBUTION: "(.+)==', (folder / "compose.yaml").read_text(encoding="utf-8"))
     names = {path.stem for path in modules} - {"tests", "stack", *(name.lower().replace("-", "_") for name in itself)}
     check_imports(args.name, names, args.name, "main", "dev", "tests")
 

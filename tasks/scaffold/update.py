@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -128,12 +127,8 @@ def folders(paths: Iterable[str]) -> set[PurePosixPath]:
 def commit(folder: Path, without: Iterable[str], title: str) -> str:
     """Commit a worktree, made this clone's own and without some files and OWN, and return the commit's id."""
     make_own(folder, name())
-    for path in (*without, *OWN):
-        if (folder / path).is_dir() and not (folder / path).is_symlink():
-            shutil.rmtree(folder / path)
-        else:
-            (folder / path).unlink(missing_ok=True)
     do("-C", str(folder), "add", "--all")
+    do("-C", str(folder), "--literal-pathspecs", "rm", "-rf", "--quiet", "--ignore-unmatch", "--", *without, *OWN)
     do("-C", str(folder), "commit", "--quiet", "--allow-empty", "--message", title)
     return do("-C", str(folder), "rev-parse", "HEAD").strip()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .. import project
+from ..images import target
 from ..scaffold import adopt, resolve, service
 from ..scaffold.requirements import find_needs
 from ..shell import UserError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def adopting_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project that adopts without asking an index."""
-    for module in (adopt, resolve):
+    for module in (adopt, resolve, target):
         monkeypatch.setattr(module, "SERVICES", root / "services")
     monkeypatch.setattr(resolve, "with_wheels", lambda _, package: f"versions of {package}")
     return small_project(root, monkeypatch)
@@ -57,6 +58,7 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"blog/__init__.py": FACTORY, "blog/templates/x.html": "", "app.json": "", "tests/test_x.py": ""}, "blog"),
         ({"blog/__init__.py": FACTORY, "migrations/env.py": "", "alembic.ini": ""}, "."),
         ({"blog/__init__.py": FACTORY, "config/settings.py": ""}, "."),
+        ({"blog/__init__.py": FACTORY, "blog/build/__init__.py": "", "blog/env/x.html": ""}, "blog"),
         ({"src/blog/__init__.py": FACTORY, "tests/conftest.py": "", "setup.py": ""}, "blog"),
         ({"src/blog/__init__.py": "", "wsgi.py": f"import blog\n{APP}"}, "."),
         (DJANGO, "."),
@@ -128,6 +130,12 @@ def test_a_plugin_may_depend_on_the_service_itself(ours: Path, write: Write) -> 
     name = "[metadata]\nname = Click\nversion = 1\n"
     take(write({"click/__init__.py": FACTORY, "requirements.txt": "click-plugins\n", "setup.cfg": name}))
     assert (ours / "services/theirs/click/__init__.py").exists()
+
+
+def test_a_folder_with_data_hides_no_package(ours: Path, write: Write) -> None:
+    (ours / "poetry.lock").write_text((ours / "poetry.lock").read_text().replace("second", "theirs"))
+    take(write({"app.py": APP, "click/messages.pot": "", "requirements.txt": "click\n"}))
+    assert (ours / "services/theirs/click/messages.pot").exists()
 
 
 def test_options_that_exclude_each_other(ours: Path) -> None:

@@ -69,6 +69,17 @@ def test_what_cannot_be_prepared_has_failed_and_the_others_run(capsys: pytest.Ca
         containers.side_by_side({"stack": ["false"]}, prepare)
 
 
+@pytest.mark.parametrize("errors", [0, 1])
+def test_an_interrupt_in_the_containers_terminal(no_docker: Path, project: Path, errors: int) -> None:
+    report = f"""echo '<testsuite name="pytest" errors="{errors}" failures="1">' >{project}/reports/junit-pilot.xml"""
+    fake_docker(no_docker, {RUN: f"{report}; exit 2"})
+    if errors:  # a file of tests that cannot be imported
+        assert run("pilot") == {"pilot": 2}
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            run("pilot")
+
+
 def test_failed_tests_are_named() -> None:
     check({"a": 0, "unit": 0}, filtered=False)
     with pytest.raises(UserError, match=r"^tests failed: b, unit$"):

@@ -11,7 +11,7 @@ import yaml
 
 from ..scaffold import service
 from ..scaffold.application import Code
-from ..scaffold.environment import neighbours, variables, written
+from ..scaffold.environment import databases, neighbours, variables
 from .scaffolding import APP, FACTORY, NO_SESSION, git
 from .test_adopt import adopting_project, take
 
@@ -25,19 +25,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return adopting_project(tmp_path / "ours", monkeypatch)
-
-
-@pytest.mark.parametrize(
-    ("code", "line"),
-    [
-        ("import io\nio.open(path, mode='w')", "web/app.py, line 2"),
-        ("log.open('ab')", "web/app.py, line 1"),
-        ("open(path, 'rb')\nopen('w.txt')", None),
-    ],
-)
-def test_files_that_code_writes(write: Write, code: str, line: str | None) -> None:
-    source = write({"web/app.py": f"{code}\n"})
-    assert [*written(source, Code(source).trees)] == ([line] if line else [])
 
 
 def test_databases_beside_the_code_are_kept_on_a_volume(
@@ -65,18 +52,17 @@ others = ['/tmp/x.db', 'sqlite:////var/y.db', 'sqlite://']
         service.new(NO_SESSION, Namespace(name="again", like="theirs"))
 
 
+def test_other_files_are_no_databases(write: Write) -> None:
+    assert databases(Code(write({"web.py": "hidden = ['Thumbs.db']\n"})).trees.values()) == []
+
+
 def test_a_worker_in_the_code_of_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    files = {
-        "web/__init__.py": FACTORY,
-        "web/jobs.py": "celery = make('redis://h')\n",
-        "web/data.py": "open('x', 'w')\n",
-    }
+    files = {"web/__init__.py": FACTORY, "web/jobs.py": "celery = make('redis://h')\n"}
     take(write({**files, "requirements.txt": "flask\ncelery\n"}))
     told = capsys.readouterr().out
     assert (
         "it has a worker, python -m celery --app=web.jobs worker: uncomment it in services/theirs/compose.yaml" in told
     )
-    assert "though production can only in /tmp, /app/instance and volumes: web/data.py, line 1\n" in told
     text = (ours / "services/theirs/compose.yaml").read_text()
     assert set(yaml.safe_load(text)["services"]) == {"theirs"}
     commented = re.sub("^#(?=  )", "", text, flags=re.MULTILINE).replace("#volumes:", "volumes:")

@@ -31,6 +31,7 @@ def fresh(clone: Path) -> Path:
     (clone / "tasks/VERSION").write_text("$Format:%H$\n")
     with (clone / "CONTRIBUTING.md").open("a") as file:
         file.write("\nBefore.\nSee template/. <!-- template only -->\nAfter: template only.\n")
+        file.write("\nSee template/. <!-- template only -->\nAnd more. <!-- template only -->\n\nThe end.\n")
     with (clone / "noxfile.py").open("a") as file:
         file.write("\n\nif True:  # template only\n    import template.bench  # template only\n")
     git(clone, "init", "-q")
@@ -55,7 +56,7 @@ def test_a_fresh_clone_becomes_ones_own(nox: Nox, fresh: Path) -> None:
     assert (fresh / "README.md").read_text().startswith("# pier-nine\n")
     assert (fresh / "tasks/VERSION").read_text() == f"{first}\nhttps://example.invalid/us/template.git\n"
     assert not (fresh / "template").exists()
-    assert (fresh / "CONTRIBUTING.md").read_text().endswith("\nBefore.\nAfter: template only.\n")
+    assert (fresh / "CONTRIBUTING.md").read_text().endswith("\nBefore.\nAfter: template only.\n\nThe end.\n")
     text = (fresh / "noxfile.py").read_text()
     assert "template.bench" not in text
     assert not text.endswith("\n\n")

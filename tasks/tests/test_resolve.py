@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .. import project, venv
-from ..images import target
 from ..scaffold import resolve, service
 from ..shell import CommandFailed, UserError
 from .scaffolding import APP, DJANGO, NO_SESSION, git
@@ -148,7 +147,7 @@ def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, mon
         "requirements-test.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\n",
     }
     lists["requirements-dev.txt"] = "tox\nipython\npytest-xdist\n"
-    take(write({"app.py": APP, "test_app.py": "", **lists}))
+    take(write({"app.py": APP, "test_app.py": "def test(): ...\n", **lists}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["dependency-groups"] == {
         "tests": ["hypothesis>=6,<7", "pytest>=9,<10", "pytest-flask<9", "moto>5", "pytest-xdist"]
@@ -171,7 +170,7 @@ def test_other_versions_of_test_tools(
 
     monkeypatch.setattr(venv, "poetry", run)
     files = {"requirements-dev.txt": "pytest==8.3\npytest-cov==5\npytest-asyncio==0.24\nmypy\n", ".gitignore": "*.db\n"}
-    take(write({"app.py": APP, "requirements.txt": "flask\n", **files}))
+    take(write({"app.py": APP, "tests/test_app.py": "def test(): ...\n", "requirements.txt": "flask\n", **files}))
     shared = ["hypothesis>=6,<7", "pytest>=9,<10"]
     assert seen == [
         [*shared, "pytest-asyncio==0.24"],
@@ -192,7 +191,6 @@ def test_requirements_of_tests_that_cannot_be_read(write: Write, capsys: pytest.
 
 
 def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target, "SERVICES", ours / "services")
     manage = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')\n"
     files = DJANGO | {
         "manage.py": manage,
@@ -208,3 +206,7 @@ def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypat
     assert made["dependency-groups"]["tests"][-1] == "pytest-django"
     settings = {"DJANGO_SETTINGS_MODULE": "shop.settings", "python_files": ["test*.py"]}
     assert made["tool"]["pytest"]["ini_options"] == settings
+    service.remove(NO_SESSION, "theirs")
+    take(write({"tox.ini": "[testenv]\nsetenv =\n    DJANGO_SETTINGS_MODULE = tests.settings\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["tool"]["pytest"]["ini_options"]["DJANGO_SETTINGS_MODULE"] == "tests.settings"
