@@ -19,9 +19,7 @@ arbiter:Arbiter.handle_term (self) StopIteration
 arbiter:Arbiter.stop (self, graceful=True) LISTENERS close_sockets kill_workers
 http.body:Body.__init__ (self, reader) failed reader
 http.body:ChunkedReader.__init__ (self, req, unreader)
-http.body:ChunkedReader.parse_chunk_size (self, unreader, data=None) read_into
 http.body:ChunkedReader.parse_trailers (self, unreader, data) read_into limit_trailer_section
-http.body:ChunkedReader.read_into (self, unreader, buf)
 http.body:LengthReader.__init__ (self, unreader, length) length
 http.message:HeaderPolicy._peer_is_trusted_proxy (self) peer_addr
 http.message:Message.__init__ (self, cfg, unreader, peer_addr) _expected_100_continue headers max_buffer_headers must_close
@@ -35,8 +33,7 @@ workers.gthread:ThreadWorker.__init__ (self, *args, **kwargs) method_queue polle
 workers.gthread:ThreadWorker._keepalive_after (self, conn, keepalive) finish_body
 workers.gthread:ThreadWorker.accept (self, listener) TConn enqueue_req
 workers.gthread:ThreadWorker.enqueue_req (self, conn) handle submit tpool
-workers.gthread:ThreadWorker.finish_request (self, conn, fs) close
-workers.gthread:ThreadWorker.handle (self, conn) DEFAULT_WORKER_DATA_TIMEOUT _DEFER _keepalive_after handle_request sock
+workers.gthread:ThreadWorker.handle (self, conn) _keepalive_after handle_request sock
 workers.gthread:ThreadWorker.handle_request (self, req, conn) sock wsgi
 workers.gthread:ThreadWorker.run (self) alive set_accept_enabled wait_for_and_dispatch_events
 workers.gthread:ThreadWorker.wait_for_and_dispatch_events (self, timeout) select
