@@ -1,0 +1,24 @@
+"""uvicorn's web sockets with limits on slow and greedy clients; only for services that have websockets."""
+
+from __future__ import annotations
+
+from asgi_clients import Client
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+QUEUED_BYTES = 500  # of memory, for each message that waits for the application
+
+
+class WebSocket(Client, WebSocketsSansIOProtocol):
+    """A client that has opened a web socket."""
+
+    def partial_bytes(self) -> int:
+        """How much of an incomplete message has been received."""
+        return len(self.conn.reader.buffer) + sum(map(len, self.frames))
+
+    def is_awaited(self) -> bool:
+        """Whether the client is to read, or to complete a message."""
+        return super().is_awaited() or (self.partial_bytes() > 0 and not self.read_paused)
+
+    def held_bytes(self) -> int:
+        """With messages that are incomplete, or wait for the application."""
+        return super().held_bytes() + self.partial_bytes() + QUEUED_BYTES * self.queue.qsize()
