@@ -116,7 +116,7 @@ class Http(Client, HttpToolsProtocol):
         """With a request's bytes, which the application may have by now; none when it is a web socket now."""
         if self.transport.get_protocol() is not self:
             return 0
-        request = min(self.request_bytes, limits.LARGE_BYTES)
+        request: int = min(self.request_bytes, limits.LARGE_BYTES)
         if self.cycle:
             request = 0 if self.cycle.response_complete else max(request, len(self.cycle.body))
         return super().held_bytes() + request + PIPELINED_BYTES * len(self.pipeline)

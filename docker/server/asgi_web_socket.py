@@ -22,3 +22,9 @@ class WebSocket(Client, WebSocketsSansIOProtocol):
     def held_bytes(self) -> int:
         """With messages that are incomplete, or wait for the application."""
         return super().held_bytes() + self.partial_bytes() + QUEUED_BYTES * self.queue.qsize()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Free memory at once; websockets leaves that to the garbage collector, which does not count bytes."""
+        super().connection_lost(exc)
+        self.conn.reader.discard()
+        self.frames.clear()

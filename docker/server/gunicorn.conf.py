@@ -2,7 +2,6 @@
 
 import math
 import os
-import resource
 import time
 from typing import Any, NoReturn
 
@@ -24,8 +23,6 @@ threads = max(800 // workers, 16)
 worker_connections = CONNECTIONS
 # Seconds that a connection may be idle, also before its first request; a busy client or proxy may need more than gunicorn's 2.
 keepalive = math.ceil(TIMEOUT_S)
-hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard_limit), hard_limit))
 preload_app = True
 worker_tmp_dir = "/dev/shm"  # noqa: S108 (gunicorn's heartbeat must not wait for a disk)
 control_socket_disable = True

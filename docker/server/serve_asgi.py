@@ -46,7 +46,8 @@ class Middleware:
             if not started:
                 started = True
                 exchange.status = event.get("status") or WEB_SOCKET_STATUS[event["type"]]
-                event["headers"] = [*event.get("headers", ()), (b"x-request-id", exchange.request_id.encode())]
+                fields = [*event.get("headers", ()), (b"x-request-id", exchange.request_id.encode())]
+                event = {**event, "headers": fields}
             exchange.bytes += len(event.get("body") or b"")
             await send(event)
             if event["type"] == "http.response.body" and not event.get("more_body"):
@@ -62,12 +63,8 @@ class Middleware:
             await respond(200, METRICS.text(), METRICS_TYPE)
             return
         headers = [(name.decode("latin-1").upper(), value.decode("latin-1")) for name, value in scope["headers"]]
-        peer, path, method = (
-            (scope["client"] or ("",))[0],
-            scope["raw_path"].decode("latin-1"),
-            scope.get("method", "GET"),
-        )
-        made = exchange.start(peer, method, path, dict(headers))
+        method, path = scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
+        made = exchange.start((scope["client"] or ("",))[0], method, path, dict(headers))
         given = {name.lower().encode(): value.encode() for name, value in made.items()}
         scope["headers"] = [field for field in scope["headers"] if field[0] not in given]
         scope["headers"] += [field for field in given.items() if field[1]]
@@ -118,8 +115,9 @@ def run() -> None:
 
     web_socket: Any = "none"
     with suppress(ImportError):  # a service without websockets
-        from asgi_web_socket import WebSocket as web_socket
+        import asgi_web_socket
 
+        web_socket = asgi_web_socket.WebSocket
     health = socket.socket(socket.AF_UNIX)
     path = os.environ.get("STACK_HEALTH_SOCKET", "/dev/shm/health.sock")  # noqa: S108
     with suppress(FileNotFoundError):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,6 +21,9 @@ MESSAGE_BYTES = 1024 * 1024  # of a web socket
 LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
 # RFC 9110, section 7.2, without the punctuation that RFC 3986 allows in names but no name has.
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(:[0-9]*)?")
+
+open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(2 * CONNECTIONS, open_files), open_files))
 
 SO_BINDTOIFINDEX, NO_INTERFACE = 62, 2**31 - 1
 

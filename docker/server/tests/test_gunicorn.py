@@ -31,11 +31,14 @@ workers.base:Worker.init_process (self) load_wsgi run
 workers.gthread:TConn.__init__ (self, cfg, sock, client, server) client parser server sock
 workers.gthread:ThreadWorker.__init__ (self, *args, **kwargs) method_queue poller tpool
 workers.gthread:ThreadWorker._keepalive_after (self, conn, keepalive) finish_body
+workers.gthread:TConn.set_timeout (self) timeout
 workers.gthread:ThreadWorker.accept (self, listener) TConn enqueue_req
+workers.gthread:ThreadWorker.murder_pending (self) pending_conns timeout
+workers.gthread:ThreadWorker.on_pending_socket_readable (self, conn, client) data_ready enqueue_req pending_conns
 workers.gthread:ThreadWorker.enqueue_req (self, conn) handle submit tpool
 workers.gthread:ThreadWorker.handle (self, conn) _keepalive_after handle_request sock
 workers.gthread:ThreadWorker.handle_request (self, req, conn) sock wsgi
-workers.gthread:ThreadWorker.run (self) alive set_accept_enabled wait_for_and_dispatch_events
+workers.gthread:ThreadWorker.run (self) alive murder_pending nr_conns set_accept_enabled wait_for_and_dispatch_events
 workers.gthread:ThreadWorker.wait_for_and_dispatch_events (self, timeout) select
 workers.gthread:ThreadWorker.set_accept_enabled (self, enabled) sockets
 """
