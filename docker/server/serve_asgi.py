@@ -31,7 +31,8 @@ class Middleware:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        exchange, slot, started = Exchange(internal=not (scope["server"] or ("", 0))[1]), False, False
+        port, slot, started = (scope["server"] or ("", None))[1], False, False
+        exchange = Exchange(internal=port in (None, METRICS_PORT))
 
         def release() -> None:
             nonlocal slot
@@ -59,7 +60,7 @@ class Middleware:
             await send_and_count({"type": f"{prefix}.response.start", "status": status, "headers": fields})
             await send_and_count({"type": f"{prefix}.response.body", "body": body})
 
-        if METRICS and scope["server"][1] == METRICS_PORT:
+        if METRICS and port == METRICS_PORT:
             await respond(200, METRICS.text(), METRICS_TYPE)
             return
         headers = [(name.decode("latin-1").upper(), value.decode("latin-1")) for name, value in scope["headers"]]

@@ -90,7 +90,7 @@ def attack(settings: dict[str, str], kind: str) -> tuple[str, int, list[int], li
 
 
 def test_attacks(settings: dict[str, str]) -> None:
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(partial(attack, settings), ATTACKS))
     assert found == [(kind, 0, [200], [200], True) for kind in ATTACKS]
 
