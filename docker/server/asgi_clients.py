@@ -39,7 +39,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         """Start to watch the client."""
-        transport.max_size = limits.HEAD_BYTES  # that asyncio reads, and that is parsed, at a time
+        transport.max_size = limits.LARGE_BYTES  # that asyncio reads, and that is parsed, at a time
         super().connection_made(transport)
         self.loop.call_later(1, self.check)
         self.limit_memory(self.held_bytes())

@@ -49,14 +49,14 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
                 await send({"type": "websocket.send", "bytes": bytes(1_000_000)})
             await send({"type": "websocket.send", "text": str(len(event.get("bytes") or ""))})
         return
-    body = event.get("body", b"")
+    parts = [event.get("body", b"")]
     while event.get("more_body"):
-        body += (event := await receive()).get("body", b"")
+        parts.append((event := await receive()).get("body", b""))
     if event.get("type") == "http.disconnect":
         return
     if scope["path"] == "/wait":
         await asyncio.sleep(1)
     fields = {name: value.decode() for name, value in scope["headers"]}
-    body = answer(scope["path"], body, fields[b"x-request-id"], fields[b"traceparent"])
+    body = answer(scope["path"], b"".join(parts), fields[b"x-request-id"], fields[b"traceparent"])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
