@@ -173,6 +173,7 @@ class Client(socket):
     def close_gracefully(self) -> None:
         """Close the connection when the client has received the answer and hung up, or after a while."""
         until, left, self.time_left_s = time.monotonic() + LINGER_S, LINGER_BYTES, LINGER_S
+        self.does_not_compute()
         with suppress(OSError):
             self.shutdown(SHUT_WR)
             while left > 0 and time.monotonic() < until and (data := self.when_ready(POLLIN, self.discard, left)):

@@ -104,9 +104,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: Any) -> None:
         """Have a thread handle a connection's next request, as soon as it is there."""
-        if not conn.initialized and not conn.data_ready:
-            conn.data_ready = can_be_read(conn.sock)
-        if not conn.initialized and not conn.data_ready:
+        conn.data_ready = conn.initialized or conn.data_ready or can_be_read(conn.sock)
+        if not conn.data_ready:  # an idle connection needs no thread
             conn.set_timeout()
             self.pending_conns.append(conn)
             self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))

@@ -1,7 +1,7 @@
 """Applications to test the servers with: they answer with the body, /ids with two header fields, /large with 4 MB.
 
-/unread does not read the body, /fail raises, and /wait takes 1 s, and answers with how many requests do. A web socket gets
-the size of each message, and is flooded when it sends "flood".
+/unread does not read the body, /fail raises, and /wait takes 1 s. A web socket gets the size of each message, and is flooded when it
+sends "flood".
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
-
-WAITING: set[object] = set()
 
 
 def answer(path: str, body: bytes, *ids: str) -> bytes:
@@ -31,10 +29,7 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     except Exception:  # as frameworks do
         status = "500 Internal Server Error"
     if path == "/wait":
-        WAITING.add(request := object())
         time.sleep(1)
-        body = str(len(WAITING)).encode()
-        WAITING.remove(request)
     body = answer(path, body, environ["HTTP_X_REQUEST_ID"], environ["HTTP_TRACEPARENT"])
     start_response(status, [("Content-Length", str(len(body)))])
     return [body]
