@@ -24,6 +24,7 @@ class Client(asyncio.Protocol):
     connections: Any
     loop: Any
     transport: Any
+    read_bytes = limits.LARGE_BYTES  # that asyncio reads, and that are parsed, at a time
     progress = unsent = 0  # bytes that the client has sent and read since the last check; those it had not read then
     time_left_s = limits.TIMEOUT_S
     held = 0  # bytes of memory; 0: it is not connected
@@ -39,7 +40,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         """Start to watch the client."""
-        transport.max_size = limits.LARGE_BYTES  # that asyncio reads, and that is parsed, at a time
+        transport.max_size = self.read_bytes
         super().connection_made(transport)
         self.loop.call_later(1, self.check)
         self.limit_memory(self.held_bytes())

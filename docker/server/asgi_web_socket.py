@@ -5,11 +5,11 @@ from __future__ import annotations
 from asgi_clients import Client
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-QUEUED_BYTES = 500  # of memory, for each message that waits for the application
-
 
 class WebSocket(Client, WebSocketsSansIOProtocol):
     """A client that has opened a web socket."""
+
+    read_bytes = 4096  # more could be many small messages, which take much time and memory
 
     def partial_bytes(self) -> int:
         """How much of an incomplete message has been received."""
@@ -20,8 +20,8 @@ class WebSocket(Client, WebSocketsSansIOProtocol):
         return super().is_awaited() or (self.partial_bytes() > 0 and not self.read_paused)
 
     def held_bytes(self) -> int:
-        """With messages that are incomplete, or wait for the application."""
-        return super().held_bytes() + self.partial_bytes() + QUEUED_BYTES * self.queue.qsize()
+        """With a message that is incomplete."""
+        return super().held_bytes() + self.partial_bytes()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Free memory at once; websockets leaves that to the garbage collector, which does not count bytes."""

@@ -1,7 +1,7 @@
 """Applications to test the servers with: they answer with the body, /ids with two header fields, /large with 4 MB.
 
-/unread does not read the body, /fail raises, and /wait takes 1 s. A web socket gets the size of each message, and is flooded when it
-sends "flood".
+/unread does not read the body, /fail raises, and /wait takes 1 s. A web socket gets the size of each binary message, and is
+flooded with messages of the size that it sends as text.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.accept"})
         while (event := await receive())["type"] != "websocket.disconnect":
-            while event.get("text") == "flood":
-                await send({"type": "websocket.send", "bytes": bytes(1_000_000)})
+            while event.get("text"):
+                await send({"type": "websocket.send", "bytes": bytes(int(event["text"]))})
             await send({"type": "websocket.send", "text": str(len(event.get("bytes") or ""))})
         return
     parts = [event.get("body", b"")]
