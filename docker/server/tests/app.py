@@ -30,7 +30,7 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         status = "500 Internal Server Error"
     if path == "/wait":
         time.sleep(1)
-    body = answer(path, body, environ["HTTP_X_REQUEST_ID"], environ["HTTP_TRACEPARENT"])
+    body = answer(path, body, *(environ.get(name, "") for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT")))
     start_response(status, [("Content-Length", str(len(body)))])
     return [body]
 
@@ -51,7 +51,7 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
         return
     if scope["path"] == "/wait":
         await asyncio.sleep(1)
-    fields = {name: value.decode() for name, value in scope["headers"]}
-    body = answer(scope["path"], b"".join(parts), fields[b"x-request-id"], fields[b"traceparent"])
+    ids = [dict(scope["headers"]).get(name, b"").decode() for name in (b"x-request-id", b"traceparent")]
+    body = answer(scope["path"], b"".join(parts), *ids)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})

@@ -146,6 +146,12 @@ def ask_often(server: Server, number: int, *, keep_alive: bool = False) -> set[i
     return found
 
 
+def test_answers_do_not_wait_for_acknowledgements(server: Server) -> None:
+    began = time.monotonic()
+    assert ask_often(server, 100, keep_alive=True) == {200}
+    assert time.monotonic() < began + 2.5  # Nagle's algorithm and delayed acknowledgements would take 40 ms each
+
+
 def test_no_connection_is_reset_when_a_busy_server_stops(settings: dict[str, str]) -> None:
     with ThreadPoolExecutor(50) as pool, running(**settings) as server:
         answers = [pool.submit(ask_often, server, 100_000) for _ in range(50)]
