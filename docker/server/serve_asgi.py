@@ -31,7 +31,7 @@ class Middleware:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        port, slot, started = (scope["server"] or ("", None))[1], False, False
+        port, slot, started, gone = (scope["server"] or ("", None))[1], False, False, False
         exchange = Exchange(internal=port in (None, METRICS_PORT))
 
         def release() -> None:
@@ -40,6 +40,12 @@ class Middleware:
                 slot = False
                 LARGE_BODY_SLOTS.release()
                 add(-1, LARGE_BODIES)
+
+        async def receive_and_note() -> Any:
+            nonlocal gone
+            event = await receive()
+            gone = event["type"] == "http.disconnect"
+            return event
 
         async def send_and_count(event: Any) -> None:
             nonlocal started
@@ -79,8 +85,10 @@ class Middleware:
                     add(slot, LARGE_BODIES)
                 except TimeoutError:
                     status = 503
-            await (respond(status) if status else self.app(scope, receive, send_and_count))
+            await (respond(status) if status else self.app(scope, receive_and_note, send_and_count))
         except BaseException:
+            if gone and not started:
+                return  # frameworks raise then; to log that for each client of an attack would take all the time
             if not started:
                 await respond(500)
             raise  # for uvicorn to log it

@@ -48,7 +48,7 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     while event.get("more_body"):
         parts.append((event := await receive()).get("body", b""))
     if event.get("type") == "http.disconnect":
-        return
+        raise ConnectionError  # as frameworks do
     if scope["path"] == "/wait":
         await asyncio.sleep(1)
     ids = [dict(scope["headers"]).get(name, b"").decode() for name in (b"x-request-id", b"traceparent")]
