@@ -82,9 +82,10 @@ class Client(asyncio.Protocol):
 
     def limit_memory(self, held: int) -> None:
         """Count what this client holds; if all hold too much, disconnect the slowest, except the one that holds most."""
-        Client.held_by_all += held - self.held
+        more = held - self.held
+        Client.held_by_all += more
         self.held = held
-        if Client.held_by_all > limits.MEMORY_BYTES:
+        if more > 0 and Client.held_by_all > limits.MEMORY_BYTES:  # disconnect() calls this, too
             *others, largest = sorted(self.connections, key=lambda each: each.held)
             others.sort(key=lambda each: (not each.client, not each.is_awaited(), each.time_left_s, -each.held))
             for slowest in others:  # some more than needed, because sorting takes time

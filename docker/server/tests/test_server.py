@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from http.client import HTTPConnection
+from importlib import import_module
+from unittest.mock import Mock
 
 import pytest
 from corpus import BODIES, HEADS, TRUNCATED, C, G, P, differs, encoded
-from harness import THREADS, TIMEOUT_S, Server, read, running, statuses
+from harness import SERVER, THREADS, TIMEOUT_S, Server, read, running, statuses
 
 CASES = [(status, sent) for table in (HEADS, BODIES) for status in table for sent in table[status]]
 GET = G + "Connection: close||"
@@ -94,6 +96,18 @@ def test_attacks(settings: dict[str, str]) -> None:
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(partial(attack, settings), ATTACKS))
     assert found == [(kind, 0, [200], [200], True) for kind in ATTACKS]
+
+
+def test_many_clients_can_be_disconnected_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SERVER)
+    asgi_clients = import_module("asgi_clients")
+    clients = [asgi_clients.Client() for _ in range(3000)]
+    monkeypatch.setattr(asgi_clients.Client, "held_by_all", 3000 * 20_000)
+    for client in clients:
+        client.held, client.client, client.connections = 20_000, ("192.0.2.1", 1), clients
+        client.transport = Mock(**{"get_write_buffer_size.return_value": 0})
+    clients[0].limit_memory(30_000)
+    assert sum(client.held for client in clients) == asgi_clients.Client.held_by_all < 40 * 1024 * 1024
 
 
 def test_connections_that_are_idle_keep_nobody_out(settings: dict[str, str]) -> None:
