@@ -2,12 +2,11 @@
 
 import math
 import os
-import resource
 import time
 from typing import Any, NoReturn
 
 from gunicorn_worker import Worker
-from server_limits import FIELDS, LINE_BYTES, TIMEOUT_S, refuse_new_connections
+from server_limits import CONNECTIONS, FIELDS, LINE_BYTES, TIMEOUT_S, refuse_new_connections
 from server_telemetry import METRICS_PORT
 
 wsgi_app = "serve_application:application"  # which knows more than gunicorn does
@@ -21,11 +20,9 @@ worker_class = Worker
 # gunicorn_worker.py limits how many compete for the processor. During a reload there may be twice as many; pids_limit in
 # docker/service.yaml must allow for them.
 threads = max(800 // workers, 16)
-worker_connections = 4000
+worker_connections = CONNECTIONS
 # Seconds that a connection may be idle, also before its first request; a busy client or proxy may need more than gunicorn's 2.
 keepalive = math.ceil(TIMEOUT_S)
-hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard_limit), hard_limit))
 preload_app = True
 worker_tmp_dir = "/dev/shm"  # noqa: S108 (gunicorn's heartbeat must not wait for a disk)
 control_socket_disable = True

@@ -12,7 +12,7 @@ from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_S
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
-from server_limits import ANSWERS_BYTES, HEAD_BYTES, LARGE_BODIES, RATE, TIMEOUT_S
+from server_limits import HEAD_BYTES, LARGE_BODIES, LINGER_BYTES, LINGER_S, MEMORY_BYTES, RATE, TIMEOUT_S
 from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
 from server_telemetry import Exchange, add
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 LARGE_BODY_SLOTS = threading.Semaphore(LARGE_BODIES)
 SLOW_MS = 5  # a client is slow when it has sent nothing for so long, or when it does not read at once
-# A client may go on sending for so long, and so much, before its connection is reset, to get to see the last answer.
-LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
 
 
 class Client(socket):
@@ -121,7 +119,7 @@ class Client(socket):
                 readers = [client for client in connected if client.answer_bytes]
                 if len(connected) > self.limit:
                     self.disconnect_slowest(connected)
-                elif len(readers) > 1 and sum(client.answer_bytes for client in readers) > ANSWERS_BYTES:
+                elif len(readers) > 1 and sum(client.answer_bytes for client in readers) > MEMORY_BYTES:
                     self.disconnect_slowest(readers)
                 elif self.answer_bytes and any(client.disconnected and client.answer_bytes for client in self.slow):
                     self.slow_changed.wait()  # until their threads have freed the memory
@@ -175,6 +173,7 @@ class Client(socket):
     def close_gracefully(self) -> None:
         """Close the connection when the client has received the answer and hung up, or after a while."""
         until, left, self.time_left_s = time.monotonic() + LINGER_S, LINGER_BYTES, LINGER_S
+        self.does_not_compute()
         with suppress(OSError):
             self.shutdown(SHUT_WR)
             while left > 0 and time.monotonic() < until and (data := self.when_ready(POLLIN, self.discard, left)):

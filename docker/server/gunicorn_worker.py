@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import select
 import selectors
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http import HTTPStatus
+from select import POLLIN, poll
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.http import errors
@@ -18,8 +19,8 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
 from gunicorn.workers import gthread
 from gunicorn_clients import Client
-from server_limits import HEAD_BYTES, HOST, LARGE_BYTES, TIMEOUT_S, is_ambiguous
-from server_telemetry import METRICS, METRICS_PORT, is_trusted
+from server_limits import HEAD_BYTES, LARGE_BYTES, TIMEOUT_S, fault
+from server_telemetry import METRICS, METRICS_PORT, METRICS_TYPE, is_trusted
 
 if TYPE_CHECKING:
     import socket
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
-gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.02  # seconds that a new connection may hold a thread without a request
 # gunicorn parses the addresses at each request; a health check has none.
 Request._peer_is_trusted_proxy = lambda req: not isinstance(req.peer_addr, tuple) or is_trusted(req.peer_addr[0])
 # So many requests at a time compete for the processor, while this process takes most of its time. One that takes longer
@@ -43,7 +43,9 @@ class BodyReader:
         self.req, self.client = req, unreader.sock
         self.bytes_read = 0
         self.bytes_left = getattr(req.body.reader, "length", None)  # None: chunked
-        self.reader = Chunks(req, unreader) if self.bytes_left is None else LengthReader(unreader, self.bytes_left)
+        self.reader = (
+            ChunkedReader(req, unreader) if self.bytes_left is None else LengthReader(unreader, self.bytes_left)
+        )
         self.expects_continue = req._expected_100_continue and self.bytes_left != 0
         if self.expects_continue:
             req.force_close()  # unless the application reads: the client may send the body without being asked, or not
@@ -63,23 +65,6 @@ class BodyReader:
         elif len(data) < size and self.bytes_read <= LARGE_BYTES:
             self.client.end_large_body()
         return data
-
-
-class Chunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
-    """A chunked body; its faults are detected at once where gunicorn would wait for more."""
-
-    def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> tuple[int, bytes]:
-        """Reject sizes that no file has: they are meant to overflow."""
-        size, rest = super().parse_chunk_size(unreader, data)
-        if size >= 1 << 63:
-            raise errors.InvalidChunkSize(b"%x" % size)
-        return size, rest
-
-    def read_into(self, unreader: Any, buf: bytearray) -> None:
-        """Reject a line that has ended in a bare LF."""
-        if b"\n" in buf.partition(b"\r\n")[0]:
-            raise errors.InvalidChunkSize(bytes(buf[:20]))
-        super().read_into(unreader, buf)
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
@@ -111,16 +96,20 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         """Start or stop accepting connections; before the worker ends, accept those that are waiting, and refuse others."""
         super().set_accept_enabled(enabled)
         if not self.alive:
-            gthread.DEFAULT_WORKER_DATA_TIMEOUT = self.cfg.graceful_timeout  # nobody else needs the threads
             for listener in self.sockets:
                 for _ in range(self.cfg.backlog):
-                    if select.select([listener], [], [], 0)[0]:
+                    if can_be_read(listener):
                         self.accept(listener)
                 listener.close()  # in the backlog, they would be lost; a client that is refused can ask another replica
 
     def enqueue_req(self, conn: Any) -> None:
-        """Have a thread handle a connection's next request."""
-        if is_internal(conn.server):
+        """Have a thread handle a connection's next request, as soon as it is there."""
+        conn.data_ready = conn.initialized or conn.data_ready or can_be_read(conn.sock)
+        if not conn.data_ready:  # an idle connection needs no thread
+            conn.set_timeout()
+            self.pending_conns.append(conn)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+        elif is_internal(conn.server):
             self.start(conn, self.internal_pool)
         else:
             self.waiting.append(conn)
@@ -156,16 +145,12 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         return part > MOST
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait for events and handle them."""
+        """Wait for events and handle them; when there are too many connections, close the one that is idle for longest."""
         super().wait_for_and_dispatch_events(min(timeout, MEASURED_S) if self.waiting else timeout)
         self.start_waiting()
-
-    def finish_request(self, conn: Any, fs: Future[object]) -> None:
-        """Wait for a connection's next request, or close it; do not close one whose first request may be on its way."""
-        if not self.alive and not fs.exception() and fs.result() is gthread._DEFER:
-            self.enqueue_req(conn)
-        else:
-            super().finish_request(conn, fs)
+        idle = self.pending_conns or self.keepalived_conns
+        if idle and self.nr_conns >= self.worker_connections:
+            idle[0].timeout = 0
 
     def handle(self, conn: Any) -> object:
         """Handle a connection's next request, in a thread."""
@@ -188,27 +173,21 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, conn: Any) -> object:
         """Answer a request unless it is ambiguous: RFC 9112, sections 3.2 and 6.1."""
         if METRICS and not isinstance(conn.server, str) and is_internal(conn.server):
-            conn.sock.sendall(METRICS.response())
+            conn.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n%s" % (METRICS_TYPE, METRICS.text()))
             return False
-        fields = dict(req.headers)
-        made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, fields)
+        status = fault(req.method, "1.1" if req.version >= (1, 1) else "1.0", req.uri, req.headers)
+        made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, dict(req.headers))
         req.headers = [field for field in req.headers if field[0] not in made]
         req.headers += [field for field in made.items() if field[1]]
-        host = fields.get("HOST", "" if req.version > (1, 0) else "x")
-        if not HOST.fullmatch(host) or is_ambiguous(req.uri, host):
-            raise errors.InvalidHeader("HOST", req=req)
-        if req.method == "CONNECT":
-            raise errors.InvalidRequestMethod(req.method)
-        if "TRANSFER-ENCODING" in fields:
-            for name, value in req.headers:
-                if name == "TRANSFER-ENCODING" and value.lower() != "chunked":
-                    raise errors.UnsupportedTransferCoding(value)
         conn.sock.head_bytes = None
         req.max_buffer_headers = HEAD_BYTES  # of a trailer
         req.body.reader = body = BodyReader(req, conn.parser.unreader)
-        if (body.bytes_left is None or body.bytes_left > LARGE_BYTES) and not conn.sock.start_large_body(self.queue):
-            self.log.warning("Too many large bodies at a time: 503 to %s", conn.client)
-            write_error(conn.sock, 503, "Service Unavailable", "Too many large bodies at a time")
+        large = body.bytes_left is None or body.bytes_left > LARGE_BYTES
+        if not status and large and not conn.sock.start_large_body(self.queue):
+            status = 503
+        if status:
+            self.log.warning("%s to %s", status, conn.client)
+            write_error(conn.sock, status, HTTPStatus(status).phrase, "")
             return False
         return super().handle_request(req, conn)
 
@@ -218,6 +197,13 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             return bool(super()._keepalive_after(conn, keepalive))
         except Exception:  # gunicorn would send a second answer
             return False
+
+
+def can_be_read(sock: socket.socket) -> bool:
+    """Whether a client has connected or sent something, or has hung up."""
+    poller = poll()
+    poller.register(sock, POLLIN)
+    return bool(poller.poll(0))
 
 
 def is_internal(address: tuple[str, int] | str) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,12 +12,18 @@ RATE = 1000
 TIMEOUT_S = float(os.environ.get("STACK_CLIENT_TIMEOUT_S") or 10)
 # The request line and all header fields together; one line; the number of fields.
 HEAD_BYTES, LINE_BYTES, FIELDS = 32 * 1024, 8190, 100
-# All answers that slow clients have not read yet.
-ANSWERS_BYTES = 40 * 1024 * 1024
+# What clients that are slow may make the server hold together; connections, which take about 10 kB, and requests besides.
+MEMORY_BYTES, CONNECTIONS = 40 * 1024 * 1024, 4000
 # Bodies of more bytes are large, and those of unknown length may be; so many are received and processed at a time.
 LARGE_BYTES, LARGE_BODIES = 64 * 1024, 10
+MESSAGE_BYTES = 1024 * 1024  # of a web socket
+# A client may go on sending for so long, and so much, before its connection is reset, to get to see the last answer.
+LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
 # RFC 9110, section 7.2, without the punctuation that RFC 3986 allows in names but no name has.
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(:[0-9]*)?")
+
+open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(2 * CONNECTIONS, open_files), open_files))
 
 SO_BINDTOIFINDEX, NO_INTERFACE = 62, 2**31 - 1
 
@@ -31,6 +38,15 @@ def refuse_new_connections(listeners: Iterable[socket.socket]) -> None:
             listener.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
 
 
-def is_ambiguous(target: str, host: str) -> bool:
-    """Whether a request target has a fragment, or names another host than the field Host (RFC 9112, section 3.2)."""
-    return "#" in target or (not target.startswith("/") and "://" in target and target.split("/")[2] != host)
+def fault(method: str, version: str, target: str, headers: list[tuple[str, str]]) -> int:
+    """The status for an ambiguous request (RFC 9112, sections 3.2 and 6.1), 0 for another; names are in capitals."""
+    hosts = [value for name, value in headers if name == "HOST"]
+    codings = [value.lower() for name, value in headers if name == "TRANSFER-ENCODING"]
+    host = hosts[0] if hosts else ""
+    if len(hosts) > 1 or (version == "1.1" and not hosts) or (hosts and not HOST.fullmatch(host)):
+        return 400
+    if "#" in target or (not target.startswith("/") and "://" in target and target.split("/")[2] != host):
+        return 400
+    if method == "CONNECT" or version not in ("1.0", "1.1") or (codings and version == "1.0"):
+        return 400
+    return 501 if codings and codings != ["chunked"] else 0

@@ -29,6 +29,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9+/=_.:-]{1,128}")
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0+-)([0-9a-f]{32})-(?!0+-)[0-9a-f]{16}-[0-9a-f]{2}")
 
 # https://prometheus.io/docs/instrumenting/exposition_formats
+METRICS_TYPE = b"text/plain; version=0.0.4"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 DURATION = "http_request_duration_seconds"
 BUCKETS = [f'{DURATION}_bucket{{le="{limit}"}}' for limit in (*SECONDS, "+Inf")]
@@ -69,14 +70,13 @@ class Metrics:
             for name in names:
                 self.cells[self.row + NUMBERS[name]] += amount
 
-    def response(self) -> bytes:
-        """The answer to Prometheus, in HTTP."""
+    def text(self) -> bytes:
+        """The body of the answer to Prometheus."""
         lines = []
         for family, names in FAMILIES.items():
             lines.append(f"# TYPE {family}\n")
             lines += [f"{name} {sum(self.cells[NUMBERS[name] :: len(NUMBERS)])}\n" for name in names]
-        head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n\r\n"
-        return (head + "".join(lines)).encode()
+        return "".join(lines).encode()
 
 
 METRICS = Metrics() if METRICS_PORT else None

@@ -23,7 +23,7 @@ from . import row
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGES = ("gunicorn==27.*", "uvicorn", "httptools", "waitress", "granian", "cheroot", "hypercorn")
+PACKAGES = ("gunicorn==27.*", "uvicorn", "httptools", "websockets", "waitress", "granian", "cheroot", "hypercorn")
 SERVE, TESTS = str(ROOT / "docker/server/serve.py"), ROOT / "docker/server/tests"
 CORPUS = runpy.run_path(str(TESTS / "corpus.py"))
 # Each server's command; the first of each kind is the reference.
@@ -36,10 +36,10 @@ WSGI = {
     "cheroot": "cheroot --bind=127.0.0.1:{port} --threads=50 app:app",
 }
 ASGI = {
-    "uvicorn": "uvicorn --http=httptools --port={port} --no-access-log asgi_app:app",
+    "uvicorn": "uvicorn --http=httptools --port={port} --no-access-log app:asgi_app",
     "ours, asgi": f"python {SERVE}",
     "ours, asgi, no log": f"python {SERVE}",
-    "hypercorn": "hypercorn --bind=127.0.0.1:{port} asgi_app:app",
+    "hypercorn": "hypercorn --bind=127.0.0.1:{port} app:asgi_app",
 }
 CONNECTIONS = (1, 50, 400)
 
@@ -51,7 +51,7 @@ def running(name: str, folder: Path) -> Iterator[tuple[int, int]]:
         port = probe.getsockname()[1]
     env = os.environ | {
         "INTERFACE": "asgi" if name in ASGI else "wsgi",
-        "APPLICATION": "asgi_app:app" if name in ASGI else "app:app",
+        "APPLICATION": "app:asgi_app" if name in ASGI else "app:app",
         "STACK_PORT": str(port),
         "STACK_HEALTH_SOCKET": str(folder / "health"),
         "STACK_ACCESS_LOG": "off" if "no log" in name else "",

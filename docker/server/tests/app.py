@@ -1,35 +1,57 @@
-"""An application to test the server with: it answers with the body, /ids with two header fields, /large with 8 MB.
+"""Applications to test the servers with: they answer with the body, /ids with two header fields, /large with 4 MB.
 
-/unread does not read the body, /fail raises, and /wait takes 1 s, and answers with how many requests do.
+/unread does not read the body, /fail raises, and /wait takes 1 s. A web socket gets the size of each binary message, and is
+flooded with messages of the size that it sends as text.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-WAITING: set[object] = set()
 
-
-def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    status, path = "200 OK", environ["PATH_INFO"]
-    try:
-        answer = b"" if path == "/unread" else environ["wsgi.input"].read()
-    except Exception:  # as frameworks do
-        status, answer = "500 Internal Server Error", b""
+def answer(path: str, body: bytes, *ids: str) -> bytes:
     if path == "/fail":
         raise ValueError(path)
     if path == "/ids":
-        answer = f"{environ['HTTP_X_REQUEST_ID']} {environ['HTTP_TRACEPARENT']}".encode()
-    if path == "/large":
-        answer = b"x" * 8_000_000
+        return " ".join(ids).encode()
+    return b"x" * 4_000_000 if path == "/large" else body
+
+
+def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    status, path, body = "200 OK", environ["PATH_INFO"], b""
+    try:
+        body = b"" if path == "/unread" else environ["wsgi.input"].read()
+    except Exception:  # as frameworks do
+        status = "500 Internal Server Error"
     if path == "/wait":
-        WAITING.add(request := object())
         time.sleep(1)
-        answer = str(len(WAITING)).encode()
-        WAITING.remove(request)
-    start_response(status, [("Content-Length", str(len(answer)))])
-    return [answer]
+    body = answer(path, body, *(environ.get(name, "") for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT")))
+    start_response(status, [("Content-Length", str(len(body)))])
+    return [body]
+
+
+async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+    event = await receive() if scope["path"] != "/unread" else {}
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] != "websocket.disconnect":
+            while event.get("text"):
+                await send({"type": "websocket.send", "bytes": bytes(int(event["text"]))})
+            await send({"type": "websocket.send", "text": str(len(event.get("bytes") or ""))})
+        return
+    parts = [event.get("body", b"")]
+    while event.get("more_body"):
+        parts.append((event := await receive()).get("body", b""))
+    if event.get("type") == "http.disconnect":
+        raise ConnectionError  # as frameworks do
+    if scope["path"] == "/wait":
+        await asyncio.sleep(1)
+    ids = [dict(scope["headers"]).get(name, b"").decode() for name in (b"x-request-id", b"traceparent")]
+    body = answer(scope["path"], b"".join(parts), *ids)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})

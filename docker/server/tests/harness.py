@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 SERVER = Path(__file__).parents[1]
 TIMEOUT_S, THREADS = 1.5, 32
+WSGI = {"INTERFACE": "wsgi", "APPLICATION": "app:app"}
+ASGI = {"INTERFACE": "asgi", "APPLICATION": "app:asgi_app"}
+STARTED = {"wsgi": "Booting worker", "asgi": "startup complete"}  # in the log
 
 
 class Server:
@@ -32,13 +36,13 @@ class Server:
             self.port, self.metrics_port = probe.getsockname()[1], other.getsockname()[1]
         self.log = folder / "log.txt"
         self.env = os.environ | {
-            "APPLICATION": "app:app",
             "MALLOC_MMAP_THRESHOLD_": "131072",  # as in the images: large answers are given back to the system at once
             "GUNICORN_CMD_ARGS": f"--threads={THREADS}",
             "STACK_CLIENT_TIMEOUT_S": str(TIMEOUT_S),
             "STACK_HEALTH_SOCKET": f"{folder}/health",
             "STACK_METRICS_PORT": str(self.metrics_port),
             "STACK_PORT": str(self.port),
+            **WSGI,
             **env,
         }
         command = [sys.executable, "-B", str(SERVER / "serve.py")]
@@ -67,6 +71,11 @@ class Server:
             client.sendall(encoded(sent))
         return client
 
+    def refuses(self) -> bool:
+        """Whether nobody can connect any more."""
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == errno.ECONNREFUSED
+
     def ask(self, sent: str) -> list[int]:
         with self.connect(sent) as client:
             return statuses(client)
@@ -78,14 +87,19 @@ class Server:
         pid = self.process.pid
         return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) or {str(pid)}
 
+    def memory_mb(self) -> float:
+        """The memory of the process that answers."""
+        status = Path(f"/proc/{max(self.workers(), key=int)}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
 
 @contextmanager
-def running(line: str = "Booting worker", **env: str) -> Iterator[Server]:
-    """A server that has logged a line, and that must end well."""
+def running(line: str = "", **env: str) -> Iterator[Server]:
+    """A server that has started, or logged a line, and that must end well."""
     with TemporaryDirectory() as folder:
         server = Server(Path(folder), **env)
         try:
-            server.wait_for(line)
+            server.wait_for(line or STARTED[server.env["INTERFACE"]])
             yield server
             server.stop()
             assert server.process.wait(4) == 0, server.log.read_text()
@@ -94,10 +108,17 @@ def running(line: str = "Booting worker", **env: str) -> Iterator[Server]:
             server.process.wait()
 
 
+def read(client: socket.socket, got: bytearray | None = None) -> bytearray:
+    """What the server sends until it hangs up."""
+    got = bytearray() if got is None else got
+    while more := client.recv(1 << 20):
+        got += more
+    return got
+
+
 def statuses(client: socket.socket) -> list[int]:
     """The statuses of all answers until the server hangs up."""
-    got = b""
+    got = bytearray()
     with suppress(ConnectionError, TimeoutError):
-        while more := client.recv(1 << 20):
-            got += more
-    return [int(status) for status in re.findall(rb"^HTTP/1\.\d (\d+) ", got, re.MULTILINE)]
+        read(client, got)
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", got)]

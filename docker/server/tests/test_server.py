@@ -1,49 +1,44 @@
-"""The server against clients that are malicious, slow, or there while it stops or reloads."""
+"""Both servers against clients that are malicious, slow, or there while they stop or reload."""
 
 from __future__ import annotations
 
-import re
+import resource
 import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from http.client import HTTPConnection
-from pathlib import Path
-from typing import TYPE_CHECKING
+from importlib import import_module
+from unittest.mock import Mock
 
 import pytest
-from corpus import BODIES, HEADS, TRUNCATED, C, G, P, encoded
-from harness import THREADS, TIMEOUT_S, Server, running, statuses
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from corpus import BODIES, HEADS, TRUNCATED, C, G, P, differs, encoded
+from harness import SERVER, THREADS, TIMEOUT_S, Server, read, running, statuses
 
 CASES = [(status, sent) for table in (HEADS, BODIES) for status in table for sent in table[status]]
 GET = G + "Connection: close||"
+WAIT = GET.replace("/", "/wait", 1)
 LARGE_GET = G.replace("/", "/large", 1) + "|"
 HALF, REST = P + "Connection: close|Content-Length: 4||ab", b"cd"
 LARGE = P + "Connection: close|Content-Length: 1000000||" + "x" * 1_000_000
 ATTACKS = {  # how many clients do what to keep the server from answering others
-    "do not read": (90, LARGE_GET),
+    "do not read": (60, LARGE_GET),
     "do not read the answers to large bodies": (20, LARGE.replace("/", "/large", 1)),
     "do not finish large bodies": (10, LARGE[:-1]),
-    "do not finish small bodies": (90, HALF),
+    "do not finish small bodies": (1200, P + "Content-Length: 65000||" + "x" * 60_000),
     "do not finish heads": (90, G + "A: "),
     "send large heads": (90, G + f"A: {'a' * 8000}|" * 97),
     "do not hang up": (90, GET),
-    "do nothing": (90, ""),
+    "send many requests at a time": (30, (G + "|") * 50_000),
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running() as started:
-        yield started
 
 
 @pytest.mark.parametrize(("status", "sent"), CASES)
 def test_smuggling(server: Server, status: int, sent: str) -> None:
+    if server.env["INTERFACE"] == "asgi" and differs(sent):
+        pytest.skip("uvicorn leaves no choice")
     assert server.ask(sent.replace("x|", "x|Connection: close|") if status == 200 else sent) == [status]
 
 
@@ -51,84 +46,143 @@ def test_smuggling(server: Server, status: int, sent: str) -> None:
 def test_a_truncated_body_is_not_taken_for_a_complete_one(server: Server, sent: str) -> None:
     with server.connect(sent) as client:
         client.shutdown(socket.SHUT_WR)
-        assert statuses(client) == [400]
+        assert statuses(client) in ([400], [])
 
 
 def test_a_malformed_body_that_is_not_read_gets_one_answer(server: Server) -> None:
-    assert server.ask(C.replace("/", "/unread", 1) + "5|hello!|0||") == [200]
+    assert server.ask(C.replace("/", "/unread", 1) + "5|hello!|0||") in ([200], [400])
 
 
 def test_100_continue_only_if_the_application_reads_the_body(server: Server) -> None:
-    head = P + "Content-Length: 5|Expect: 100-continue|"
-    assert server.ask(head + "Connection: close||hello") == [100, 200]
-    assert server.ask(head.replace("/", "/unread", 1) + "|") == [200]
+    head = P + "Connection: close|Content-Length: 5|Expect: 100-continue||"
+    assert server.ask(head + "hello") == [100, 200]
+    assert server.ask(head.replace("/", "/unread", 1)) == [200]
 
 
-def attack(kind: str, share: int = 1, **settings: str) -> tuple[str, int, list[int], list[int], bool]:
+@pytest.mark.parametrize("sent", [GET, WAIT, HALF + "cd", LARGE_GET])
+def test_who_sends_no_more_still_gets_an_answer(server: Server, sent: str) -> None:
+    with server.connect(sent) as client:
+        client.shutdown(socket.SHUT_WR)
+        assert statuses(client) == [200]
+
+
+@pytest.mark.parametrize(("last", "status"), [(GET, 200), ("nonsense||", 400), (G + "Host: y||", 400)])
+def test_requests_sent_together_are_answered_in_order(server: Server, last: str, status: int) -> None:
+    found = server.ask(WAIT.replace("Connection: close|", "") + (G + "|") * 50 + last)
+    assert found in ([200] * 51 + [status], [200] * 51)
+
+
+def test_who_hangs_up_during_an_upload_is_forgotten(server: Server) -> None:
+    for _ in range(20):  # more than may send large bodies at a time
+        server.connect(LARGE[:-500_000]).close()
+    assert server.ask(LARGE) == [200]
+    assert "Traceback" not in server.log.read_text()
+
+
+def attack(settings: dict[str, str], kind: str) -> tuple[str, int, list[int], list[int], bool]:
     """What others get during an attack: the health check's exit code, two answers; whether memory stays free."""
-    number, sent = ATTACKS[kind][0] // share, ATTACKS[kind][1]
-    with running(**settings) as server, ThreadPoolExecutor(number) as pool:
+    number, sent = ATTACKS[kind]
+    with running(**settings) as server, ThreadPoolExecutor(100) as pool:
         attackers = [pool.submit(server.connect, sent) for _ in range(number)]
         time.sleep(0.5)
-        found = server.healthcheck(), server.ask(GET), server.ask(LARGE)
-        memory_kb = re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{max(server.workers())}/status").read_text())[0]
+        found = server.healthcheck(), server.ask(GET), server.ask(LARGE), server.memory_mb() < 150
         for attacker in attackers:
-            attacker.result().close()
-    return kind, *found, int(memory_kb) < 90_000
+            with suppress(OSError):
+                attacker.result().close()
+    return kind, *found
 
 
-def test_attacks() -> None:
-    with ThreadPoolExecutor(len(ATTACKS)) as pool:
-        assert list(pool.map(attack, ATTACKS)) == [(kind, 0, [200], [200], True) for kind in ATTACKS]
+def test_attacks(settings: dict[str, str]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(partial(attack, settings), ATTACKS))
+    assert found == [(kind, 0, [200], [200], True) for kind in ATTACKS]
+
+
+def test_many_clients_can_be_disconnected_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SERVER)
+    asgi_clients = import_module("asgi_clients")
+    clients = [asgi_clients.Client() for _ in range(3000)]
+    monkeypatch.setattr(asgi_clients.Client, "held_by_all", 3000 * 20_000)
+    for client in clients:
+        client.held, client.client, client.connections = 20_000, ("192.0.2.1", 1), clients
+        client.transport = Mock(**{"get_write_buffer_size.return_value": 0})
+    clients[0].limit_memory(30_000)
+    assert sum(client.held for client in clients) == asgi_clients.Client.held_by_all < 40 * 1024 * 1024
+
+
+def test_connections_that_are_idle_keep_nobody_out(settings: dict[str, str]) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    with running(**settings, STACK_CLIENT_TIMEOUT_S="20") as server, ExitStack() as stack:
+        for _ in range(4100):
+            stack.enter_context(server.connect())
+        assert (server.ask(GET), server.healthcheck()) == ([200], 0)
 
 
 def test_slow_clients_are_disconnected(server: Server) -> None:
+    late = [400] if server.env["INTERFACE"] == "wsgi" else []
     with ExitStack() as stack:
-        reader, *others = [stack.enter_context(server.connect(sent)) for sent in (LARGE_GET, "", G, HALF, LARGE[:-1])]
-        time.sleep(TIMEOUT_S + 0.5)
-        with pytest.raises(ConnectionResetError):
-            b"".join(iter(lambda: reader.recv(1 << 20), b""))
-        assert [statuses(client) for client in others] == [[], [], [400], [400]]
+        sent = (LARGE_GET, LARGE_GET.replace("x|", "x|Connection: close|"), "", G, HALF, LARGE[:-1])
+        *readers, silent, head, small, large = [stack.enter_context(server.connect(each)) for each in sent]
+        time.sleep(TIMEOUT_S + 1.5)
+        for reader in readers:
+            with pytest.raises(ConnectionResetError):
+                read(reader)
+        assert [statuses(client) for client in (silent, head, small, large)] == [[], [], late, late]
 
 
-def test_requests_that_wait_do_so_together() -> None:
-    def ask(server: Server) -> int:
-        with server.connect(GET.replace("/", "/wait", 1)) as client:
-            return int(b"".join(iter(lambda: client.recv(4096), b"")).rpartition(b"\r\n")[2])
-
-    with running(GUNICORN_CMD_ARGS="--threads=100") as server, ThreadPoolExecutor(100) as pool:
-        assert max(pool.map(ask, [server] * 100)) > 40
+def test_requests_that_wait_do_so_together(settings: dict[str, str]) -> None:
+    with running(**settings, GUNICORN_CMD_ARGS="--threads=100") as server, ThreadPoolExecutor(100) as pool:
+        began = time.monotonic()
+        assert list(pool.map(server.ask, [WAIT] * 100)) == [[200]] * 100
+        assert time.monotonic() < began + 4
 
 
-def test_requests_in_flight_are_answered_before_the_end() -> None:
-    with running() as server, ExitStack() as stack:
+def test_requests_in_flight_are_answered_before_the_end(settings: dict[str, str]) -> None:
+    with running(**settings) as server, ExitStack() as stack:
         late, *clients = [stack.enter_context(server.connect(sent)) for sent in ("", *[HALF] * (THREADS // 2))]
         server.stop()
-        server.wait_for("Handling signal: term")
-        time.sleep(0.5)
-        with pytest.raises(ConnectionRefusedError):  # a proxy asks another server then
-            socket.create_connection(("127.0.0.1", server.port))
+        while not server.refuses():  # a proxy asks another server then
+            time.sleep(0.01)
         late.sendall(encoded(HALF))
+        time.sleep(0.2)
         for client in (late, *clients):
             client.sendall(REST)
         assert [statuses(client) for client in (late, *clients)] == [[200]] * (1 + len(clients))
 
 
-def test_no_connection_is_reset_when_a_busy_server_stops() -> None:
-    def ask(server: Server) -> set[int]:
-        found: set[int] = set()
-        with suppress(ConnectionRefusedError):
-            while True:
-                with closing(HTTPConnection("127.0.0.1", server.port, timeout=5)) as connection:
-                    connection.request("GET", "/", headers={"Connection": "close"})
-                    found.add(connection.getresponse().status)
-        return found
+def ask_often(server: Server, number: int, *, keep_alive: bool = False) -> set[int]:
+    """The statuses of many requests in a row, until the server refuses connections."""
+    found: set[int] = set()
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=5)) as connection, suppress(ConnectionRefusedError):
+        for _ in range(number):
+            connection.request("GET", "/", headers={} if keep_alive else {"Connection": "close"})
+            with connection.getresponse() as answer:
+                found.add(answer.status)
+    return found
 
-    with ThreadPoolExecutor(50) as pool, running() as server:
-        answers = pool.map(ask, [server] * 50)
+
+def test_answers_do_not_wait_for_acknowledgements(server: Server) -> None:
+    began = time.monotonic()
+    assert ask_often(server, 100, keep_alive=True) == {200}
+    assert time.monotonic() < began + 2.5  # Nagle's algorithm and delayed acknowledgements would take 40 ms each
+
+
+def test_no_connection_is_reset_when_a_busy_server_stops(settings: dict[str, str]) -> None:
+    with ThreadPoolExecutor(50) as pool, running(**settings) as server:
+        answers = [pool.submit(ask_often, server, 100_000) for _ in range(50)]
         time.sleep(1)
         server.stop()
-        assert set.union(*answers) == {200}
+        assert set.union(*(each.result() for each in answers)) == {200}
+
+
+def test_a_reload_loses_no_request() -> None:
+    with running() as server, ThreadPoolExecutor(4) as pool:
+        before = server.workers()
+        answers = [pool.submit(ask_often, server, 300, keep_alive=bool(number % 2)) for number in range(4)]
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGHUP)
+        assert set.union(*(each.result() for each in answers)) == {200}
+        assert not server.workers() & before
 
 
 def test_it_can_be_stopped_while_it_starts() -> None:
@@ -138,22 +192,3 @@ def test_it_can_be_stopped_while_it_starts() -> None:
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(stop, [0, 0.05, 0.1, 0.2, 0.4]))
-
-
-def test_a_reload_loses_no_request(server: Server) -> None:
-    before = server.workers()
-
-    def ask(number: int) -> set[int]:
-        found: set[int] = set()
-        with closing(HTTPConnection("127.0.0.1", server.port, timeout=5)) as connection:
-            for count in range(300):
-                if (number, count) == (0, 50):
-                    server.process.send_signal(signal.SIGHUP)
-                connection.request("GET", "/", headers={"Connection": "close"} if number % 2 else {})
-                with connection.getresponse() as answer:
-                    found.add(answer.status)
-        return found
-
-    with ThreadPoolExecutor(4) as pool:
-        assert set.union(*pool.map(ask, range(4))) == {200}
-    assert not server.workers() & before

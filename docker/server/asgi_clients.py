@@ -1,0 +1,193 @@
+"""uvicorn's connections with limits on slow and greedy clients, as gunicorn_clients.py has them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import server_limits as limits
+from server_telemetry import Exchange
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+CONNECTION_BYTES = limits.MEMORY_BYTES // limits.CONNECTIONS
+PIPELINED = 100  # requests that wait for the answer to one before
+PIPELINED_BYTES = 3000  # of memory, for each
+
+
+class Client(asyncio.Protocol):
+    """A client, which is disconnected when it is too slow, or when all make the server hold too much memory."""
+
+    client: Any
+    connections: Any
+    loop: Any
+    transport: Any
+    read_bytes = limits.LARGE_BYTES  # that asyncio reads, and that are parsed, at a time
+    progress = unsent = 0  # bytes that the client has sent and read since the last check; those it had not read then
+    time_left_s = limits.TIMEOUT_S
+    held = 0  # bytes of memory; 0: it is not connected
+    held_by_all: ClassVar[int] = 0
+
+    def is_awaited(self) -> bool:
+        """Whether it is the client's turn to do something."""
+        return bool(self.transport.get_write_buffer_size())
+
+    def held_bytes(self) -> int:
+        """How much memory the client makes the server hold."""
+        return CONNECTION_BYTES + int(self.transport.get_write_buffer_size())
+
+    def connection_made(self, transport: Any) -> None:
+        """Start to watch the client."""
+        transport.max_size = self.read_bytes
+        super().connection_made(transport)
+        self.loop.call_later(1, self.check)
+        self.limit_memory(self.held_bytes())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop watching the client."""
+        self.limit_memory(0)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Handle what the client has sent."""
+        self.progress += len(data)
+        super().data_received(data)
+        self.limit_memory(self.held_bytes())
+
+    def pause_writing(self) -> None:
+        """Make the application wait for the client."""
+        super().pause_writing()
+        self.limit_memory(self.held_bytes())
+
+    def resume_writing(self) -> None:
+        """Let the application go on; the client has read most of the buffer."""
+        self.progress += limits.LARGE_BYTES
+        super().resume_writing()
+
+    def check(self) -> None:
+        """Once a second, disconnect the client if it is too slow."""
+        if not self.held:
+            return
+        unsent = self.transport.get_write_buffer_size()
+        left_s = self.time_left_s - 1 + (self.progress + max(self.unsent - unsent, 0)) / limits.RATE
+        self.time_left_s = min(left_s, limits.TIMEOUT_S) if self.is_awaited() else limits.TIMEOUT_S
+        self.progress, self.unsent = 0, unsent
+        self.limit_memory(self.held_bytes())
+        if self.time_left_s <= 0:
+            self.disconnect()
+        else:
+            self.loop.call_later(1, self.check)
+
+    def limit_memory(self, held: int) -> None:
+        """Count what this client holds; if all hold too much, disconnect the slowest, except the one that holds most."""
+        more = held - self.held
+        Client.held_by_all += more
+        self.held = held
+        if more > 0 and Client.held_by_all > limits.MEMORY_BYTES:  # disconnect() calls this, too
+            *others, largest = sorted(self.connections, key=lambda each: each.held)
+            others.sort(key=lambda each: (not each.client, not each.is_awaited(), each.time_left_s, -each.held))
+            for slowest in others:  # some more than needed, because sorting takes time
+                if Client.held_by_all - largest.held <= limits.MEMORY_BYTES * 15 // 16:
+                    break
+                slowest.disconnect()
+
+    def disconnect(self) -> None:
+        """Reset the connection."""
+        self.limit_memory(0)
+        linger = struct.pack("ii", 1, 0)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.transport.abort()
+
+
+class Http(Client, HttpToolsProtocol):
+    """A client that speaks HTTP."""
+
+    head_bytes: int | None = 0  # None: no head is being received
+    request_bytes = 0
+    half_closed = rejected = False
+
+    def is_awaited(self) -> bool:
+        """Whether the client is to read, or to send; or sends no more, and has most likely gone."""
+        more_body = self.cycle is None or (self.cycle.more_body and not self.cycle.response_complete)
+        sends = self.head_bytes is not None or (more_body and not self.flow.read_paused)
+        return sends or self.half_closed or super().is_awaited()
+
+    def held_bytes(self) -> int:
+        """With a request's bytes, which the application may have by now; none when it is a web socket now."""
+        if self.transport.get_protocol() is not self:
+            return 0
+        request: int = min(self.request_bytes, limits.LARGE_BYTES)
+        if self.cycle:
+            request = 0 if self.cycle.response_complete else max(request, len(self.cycle.body))
+        return super().held_bytes() + request + PIPELINED_BYTES * len(self.pipeline)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what the client has sent, unless the head is too large."""
+        if self.rejected:
+            return
+        self.request_bytes += len(data)
+        if self.head_bytes is not None:
+            self.head_bytes += len(data)
+        super().data_received(data)
+        if self.head_bytes is not None and self.head_bytes > limits.HEAD_BYTES:
+            self.reject(431)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection open for the answer if there is a complete request, and nothing after it."""
+        if self.cycle is None or self.cycle.more_body or self.cycle.response_complete or self.head_bytes is not None:
+            return False
+        self.cycle.keep_alive = False
+        self.half_closed = True
+        return True
+
+    def on_message_begin(self) -> None:
+        """Start to count the head's bytes, and those of the request."""
+        super().on_message_begin()
+        if len(self.pipeline) >= PIPELINED:
+            raise BufferError  # which rejects the request
+        if self.head_bytes is None:  # else it is the first request, and all bytes are counted
+            self.head_bytes = self.request_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Stop counting the head's bytes."""
+        super().on_headers_complete()
+        self.head_bytes = None
+        self.scope["stack.target"] = self.url  # type: ignore[typeddict-unknown-key]  # the path alone may hide another host
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request."""
+        super().on_response_complete()
+        self.limit_memory(self.held_bytes())
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """Answer what is no request."""
+        self.reject(400)
+
+    def reject(self, status: int) -> None:
+        """Answer and log a request that did not get as far as the application, and close the connection."""
+        if self.cycle and not self.cycle.response_complete and (self.pipeline or not self.cycle.more_body):
+            self.cycle.keep_alive = (
+                False  # requests before it are answered; where another answer came, it would be theirs
+            )
+        elif not self.rejected:
+            self.rejected = True
+            exchange = Exchange(internal=False)
+            exchange.client, exchange.status = (self.client or ("",))[0], status
+            self.transport.write(
+                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nX-Request-ID: {exchange.request_id}\r\n"
+                "Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
+            )
+            self.transport.write_eof()
+            self.loop.call_later(
+                limits.LINGER_S, self.transport.close
+            )  # at once, it would be reset if the client still sends
+            exchange.end()
+
+    def shutdown(self) -> None:
+        """Close the connection after the current request, or one that may be on its way."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(0.5, super().shutdown)
+        else:
+            super().shutdown()

@@ -1,0 +1,30 @@
+"""uvicorn's web sockets with limits on slow and greedy clients; only for services that have websockets."""
+
+from __future__ import annotations
+
+from asgi_clients import Client
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+
+class WebSocket(Client, WebSocketsSansIOProtocol):
+    """A client that has opened a web socket."""
+
+    read_bytes = 4096  # more could be many small messages, which take much time and memory
+
+    def partial_bytes(self) -> int:
+        """How much of an incomplete message has been received."""
+        return len(self.conn.reader.buffer) + sum(map(len, self.frames))
+
+    def is_awaited(self) -> bool:
+        """Whether the client is to read, or to complete a message."""
+        return super().is_awaited() or (self.partial_bytes() > 0 and not self.read_paused)
+
+    def held_bytes(self) -> int:
+        """With a message that is incomplete."""
+        return super().held_bytes() + self.partial_bytes()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Free memory at once; websockets leaves that to the garbage collector, which does not count bytes."""
+        super().connection_lost(exc)
+        self.conn.reader.discard()
+        self.frames.clear()

@@ -1,0 +1,95 @@
+"""Web sockets, which uvicorn serves for services that have websockets."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from corpus import G
+from harness import ASGI, TIMEOUT_S, Server, running
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UPGRADE = (
+    "Connection: Upgrade|Upgrade: websocket|Sec-WebSocket-Version: 13|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==||"
+)
+
+FLOOD = b"\x81\x86" + bytes(4) + b"999999"
+PART = b"\x82\xff" + (1_000_000).to_bytes(8, "big") + bytes(4 + 1000)  # of a message
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running(**ASGI) as started:
+        yield started
+
+
+def opened(server: Server) -> ClientConnection:
+    return connect(f"ws://127.0.0.1:{server.port}/socket?password=geheim", close_timeout=0.1)
+
+
+def test_messages_are_answered(server: Server) -> None:
+    with opened(server) as client:
+        for size in (0, 5, 1_000_000):
+            client.send(bytes(size))
+            assert client.recv(5) == str(size)
+        assert client.response
+        request_id = client.response.headers["X-Request-ID"]
+    server.wait_for(f'"request_id": "{request_id}"')
+    (line,) = [line for line in server.log.read_text().splitlines() if request_id in line]
+    assert '"path": "/socket", "status": 101' in line
+    assert "geheim" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("host", ["x/y", "a@b", "x|Host: y"])
+def test_ambiguous_requests_are_rejected(server: Server, host: str) -> None:
+    assert server.ask(G.replace("x|", f"{host}|{UPGRADE}")) == [400]
+
+
+def test_a_message_that_is_too_large_closes_the_connection(server: Server) -> None:
+    with opened(server) as client:
+        with suppress(ConnectionClosed):  # it may be closed before all is sent
+            client.send(bytes(2_000_000))
+        with pytest.raises(ConnectionClosed):
+            client.recv(5)
+
+
+def test_slow_clients_are_disconnected(server: Server) -> None:
+    with opened(server) as idle, opened(server) as reader, opened(server) as sender:
+        reader.send("999999")
+        sender.socket.sendall(PART)
+        time.sleep(TIMEOUT_S + 1.5)
+        for client in (reader, sender):
+            with pytest.raises(ConnectionClosed):
+                list(client)
+        idle.send(b"abc")
+        assert idle.recv(5) == "3"
+
+
+@pytest.mark.parametrize("sent", [FLOOD, PART + bytes(900_000)])
+def test_clients_cannot_take_all_memory(sent: bytes) -> None:
+    with running(**ASGI) as server, ExitStack() as stack:
+        for _ in range(150):
+            attacker = stack.enter_context(server.connect(G + UPGRADE))
+            attacker.recv(1000)
+            with suppress(ConnectionError):
+                attacker.sendall(sent)
+        with opened(server) as client:
+            client.send(b"abc")
+            assert (client.recv(5), server.healthcheck(), server.memory_mb() < 130) == ("3", 0, True)
+
+
+def test_open_ones_are_closed_when_the_server_stops() -> None:
+    with running(**ASGI) as server, opened(server) as client, opened(server) as reader:
+        reader.send("999999")
+        time.sleep(0.2)
+        server.stop()
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(5)
+        assert closed.value.rcvd
+        assert closed.value.rcvd.code == 1012  # service restart
