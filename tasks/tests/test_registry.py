@@ -11,7 +11,7 @@ import pytest
 from ..release.registry import Repository, credentials
 from ..shell import UserError
 from .conftest import write_tool
-from .registry import LOGIN, LocalRegistry, log_in
+from .registry import LocalRegistry, log_in
 
 if TYPE_CHECKING:
     from pathlib import Path
