@@ -43,9 +43,7 @@ class BodyReader:
         self.req, self.client = req, unreader.sock
         self.bytes_read = 0
         self.bytes_left = getattr(req.body.reader, "length", None)  # None: chunked
-        self.reader = (
-            ChunkedReader(req, unreader) if self.bytes_left is None else LengthReader(unreader, self.bytes_left)
-        )
+        self.reader = Chunks(req, unreader) if self.bytes_left is None else LengthReader(unreader, self.bytes_left)
         self.expects_continue = req._expected_100_continue and self.bytes_left != 0
         if self.expects_continue:
             req.force_close()  # unless the application reads: the client may send the body without being asked, or not
@@ -65,6 +63,23 @@ class BodyReader:
         elif len(data) < size and self.bytes_read <= LARGE_BYTES:
             self.client.end_large_body()
         return data
+
+
+class Chunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
+    """A chunked body; its faults are detected at once where gunicorn would wait for more."""
+
+    def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> tuple[int, bytes]:
+        """Reject sizes that no file has: they are meant to overflow."""
+        size, rest = super().parse_chunk_size(unreader, data)
+        if size >= 1 << 63:
+            raise errors.InvalidChunkSize(b"%x" % size)
+        return size, rest
+
+    def read_into(self, unreader: Any, buf: bytearray) -> None:
+        """Reject a line that has ended in a bare LF."""
+        if b"\n" in buf.partition(b"\r\n")[0]:
+            raise errors.InvalidChunkSize(bytes(buf[:20]))
+        super().read_into(unreader, buf)
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]

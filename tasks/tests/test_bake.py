@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..images import bake, uptodate
+from ..images import bake, buildlog, uptodate
 from ..shell import UserError
 from .conftest import calls, fake_docker
 
@@ -98,9 +98,10 @@ def test_buildkits_own_fault_is_tried_again(no_docker: Path, project: Path) -> N
 
 
 def test_a_failure_is_one_line_and_all_of_it_is_in_a_file(
-    no_docker: Path, project: Path, capsys: pytest.CaptureFixture[str]
+    no_docker: Path, project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a password of the package index is in neither."""
+    monkeypatch.setattr(buildlog, "stages", dict)  # the project has no Dockerfile
     said = f"echo '#4 1.0 error: no answer from {URL}'; echo '#5 [a 1/1] RUN pip {URL}'; echo '#5 DONE 1.0s'"
     fake_docker(no_docker, {"buildx bake": f"cat >/dev/null; {said}; echo 'ERROR: failed: {URL}'; exit 1"})
     with pytest.raises(UserError) as failed:

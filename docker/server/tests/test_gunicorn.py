@@ -26,6 +26,8 @@ OVERRIDDEN |= {"_keepalive_after"}
 USED = {
     "arbiter:Arbiter.handle_term": {"StopIteration"},
     "http.body:ChunkedReader.__init__": {"limit_trailer_section"},
+    "http.body:ChunkedReader.parse_chunk_size": {"read_into"},
+    "http.body:ChunkedReader.parse_trailers": {"read_into"},
     "http.message:HeaderPolicy._peer_is_trusted_proxy": {"peer_addr"},
     "http.unreader:SocketUnreader.chunk": {"max_body_chunk", "recv", "sock"},
     "http.wsgi:create": {"_expected_100_continue"},

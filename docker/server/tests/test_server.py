@@ -73,10 +73,11 @@ def test_requests_sent_together_are_answered_in_order(server: Server, last: str,
 
 
 def test_who_hangs_up_during_an_upload_is_forgotten(server: Server) -> None:
+    before = len(server.log.read_text())
     for _ in range(20):  # more than may send large bodies at a time
         server.connect(LARGE[:-500_000]).close()
     assert server.ask(LARGE) == [200]
-    assert "Traceback" not in server.log.read_text()
+    assert "Traceback" not in server.log.read_text()[before:]
 
 
 def attack(settings: dict[str, str], kind: str) -> tuple[str, int, list[int], list[int], bool]:
