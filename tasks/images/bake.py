@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..machine import engine
@@ -48,7 +47,7 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
     return [target.tags[-1] for target in targets.values()]
 
 
-def bake(targets: Mapping[str, Target], title: str, options: Mapping[str, Any] = MappingProxyType({})) -> None:
+def bake(targets: Mapping[str, Target], title: str, options: Mapping[str, Any] | None = None) -> None:
     """Build targets, each with further options of bake's, in one go; raises UserError, in one line, when it fails."""
     builder = engine.current()
     log = REPORTS / "logs" / f"build-{title}.log"
@@ -57,7 +56,9 @@ def bake(targets: Mapping[str, Target], title: str, options: Mapping[str, Any] =
     with Status(f"{builder.builder} {' '.join(targets)}") as status:
         for _ in range(TRIES):
             progress = Progress(status)
-            code = builder.build({name: {**asdict(target), **options} for name, target in targets.items()}, progress)
+            code = builder.build(
+                {name: {**asdict(target), **(options or {})} for name, target in targets.items()}, progress
+            )
             if not code or not progress.log or not BUILDKIT_FAULT.search(progress.log[-1]):
                 break
     text = "\n".join(progress.log)

@@ -88,7 +88,6 @@ def reason(log: str) -> str:
 
 def telling_line(text: str) -> str:
     """The line that tells why a program failed: pytest sums up after its errors; most programs end with theirs."""
-    if missing := re.search(r"ModuleNotFoundError: No module named .*", text):
-        return f"{missing[0]}: a dependency that is not declared is added with `nox -s lock`, see README.md"
-    telling = re.findall(r"^(?:FAILED|ERROR:?|[\w -]*(?:: )?error:|E  ) .*", text, re.MULTILINE)
+    missing = re.findall(r"ModuleNotFoundError: No module named .*", text)
+    telling = missing or re.findall(r"^(?:FAILED|ERROR:?|[\w -]*(?:: )?error:|E  ) .*", text, re.MULTILINE)
     return str((telling or text.strip().splitlines() or ["it printed nothing"])[-1]).strip()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from queue import SimpleQueue
+from subprocess import DEVNULL, PIPE, STDOUT
 from threading import Thread
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +16,7 @@ from .containers import TEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from subprocess import Popen
 
 
 def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
@@ -31,12 +32,7 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
             show(command := rerun(service, pytest_args))
             # In a session of its own: Ctrl-C reaches only this process, which then cleans up in order.
             process = start(
-                *command,
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                errors="replace",
+                *command, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, errors="replace"
             )
             running.append(process)
             Thread(target=forward, args=(service, process, printed.put), daemon=True).start()
@@ -51,7 +47,7 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
         remove_unused_networks()
 
 
-def forward(service: str, process: subprocess.Popen[str], put: Callable[[tuple[str, str]], object]) -> None:
+def forward(service: str, process: Popen[str], put: Callable[[tuple[str, str]], object]) -> None:
     """Pass on what a process prints, and its end."""
     assert process.stdout is not None  # noqa: S101 (for the type checker: it is a pipe)
     with process.stdout:
@@ -62,7 +58,5 @@ def forward(service: str, process: subprocess.Popen[str], put: Callable[[tuple[s
 
 def rerun(service: str, pytest_args: Sequence[str]) -> list[str]:
     """The plain Docker command that runs a service's tests on every change."""
-    return [
-        *(*TEST, "--no-TTY", service),
-        *("python3", "/app/rerun.py", *(["--color=yes"] if sys.stdout.isatty() else []), *pytest_args),
-    ]
+    color = ["--color=yes"] if sys.stdout.isatty() else []
+    return [*TEST, "--no-TTY", service, "python3", "/app/rerun.py", *color, *pytest_args]
