@@ -168,9 +168,8 @@ class Http(Client, HttpToolsProtocol):
     def reject(self, status: int) -> None:
         """Answer and log a request that did not get as far as the application, and close the connection."""
         if self.cycle and not self.cycle.response_complete and (self.pipeline or not self.cycle.more_body):
-            self.cycle.keep_alive = (
-                False  # requests before it are answered; where another answer came, it would be theirs
-            )
+            # Requests before it are answered; where another answer came, it would be theirs.
+            self.cycle.keep_alive = False
         elif not self.rejected:
             self.rejected = True
             exchange = Exchange(internal=False)
@@ -180,9 +179,8 @@ class Http(Client, HttpToolsProtocol):
                 "Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
             )
             self.transport.write_eof()
-            self.loop.call_later(
-                limits.LINGER_S, self.transport.close
-            )  # at once, it would be reset if the client still sends
+            # At once, it would be reset if the client still sends.
+            self.loop.call_later(limits.LINGER_S, self.transport.close)
             exchange.end()
 
     def shutdown(self) -> None:

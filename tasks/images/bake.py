@@ -53,12 +53,11 @@ def bake(targets: Mapping[str, Target], title: str, options: Mapping[str, Any] |
     log = REPORTS / "logs" / f"build-{title}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     say(f"$ {builder.builder} {' '.join(targets)}  # {title}")
+    wanted = {name: {**asdict(target), **(options or {})} for name, target in targets.items()}
     with Status(f"{builder.builder} {' '.join(targets)}") as status:
         for _ in range(TRIES):
             progress = Progress(status)
-            code = builder.build(
-                {name: {**asdict(target), **(options or {})} for name, target in targets.items()}, progress
-            )
+            code = builder.build(wanted, progress)
             if not code or not progress.log or not BUILDKIT_FAULT.search(progress.log[-1]):
                 break
     text = "\n".join(progress.log)

@@ -74,17 +74,27 @@ def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pyt
         rollout.swarm(None, "", "host")  # type: ignore[arg-type]
 
 
-def test_a_step_waits_for_its_own_services(no_docker: Path) -> None:
+@pytest.mark.parametrize(
+    ("update", "before", "step", "replicas"),
+    [
+        ("updating 2", {}, "project_web-migrate", r"project_web\t0/2\nproject_web-migrate\t0/1 (1/1 completed)\n"),
+        ("rollback_completed 1", {"project_web": ("rollback_completed", "1")}, "project_web", r"project_web\t2/2\n"),
+    ],
+    ids=["services of other steps do not count", "an old rollback is none of this roll-out"],
+)
+def test_a_step_has_converged(
+    no_docker: Path, update: str, before: dict[str, tuple[str, ...]], step: str, replicas: str
+) -> None:
     write_tool(
         no_docker / "docker",
-        """case "$1 $2" in
+        f"""case "$1 $2" in
         "service ls") echo id ;;
-        "service inspect") echo project_web updating 2 ;;
-        "stack services") printf 'project_web\t0/2\nproject_web-migrate\t0/1 (1/1 completed)\n' ;;
+        "service inspect") echo project_web {update} ;;
+        "stack services") printf '{replicas}' ;;
         *) exit 99 ;;
         esac""",
     )
-    rollout.converge(("docker",), {}, {"project_web-migrate"})
+    rollout.converge(("docker",), before, {step})
 
 
 def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
@@ -106,19 +116,6 @@ def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
     shown = "".join(capsys.readouterr())
     assert "project_web-migrate: task: non-zero exit (3)\n" in shown
     assert "project_web-migrate: no such table\n" in shown
-
-
-def test_an_old_rollback_is_none_of_this_roll_out(no_docker: Path) -> None:
-    write_tool(
-        no_docker / "docker",
-        """case "$1 $2" in
-        "service ls") echo id ;;
-        "service inspect") echo project_web rollback_completed 1 ;;
-        "stack services") printf 'project_web\\t2/2\\n' ;;
-        *) exit 99 ;;
-        esac""",
-    )
-    rollout.converge(("docker",), {"project_web": ("rollback_completed", "1")}, {"project_web"})
 
 
 def test_kubernetes_is_given_one_step_after_the_other(

@@ -21,8 +21,8 @@ OVERRIDDEN = {
     "wait_for_and_dispatch_events",
     "handle",
     "handle_request",
+    "_keepalive_after",
 }
-OVERRIDDEN |= {"_keepalive_after"}
 USED = {
     "arbiter:Arbiter.handle_term": {"StopIteration"},
     "http.body:ChunkedReader.__init__": {"limit_trailer_section"},

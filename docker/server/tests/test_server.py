@@ -46,11 +46,13 @@ def test_smuggling(server: Server, status: int, sent: str) -> None:
 def test_a_truncated_body_is_not_taken_for_a_complete_one(server: Server, sent: str) -> None:
     with server.connect(sent) as client:
         client.shutdown(socket.SHUT_WR)
-        assert statuses(client) in ([400], [])
+        assert statuses(client) in ([400], [])[: 2 if server.env["INTERFACE"] == "asgi" else 1]  # uvicorn says nothing
 
 
 def test_a_malformed_body_that_is_not_read_gets_one_answer(server: Server) -> None:
-    assert server.ask(C.replace("/", "/unread", 1) + "5|hello!|0||") in ([200], [400])
+    assert server.ask(C.replace("/", "/unread", 1) + "5|hello!|0||") == [
+        400 if server.env["INTERFACE"] == "asgi" else 200
+    ]
 
 
 def test_100_continue_only_if_the_application_reads_the_body(server: Server) -> None:
