@@ -78,7 +78,8 @@ def test_who_hangs_up_during_an_upload_is_forgotten(server: Server) -> None:
     before = len(server.log.read_text())
     for _ in range(20):  # more than may send large bodies at a time
         server.connect(LARGE[:-500_000]).close()
-    assert server.ask(LARGE) == [200]
+    answers = (server.ask(LARGE) for _ in range(50))
+    assert next(answer for answer in answers if answer != [503]) == [200]  # 503: the others are still being handled
     assert "Traceback" not in server.log.read_text()[before:]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from corpus import G
-from harness import ASGI, TIMEOUT_S, Server, running
+from harness import ASGI, Server, running, wait_for_reset
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -30,7 +30,7 @@ def server() -> Iterator[Server]:
 
 
 def opened(server: Server) -> ClientConnection:
-    return connect(f"ws://127.0.0.1:{server.port}/socket?password=geheim", close_timeout=0.1)
+    return connect(f"ws://127.0.0.1:{server.port}/socket?password=geheim", close_timeout=0.1, max_queue=1)
 
 
 def test_messages_are_answered(server: Server) -> None:
@@ -63,7 +63,7 @@ def test_slow_clients_are_disconnected(server: Server) -> None:
     with opened(server) as idle, opened(server) as reader, opened(server) as sender:
         reader.send("999999")
         sender.socket.sendall(PART)
-        time.sleep(TIMEOUT_S + 1.5)
+        wait_for_reset(reader.socket)
         for client in (reader, sender):
             with pytest.raises(ConnectionClosed):
                 list(client)
