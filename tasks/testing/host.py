@@ -39,8 +39,8 @@ SUITES = {
         ("tasks/tests", "docker/**/tests"),
         "host",
         ("tasks/", "docker/", "docs/", "noxfile.py", "README.md", ".github/", ".ci/"),
-        # Schemathesis and Hypothesis take seconds to import.
-        options=("--disable-plugin-autoload", "-p", "xdist", "--numprocesses=2"),
+        # Schemathesis and Hypothesis take seconds to import. Many tests wait, for clients that are slow and the like.
+        options=("--disable-plugin-autoload", "-p", "xdist", "--numprocesses=4", "--dist=worksteal"),
     ),
     "stack": Suite(
         ("tests/stack", "services/*/stack"),
