@@ -186,7 +186,7 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     """Copy what is in ``root``, and what is beside it in ``source``; return what was taken and what was left out."""
     # Production images have these files in the same place.
     server = {path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file()}
-    folder.mkdir()
+    folder.mkdir(parents=True)  # git has no empty services/
     left = []
     packages = source / "src"  # what is imported from there is installed where it was written
     roots = [root, *([packages] if packages.is_dir() and not [*packages.glob("*.py")] else []), source]

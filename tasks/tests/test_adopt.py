@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from argparse import Namespace
 from typing import TYPE_CHECKING
@@ -200,6 +201,12 @@ def test_its_own_distribution(ours: Path, write: Write, files: dict[str, str], f
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert (f'        DISTRIBUTION: "{found}"\n' in compose) is bool(found)
     assert ("DISTRIBUTION" in compose) is bool(found)
+
+
+def test_the_first_service_of_all(ours: Path, write: Write) -> None:
+    shutil.rmtree(ours / "services")  # which git does not keep when it is empty
+    take(write({"app.py": APP, "requirements.txt": "flask\n"}))
+    assert (ours / "services/theirs/app.py").is_file()
 
 
 def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> None:
