@@ -32,10 +32,8 @@ if TYPE_CHECKING:
 
     from nox import Session
 
-SETTINGS = """\
-# The settings for pytest that this code was written with; without this table, the project's own hold.
-[tool.pytest.ini_options]
-"""
+# What precedes the settings for pytest that code was written with.
+SETTINGS = "# Its own settings for pytest; without this table, the project's hold.\n[tool.pytest.ini_options]\n"
 # For a process that no port can tell anything about.
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
 PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
@@ -88,8 +86,8 @@ def adopt(session: Session, args: Namespace) -> None:
     for name in kept:
         (folder / name).symlink_to(f"instance/{name}")
     application = f"{found.module}:{found.call}" if found.module else found.call
-    arguments = {"SERVICE": args.name, "PACKAGE": own, "APPLICATION": json.dumps(application)}
-    arguments["DISTRIBUTION"] = needs.distribution and json.dumps(needs.distribution)
+    told = {"APPLICATION": application, "DISTRIBUTION": needs.distribution, "ENTRY_POINTS": needs.entry_points}
+    arguments = {"SERVICE": args.name, "PACKAGE": own} | {key: text and json.dumps(text) for key, text in told.items()}
     arguments["INTERFACE"] = "" if found.interface == "wsgi" else found.interface
     service.fill(args.name, {key: value for key, value in arguments.items() if value}, "compose.yaml.in")
     packages = {canonicalize_name(one.name) for one in needs.main}
@@ -107,8 +105,7 @@ def adopt(session: Session, args: Namespace) -> None:
         (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
     if not (folder / "ruff.toml").exists():
         shutil.copy(environment.FOLDER / "ruff.toml", folder)
-    settings = pytest_settings(source)
-    tested = has_tests(args.name)
+    settings, tested = pytest_settings(source), has_tests(args.name)
     if "django" in packages and tested:
         needs.tests.append(Requirement("pytest-django"))
         files = [source / "tox.ini", *(path for path in code.trees if path.name == "manage.py")]
@@ -162,9 +159,8 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
 
     The second process is the one that is ``said`` to be run, or, as a comment, too, one that is ``seen`` in the code.
     """
-    compose = SERVICES / name / "compose.yaml"
+    folder, compose = SERVICES / name, SERVICES / name / "compose.yaml"
     text = compose.read_text(encoding="utf-8")
-    folder = SERVICES / name
     if found.interface == "command" and PORT not in found.call:
         text = f"{text.partition('    ports:')[0]}    {HEALTH}"
     kept = (folder / "instance").exists() or any(INSTANCE.search(path.read_bytes()) for path in folder.rglob("*.py"))
@@ -186,7 +182,7 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     """Copy what is in ``root``, and what is beside it in ``source``; return what was taken and what was left out."""
     # Production images have these files in the same place.
     server = {path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file()}
-    folder.mkdir()
+    folder.mkdir(parents=True)  # git has no empty services/
     left = []
     packages = source / "src"  # what is imported from there is installed where it was written
     roots = [root, *([packages] if packages.is_dir() and not [*packages.glob("*.py")] else []), source]

@@ -80,17 +80,15 @@ def find_application(code: Code, wanted: str = "") -> Application:
     if not code.trees:
         raise UserError(f"{source} has no Python code, or none but tests")
     if not found:
-        programs = [
-            code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.name == "__main__.py"
-        ]
-        raise UserError(
-            f"{source}: no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor "
-            f"in code with {', '.join([*MAKERS, *sorted(FACTORIES)])}; say --app MODULE:NAME, or a command: --app 'python -m {(programs or ['MODULE'])[0]}'"
-        )
+        runs = [code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.stem == "__main__"]
+        lost = "no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor in code with"
+        ways = f"say --app MODULE:NAME, or a command: --app 'python -m {(runs or ['MODULE'])[0]}'"
+        raise UserError(f"{source}: {lost} {', '.join([*MAKERS, *sorted(FACTORIES)])}; {ways}")
     choices = [*dict.fromkeys(one.call if " " in one.call else f"{one.module}:{one.call}" for one in found)]
     listed = " or ".join(f"--app '{choice}'" for choice in choices[:CHOICES])
-    more = ", ..." * (len(choices) > CHOICES)
-    raise UserError(f"{source} has {len(choices)} applications: choose with {listed}{more}")
+    raise UserError(
+        f"{source} has {len(choices)} applications: choose with {listed}{', ...' * (len(choices) > CHOICES)}"
+    )
 
 
 def text_of(path: Path) -> str:
@@ -117,8 +115,7 @@ def named(source: Path) -> Iterator[tuple[str, str]]:
 
 def worker(source: Path) -> str:
     """The command line of a Procfile's worker; "" where it has none."""
-    found = re.search(r"^worker:\s*(.*\S)", text_of(source / "Procfile"), re.MULTILINE)
-    return found[1] if found else ""
+    return next(iter(re.findall(r"^worker:\s*(.*\S)", text_of(source / "Procfile"), re.MULTILINE)), "")
 
 
 class Code:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import re
 import shutil
 import tomllib
+from configparser import ConfigParser, Error
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -41,35 +41,38 @@ TEST_FILES += ["{}-requirements.txt", "{}.requirements.txt"]
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory
 package = Factory().create_poetry(pathlib.Path(sys.argv[1])).package
-groups = {name: package.dependency_group(name) for name in package.dependency_group_names()}
-print(json.dumps({name: [one.to_pep_508() for one in group.dependencies] for name, group in groups.items()}))
+print(json.dumps({name: [one.to_pep_508() for one in package.dependency_group(name).dependencies] for name in package.dependency_group_names()}))
 """
 # Asks a project's own build, such as its setup.py, for its metadata.
 ASK_BUILD = """
-import json, sys; from build.util import project_wheel_metadata
-found = project_wheel_metadata(sys.argv[1])
-print(json.dumps([f"{found['Name']}=={found['Version']}", *(found.get_all("Requires-Dist") or ())]))
+import importlib.metadata, json, pathlib, sys, tempfile; from build import ProjectBuilder, env; import pyproject_hooks
+with env.DefaultIsolatedEnv() as place, tempfile.TemporaryDirectory() as folder:
+    build = ProjectBuilder.from_isolated_env(place, sys.argv[1], pyproject_hooks.quiet_subprocess_runner)
+    place.install(build.build_system_requires), place.install(build.get_requires_for_build("wheel"))
+    made = importlib.metadata.PathDistribution(pathlib.Path(build.metadata_path(folder)))
+    print(json.dumps([made.read_text("entry_points.txt") or "", f"{made.name}=={made.version}", *(made.requires or ())]))
 """
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a project needs, on the Python of the images, and what its tests need besides; its own NAME==VERSION, or ""."""
+    """What a project needs, on the Python of the images, and what its tests need besides; its own NAME==VERSION, or "", and entry_points.txt."""
 
     main: list[Requirement]
     tests: list[Requirement]
     distribution: str
+    entry_points: str
     left: list[str]  # extras and groups that are not taken
 
 
 def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Needs:
     """Read what a project needs from its files, with its own extras or groups named; raises UserError, with file and line, for what is no requirement."""
-    path, config = source / "pyproject.toml", configparser.ConfigParser(interpolation=None)
+    path, config = source / "pyproject.toml", ConfigParser(interpolation=None)
     try:
         data = tomllib.loads(text_of(path))
         config.read(source / "setup.cfg", encoding="utf-8")
         groups = {name: [*nox.project.dependency_groups(data, name)] for name in data.get("dependency-groups", {})}
-    except (ValueError, LookupError, configparser.Error) as error:
+    except (ValueError, LookupError, Error) as error:
         raise UserError(f"{source}: pyproject.toml or setup.cfg does not parse: {error}") from None
     project, poetry = data.get("project", {}), data.get("tool", {}).get("poetry", {})
     metadata = dict(config["metadata"]) if config.has_section("metadata") else {}
@@ -78,6 +81,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     names = [f"{table.get('name')}=={table.get('version')}" for table in (project, poetry, metadata, made)]
     names += [f"{table.get('name')}==0" for table in (project, poetry, metadata)]
     distribution = next((name for name in names if re.fullmatch(r"(?!None=)[\w.-]+==v?\d[\w.+!-]*", name)), "")
+    points = entry_points(source, project, poetry, config)
     for name, lines in project.get("optional-dependencies", {}).items():
         groups[name] = [*groups.get(name, ()), *lines]  # some have an extra and a group of one name
     built = project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file()
@@ -91,7 +95,9 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     elif files and not (built and {*extras} - groups.keys()):  # such an extra may be in the metadata
         main = [*listed(files[0])]
     elif built:
-        distribution, *lines = ask_build(session, source)
+        with temporary_folder() as folder:  # setuptools writes to the folder that it builds
+            shutil.copytree(source, folder / "source", symlinks=True)
+            points, distribution, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build fails")
         main = [("its metadata", line) for line in lines]
         for line in lines:
             for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
@@ -108,7 +114,18 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     own = canonicalize_name(distribution.partition("==")[0])
     left = [name for name in groups if name not in {*TESTS, *extras}]
     more = for_images(own, tests(source, path, groups), *TESTS)
-    return Needs(for_images(own, main, *extras), more, distribution, left)
+    return Needs(for_images(own, main, *extras), more, distribution, points if distribution else "", left)
+
+
+def entry_points(source: Path, project: Mapping[str, Any], poetry: Mapping[str, Any], config: ConfigParser) -> str:
+    """The entry_points.txt of a project, from its tables in pyproject.toml and setup.cfg, or else as setuptools made it."""
+    scripts = {"console_scripts": own} if (own := project.get("scripts", poetry.get("scripts"))) else {}
+    found = dict(config["options.entry_points"]) if config.has_section("options.entry_points") else {}
+    for group, table in (scripts | poetry.get("plugins", {}) | project.get("entry-points", {})).items():
+        found[group] = "".join(f"{name} = {value}\n" for name, value in table.items() if isinstance(value, str))
+    texts = [f"[{group}]\n{text.strip()}\n" for group, text in found.items() if text]
+    made = [*source.glob("*.egg-info/entry_points.txt"), *source.glob("src/*.egg-info/entry_points.txt")]
+    return "".join(texts or map(text_of, made))
 
 
 def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list[Line]:
@@ -122,13 +139,6 @@ def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list
                 say(f"warning: {name.format(kind)}, for tests, is left out: {error}")
     first, *others = [*found.values()] or [[]]
     return first + [(place, line) for lines in others for place, line in lines if line.startswith("pytest-")]
-
-
-def ask_build(session: Session, source: Path) -> list[str]:
-    """A project's NAME==VERSION and its requirements, from the metadata that its build makes."""
-    with temporary_folder() as folder:  # setuptools writes to the folder that it builds
-        shutil.copytree(source, folder / "source", symlinks=True)
-        return list(ask(session, ASK_BUILD, folder / "source", f"{source}: its build gives no metadata"))
 
 
 def ask(session: Session, program: str, source: Path, failure: str) -> Any:
@@ -160,23 +170,17 @@ def applies(marker: Marker | None, *extras: str) -> bool:
 
 
 def for_images(own: str, lines: Iterable[Line], *extras: str) -> list[Requirement]:
-    """The requirements that images have; raises UserError for what is none."""
-    found = [one for one in parse(lines) if canonicalize_name(one.name) != own and applies(one.marker, *extras)]
-    for one in found:
-        if "extra ==" in str(one.marker):
-            one.marker = None
-    return [*dict.fromkeys(found)]
-
-
-def parse(lines: Iterable[Line]) -> list[Requirement]:
-    """Parse requirements; raises UserError, with the place, for what is none."""
-    found = []
+    """The requirements that images have; raises UserError, with the place, for what is none."""
+    found: dict[Requirement, None] = {}
     for place, line in lines:
         try:
-            found.append(Requirement(line))
+            one = Requirement(line)
         except InvalidRequirement as error:
             raise UserError(f"{place}: {line!r} is no requirement: {str(error).splitlines()[0]}") from None
-    return found
+        if canonicalize_name(one.name) != own and applies(one.marker, *extras):
+            one.marker = None if "extra ==" in str(one.marker) else one.marker
+            found[one] = None
+    return [*found]
 
 
 def listed(path: Path) -> Iterator[Line]:

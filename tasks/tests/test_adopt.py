@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 import tomllib
 from argparse import Namespace
+from configparser import ConfigParser
 from typing import TYPE_CHECKING
 
 import pytest
@@ -200,6 +204,40 @@ def test_its_own_distribution(ours: Path, write: Write, files: dict[str, str], f
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert (f'        DISTRIBUTION: "{found}"\n' in compose) is bool(found)
     assert ("DISTRIBUTION" in compose) is bool(found)
+
+
+def test_the_first_service_of_all(ours: Path, write: Write) -> None:
+    shutil.rmtree(ours / "services")  # which git does not keep when it is empty
+    take(write({"app.py": APP, "requirements.txt": "flask\n"}))
+    assert (ours / "services/theirs/app.py").is_file()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "pyproject.toml": "[project]\nname = 'a'\nversion = '1'\nscripts.run = 'a:main'\n[project.entry-points.'x.y']\nz = 'a:Z'\n"
+        },
+        {
+            "pyproject.toml": "[tool.poetry]\nname = 'a'\nversion = '1'\nplugins.'x.y'.z = 'a:Z'\n"
+            "[tool.poetry.scripts]\nrun = 'a:main'\nfile = {reference = 'b', type = 'file'}\n"
+        },
+        {
+            "setup.cfg": "[metadata]\nname = a\nversion = 1\n[options.entry_points]\nconsole_scripts =\n    run = a:main\nx.y = z = a:Z\n"
+        },
+        {
+            "PKG-INFO": "Name: a\nVersion: 1\n",
+            "src/a.egg-info/entry_points.txt": "[console_scripts]\nrun = a:main\n[x.y]\nz = a:Z\n",
+        },
+    ],
+)
+def test_its_own_entry_points(ours: Path, write: Write, files: dict[str, str]) -> None:
+    take(write({"app.py": APP, "requirements.txt": "flask\n"} | files))
+    (line,) = re.findall("ENTRY_POINTS: (.*)", (ours / "services/theirs/compose.yaml").read_text())
+    found = ConfigParser()
+    found.read_string(json.loads(line))
+    tables = {name: dict(found[name]) for name in found.sections()}
+    assert tables == {"console_scripts": {"run": "a:main"}, "x.y": {"z": "a:Z"}}
 
 
 def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> None:

@@ -250,7 +250,14 @@ def test_how_requirements_are_encoded(tmp_path: Path) -> None:
 
 
 def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = ["x==1.2", "flask>=3", 'redis; extra == "cache"', 'moto>5; extra == "test"', 'y; python_version < "3"']
+    answer = [
+        "[x.y]\na = b:c\n",
+        "x==1.2",
+        "flask>=3",
+        'redis; extra == "cache"',
+        'moto>5; extra == "test"',
+        'y; python_version < "3"',
+    ]
     monkeypatch.setattr(requirements, "ask", lambda *_: answer)
     for files in (
         {"setup.py": ""},
@@ -260,7 +267,7 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
         needs = find_needs(NO_SESSION, write(files))
         assert [str(one) for one in needs.main] == ["flask>=3"]
         assert [one.name for one in needs.tests] == ["moto"]
-        assert needs.distribution == "x==1.2"
+        assert (needs.distribution, needs.entry_points) == ("x==1.2", "[x.y]\na = b:c\n")
     source = write({"requirements.txt": "pinned\n"})
     assert [str(one) for one in find_needs(NO_SESSION, source).main] == ["pinned"]
     assert [one.name for one in find_needs(NO_SESSION, source, ["cache"]).main] == ["flask", "redis"]

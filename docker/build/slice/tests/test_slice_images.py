@@ -128,6 +128,11 @@ def test_images_depend_on_neither_umask_nor_folder_nor_time(project: Project, tm
 
 
 def test_a_service_finds_its_own_distribution(project: Project) -> None:
-    code = "import importlib.metadata; print(importlib.metadata.version('my_own-ham'))"
+    code = (
+        "import subprocess; from importlib.metadata import *; print(version('my_own-ham'), *("
+        "point.load().__name__ for point in entry_points(group='ham.x')), subprocess.call(['end-ham']))"
+    )
+    points = "[ham.x]\njson = json:dumps\n[console_scripts]\nend-ham = gc:enable\n"
     for target in ("dev", "prod", "slim"):
-        assert project.python(project.build("ham", target, DISTRIBUTION="My-Own.ham==1.2rc1"), code) == "1.2rc1"
+        image = project.build("ham", target, DISTRIBUTION="My-Own.ham==1.2rc1", ENTRY_POINTS=points)
+        assert project.python(image, code) == "1.2rc1 dumps 0"
