@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +42,7 @@ def official_base() -> str:
 
 def ca_bundle() -> str:
     """The file with the certificate authorities that this machine trusts, private ones included; "" for none."""
-    candidates = [os.environ.get("SSL_CERT_FILE"), os.environ.get("REQUESTS_CA_BUNDLE"), *_CA_BUNDLES]
-    candidates.append(ssl.get_default_verify_paths().cafile)
+    candidates = (os.environ.get("SSL_CERT_FILE"), os.environ.get("REQUESTS_CA_BUNDLE"), *_CA_BUNDLES)
     return next((str(Path(found).resolve()) for found in candidates if found and Path(found).is_file()), "")
 
 

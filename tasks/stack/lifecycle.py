@@ -144,7 +144,7 @@ def remove_tested_stacks() -> None:
     """Remove the containers, networks and volumes of the production stacks that this session has tested."""
     ownership.remove_own()
     for kind in ("network", "volume"):
-        wanted = f"--filter=name=^{ownership.test_project(ownership.session_id())}"
+        wanted = f"--filter=name=^{ownership.test_project(ownership.session_id())}[-_]"  # 12 is no part of 123
         if left := output("docker", kind, "ls", "--quiet", wanted).split():
             output("docker", kind, "rm", *left)
 

@@ -33,19 +33,20 @@ class Suite:
     options: tuple[str, ...] = ()
 
 
+LOCKED = ("pyproject.toml", "poetry.lock")  # what suites, and the images that they test, are made with
 PLUGIN = ("--import-mode=importlib", "-p", "tests.stack.plugin")
 SUITES = {
     "unit": Suite(
         ("tasks/tests", "docker/**/tests"),
         "host",
-        ("tasks/", "docker/", "docs/", "noxfile.py", "README.md", ".github/", ".ci/"),
+        ("tasks/", "docker/", "deploy/", "docs/", "noxfile.py", "README.md", ".github/", ".ci/", *LOCKED),
         # Schemathesis and Hypothesis take seconds to import. Many tests wait, for clients that are slow and the like.
         options=("--disable-plugin-autoload", "-p", "xdist", "--numprocesses=4", "--dist=worksteal"),
     ),
     "stack": Suite(
         ("tests/stack", "services/*/stack"),
         "stack",
-        (*changes.AFFECTS_ALL, "services/", "libs/", "tests/stack/"),
+        (*changes.AFFECTS_ALL, "services/", "libs/", "tests/stack/", *LOCKED),
         options=(*PLUGIN, "-p", "no:schemathesis", "--numprocesses=2", "--dist=loadfile"),
     ),
 }

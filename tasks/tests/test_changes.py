@@ -61,6 +61,7 @@ LIBS: dict[str, list[str]] = {"a": [], "b": ["shared"], "c": []}
         ("poetry.lock", LOCK.format(**VERSIONS | {"ruff": "2"}), []),
         ("pyproject.toml", f"{PYPROJECT}[tool.ruff]\nline-length = 1\n", []),
         ("pyproject.toml", f"{PYPROJECT}[tool.pytest]\naddopts = []\n", ["a", "b", "c"]),
+        ("pyproject.toml", f"{PYPROJECT}[tool.coverage.run]\nbranch = true\n", ["a", "b", "c"]),
     ],
 )
 def test_what_a_path_affects(path: str, text: str, expected: list[str]) -> None:

@@ -87,6 +87,7 @@ def test_failed_tests_are_named() -> None:
 
 
 def test_no_tests_are_fine_where_others_have_some(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pytest.ExitCode.NO_TESTS_COLLECTED == NO_TESTS_RAN
     check({"a": 0, "b": NO_TESTS_RAN}, filtered=True)
     assert capsys.readouterr().out == ""
     check({"a": 0, "b": NO_TESTS_RAN}, filtered=False)

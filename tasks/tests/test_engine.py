@@ -28,13 +28,17 @@ def test_versions_are_those_of_the_engine_and_of_its_clients_plugins(no_docker: 
 @pytest.mark.parametrize(
     ("security", "expected"),
     [
-        ("seccomp,profile=builtin", (str(os.getuid()), str(os.getgid()), "")),
-        ("userns", (str(os.getuid()), str(os.getgid()), "host")),
+        ("seccomp,profile=builtin", ("1001", "1002", "")),
+        ("userns", ("1001", "1002", "host")),
         ("rootless", ("0", "0", "")),
     ],
 )
-def test_containers_run_as_the_caller(no_docker: Path, security: str, expected: tuple[str, ...]) -> None:
+def test_containers_run_as_the_caller(
+    no_docker: Path, monkeypatch: pytest.MonkeyPatch, security: str, expected: tuple[str, ...]
+) -> None:
     fake_engine(no_docker, security=security)
+    monkeypatch.setattr(os, "getuid", lambda: 1001)
+    monkeypatch.setattr(os, "getgid", lambda: 1002)
     assert tuple(engine.container_user(engine.probe().info).values()) == (*expected, "")
 
 

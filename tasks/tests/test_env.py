@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from random import Random
 from typing import TYPE_CHECKING
@@ -110,8 +111,10 @@ def test_compose_reads_the_users_lines_in_the_same_way(project: Path, docker: st
 
 
 def test_every_secret_is_made_once_and_for_this_clone_only(project: Path) -> None:
+    mask = os.umask(0o077)  # of a user who keeps files private: containers must read these
     (project / "services/pilot/compose.yaml").write_text("secrets:\n  a-key: {file: ../../.secrets/a-key}\n")
     dotenv.write_secrets()
+    os.umask(mask)
     made = project / ".secrets/a-key"
     first = made.read_text()
     assert len(first) > 30

@@ -53,6 +53,9 @@ def test_a_suite_is_there_where_its_tests_are(tests: Path) -> None:
     [
         ("tasks/shell.py", {"unit", "stack"}),
         ("noxfile.py", {"unit", "stack"}),
+        ("poetry.lock", {"unit", "stack"}),
+        ("pyproject.toml", {"unit", "stack"}),
+        ("deploy/swarm.py", {"unit"}),
         (".github/workflows/ci.yml", {"unit"}),
         ("services/pilot/pilot/__init__.py", {"stack"}),
         ("more/test_d.py", {"more"}),
@@ -123,6 +126,7 @@ def test_an_interrupt_removes_the_containers(
     with pytest.raises(KeyboardInterrupt):
         host.test(SESSION, services, suites, [])
     assert "rm --force --volumes 12" in calls(no_docker)
+    assert ("ps --all --format {{.Networks}}" in calls(no_docker)) is bool(services)  # to remove unused ones
 
 
 def test_a_plan_is_printed_and_handed_to_github(

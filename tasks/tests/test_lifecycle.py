@@ -69,14 +69,14 @@ def test_a_stack_that_is_kept_stays_up(no_docker: Path, capsys: pytest.CaptureFi
     joined: list[tuple[Stack, argparse.Namespace]] = []
     lifecycle.ON_UP.append(lambda stack, args: joined.append((stack, args)))
     up = "compose --progress=plain up --detach --no-build --remove-orphans --quiet-pull pilot"
-    fake_docker(no_docker, {up: "echo Container pilot Started", "ps --all": HEALTHY})
+    fake_docker(no_docker, {up: "echo Container $COMPOSE_PROJECT_NAME-pilot-1 Started", "ps --all": HEALTHY})
     with lifecycle.running(STACK, ["pilot"], ARGS, keep=True):
         lifecycle.urls(STACK)
     assert joined == [(STACK, ARGS)]
     out = capsys.readouterr().out
     assert out.startswith("starting pilot: 0.")
     assert out.endswith("\npilot  http://127.0.0.1:5001\n")
-    assert "Container pilot Started" in (project / "reports/logs/up-dev.log").read_text()
+    assert "Container ours-1-pilot-1 Started" in (project / "reports/logs/up-dev.log").read_text()
     assert not [call for call in calls(no_docker) if " down" in call]
 
 
@@ -84,7 +84,8 @@ def test_a_stack_that_is_kept_stays_up(no_docker: Path, capsys: pytest.CaptureFi
 def test_a_stack_goes_down_whatever_happens(no_docker: Path, error: BaseException | type[BaseException] | None) -> None:
     gone: list[bool] = []
     lifecycle.ON_DOWN.append(lambda: gone.append(True))
-    fake_docker(no_docker, {"compose --progress=plain up": "", DOWN: "", **NETWORKS})
+    networks = NETWORKS | {"network ls": "echo left", "network rm": ""}
+    fake_docker(no_docker, {"compose --progress=plain up": "", DOWN: "", **networks})
 
     def session(*, keep: bool) -> None:
         with lifecycle.running(STACK, [], ARGS, keep=keep):
@@ -98,6 +99,7 @@ def test_a_stack_goes_down_whatever_happens(no_docker: Path, error: BaseExceptio
         session(keep=False)
     assert gone == [True]
     assert DOWN in calls(no_docker)
+    assert "network rm left" in calls(no_docker)
 
 
 def test_a_stack_that_does_not_start_names_the_service_in_the_way(no_docker: Path) -> None:
@@ -132,6 +134,7 @@ def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: p
         lifecycle.follow(STACK, "pilot")
     fake_docker(no_docker, {"compose logs --follow --no-color pilot": "", "ps --all": HEALTHY})
     lifecycle.follow(STACK, "pilot")
+    assert "compose logs --follow --no-color pilot" in calls(no_docker)
     assert capsys.readouterr().out.endswith("pilot  http://127.0.0.1:5001\n")
     fake_docker(no_docker, {"ps --all": ""})
     with pytest.raises(UserError, match="nothing is running"):
@@ -139,24 +142,27 @@ def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: p
 
 
 def test_what_tests_of_the_stack_leave_is_removed(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of another session whose process id begins with the same digits."""
     monkeypatch.delenv(ownership.SESSION, raising=False)
-    fake_docker(no_docker, {"ps": "echo 12", "rm": "", "network ls": "", "volume ls": "echo data", "volume rm": ""})
-    session = ownership.session_id()  # which pytest inherits
+    ours = ownership.test_project(ownership.session_id())  # which pytest inherits
+    listed = f"printf '%s\\n' {ours}_data {ours}-gw0_data {ours}9_data | grep -E \"${{4#--filter=name=}}\""
+    fake_docker(no_docker, {"ps": "echo 12", "rm": "", "network ls": "", "volume ls": listed, "volume rm": ""})
     lifecycle.remove_tested_stacks()
     made = calls(no_docker)
     assert "rm --force --volumes 12" in made
-    assert "volume rm data" in made
-    assert f"network ls --quiet --filter=name=^{ownership.test_project(session)}" in made
+    assert f"volume rm {ours}_data {ours}-gw0_data" in made
 
 
 @pytest.mark.parametrize(("listed", "begin"), [(HEALTHY, "exec"), (FAILED, RUN), ("", RUN)])
 def test_a_shell_opens_where_the_service_runs_or_in_a_container_of_its_own(
-    no_docker: Path, listed: str, begin: str, monkeypatch: pytest.MonkeyPatch
+    no_docker: Path, listed: str, begin: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     networks = {"ps --all --format": "", "network ls": "echo left", "network rm": ""}
-    fake_docker(no_docker, networks | {"ps --all --filter": listed, f"compose {begin}": "exit 3"})
+    said = 'echo "in $COMPOSE_PROJECT_NAME"; exit 3'
+    fake_docker(no_docker, networks | {"ps --all --filter": listed, f"compose {begin}": said})
     assert lifecycle.shell("pilot", ["ls", "-l"]) == 3
+    assert f"in {clone_id()}" in capfd.readouterr().out
     assert f"compose {begin} --no-TTY pilot ls -l" in calls(no_docker)
     assert (calls(no_docker)[-1] == "network rm left") is (begin == RUN)  # a container of its own had a network
 
@@ -169,6 +175,7 @@ def test_a_production_container_is_looked_into_from_another_one(
     fake_docker(no_docker, {"ps --all": HEALTHY, "run": "exit 3"})
     assert lifecycle.production_shell("pilot") == 3
     command = calls(no_docker)[-1]
+    assert command.startswith("run --rm --interactive ")
     assert "--pid=container:1 --network=container:1" in command
     assert command.endswith("python:3.13-slim sh -c cd /proc/1/root/app && exec sh")
     assert f"--label=stack.session={ownership.session_id()}" in command

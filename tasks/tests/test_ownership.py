@@ -14,6 +14,7 @@ from ..ownership import host, is_stale
 from ..project import clone_id
 from ..shell import UserError
 from .conftest import calls, fake_docker
+from .scaffolding import commit, git
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,14 +77,21 @@ def test_temporary_files_go_where_programs_may_run(monkeypatch: pytest.MonkeyPat
         assert tmp_path not in chosen.parents
         assert ownership.session_id() in chosen.name
     assert not chosen.exists()
+    barred.clear()
+    with ownership.temporary_folder() as chosen:
+        assert chosen.parent == tmp_path
     barred |= set(ownership.temporary_places())
     with pytest.raises(UserError, match="set TMPDIR"), ownership.temporary_folder():
         pass
 
 
-@pytest.mark.usefixtures("project")
 def test_only_what_no_session_owns_any_more_is_removed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_docker: Path, ended: int, capsys: pytest.CaptureFixture[str]
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    no_docker: Path,
+    ended: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     us, gone, here = clone_id(), f"{host()}-{ended}", f"{host()}-{os.getpid()}"
     containers = [
@@ -113,7 +121,11 @@ def test_only_what_no_session_owns_any_more_is_removed(
     monkeypatch.setattr(ownership, "temporary_places", lambda: [str(tmp_path)])
     for session in (gone, here):
         (tmp_path / f"{ownership.TEMPORARY}{session}-abc").mkdir()
-    ownership.remove_stale()
+    git(project, "init", "-q")
+    commit(project)
+    git(project, "worktree", "add", "-q", "--detach", f"{tmp_path}/{ownership.TEMPORARY}{gone}-abc/tree")
+    assert ownership.remove_stale()
+    assert git(project, "worktree", "list").count("\n") == 1
     assert [call for call in calls(no_docker) if " rm " in call] == [
         f"container rm --force --volumes {us}-pilot-run-1 {us}-stack-{gone}-gw0-pilot-1",
         f"network rm {us}-stack-{gone}_default {us}-stack-{gone}-gw1_default",
@@ -122,6 +134,8 @@ def test_only_what_no_session_owns_any_more_is_removed(
     assert all(f"--filter label=stack.clone={us} " in call or f"--filter name={us} " in call for call in listed)
     assert [path.name for path in tmp_path.glob(f"{ownership.TEMPORARY}*")] == [f"{ownership.TEMPORARY}{here}-abc"]
     assert "removing what a killed session has left" in capsys.readouterr().out
+    fake_docker(no_docker, {f"{kind} ls": "" for kind in ownership.KINDS})
+    assert not ownership.remove_stale()
 
 
 @pytest.mark.usefixtures("project")

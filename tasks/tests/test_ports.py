@@ -103,20 +103,25 @@ def test_a_port_that_the_stack_itself_holds_is_no_conflict(machine: Machine) -> 
     assert ports.choose(STACK) == {}
 
 
+def another_session(*, choose_ports: bool = False) -> None:
+    model._config.cache_clear()  # it is another process
+    session.ready(choose_ports=choose_ports)
+
+
 @pytest.mark.usefixtures("ready")
 def test_a_chosen_port_is_in_env_until_the_usual_one_is_free_again(machine: Machine) -> None:
     machine.taken = {5000}
-    session.ready(choose_ports=True)
+    another_session(choose_ports=True)
     assert env.env()["PILOT_PORT"] == "5001"
     assert "PILOT_PORT" not in env.chosen_by_user()
     before = env.read()
-    session.ready()  # another session, which runs no stack
-    session.ready(choose_ports=True)
+    another_session()  # which runs no stack
+    another_session(choose_ports=True)
     assert env.read() == before
     machine.taken = set()
-    session.ready()
+    another_session()
     assert env.read() == before  # what runs meanwhile has this port
-    session.ready(choose_ports=True)
+    another_session(choose_ports=True)
     assert "PILOT_PORT" not in env.env()
     assert env.env()["STACK_BASE"] == "base:1"
 
@@ -124,11 +129,10 @@ def test_a_chosen_port_is_in_env_until_the_usual_one_is_free_again(machine: Mach
 @pytest.mark.usefixtures("ready")
 def test_the_users_port_takes_the_place_of_a_chosen_one(machine: Machine) -> None:
     machine.taken = {5000}
-    session.ready(choose_ports=True)
+    another_session(choose_ports=True)
     with env.ENV.open("a") as file:
         file.write("PILOT_PORT=7000\n")
-    model._config.cache_clear()  # as in another process
-    session.ready(choose_ports=True)
+    another_session(choose_ports=True)
     assert env.read().count("PILOT_PORT=") == 1
     assert env.env()["PILOT_PORT"] == "7000"
 

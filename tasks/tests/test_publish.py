@@ -64,9 +64,14 @@ def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, registry: LocalRegi
     monkeypatch.setattr(push, "clean_commit", lambda: COMMIT)
     monkeypatch.setattr(push, "pyproject", lambda: {"project": {"version": "1.2.3"}})
     (tmp_path / "reports").mkdir()
-    for service in SERVICES:
-        (tmp_path / f"reports/sbom-{service}-release.cdx.json").write_text('{"bomFormat": "CycloneDX"}')
-    monkeypatch.setattr(venv, "sbom", lambda *_: None)
+    monkeypatch.setattr(image, "name_of", lambda service: f"ours/{service}:release")
+
+    def sbom(_: object, names: list[str]) -> None:
+        for name in names:
+            path = tmp_path / f"reports/sbom-{name.partition('/')[2].replace(':', '-')}.cdx.json"
+            path.write_text('{"bomFormat": "CycloneDX"}')
+
+    monkeypatch.setattr(venv, "sbom", sbom)
 
     def run(content: str = "first", platform: str = "amd64", **options: Any) -> dict[str, Any]:
         def build(services: list[str]) -> list[image.Image]:
@@ -107,7 +112,10 @@ def test_sbom_and_provenance_are_attached_once(publish: Callable[..., dict[str, 
     assert manifest["subject"]["digest"] == digest
     statement = json.loads(repository.get(f"blobs/{manifest['layers'][0]['digest']}"))
     assert f"sha256:{statement['subject'][0]['digest']['sha256']}" == digest
-    assert statement["predicate"]["buildDefinition"]["resolvedDependencies"][0]["digest"] == {"gitCommit": COMMIT}
+    definition = statement["predicate"]["buildDefinition"]
+    assert definition["resolvedDependencies"][0]["digest"] == {"gitCommit": COMMIT}
+    assert definition["externalParameters"] == {"service": "one", "platform": "linux/amd64"}
+    assert statement["predicate"]["runDetails"]["builder"]["id"].endswith("#local")
 
 
 def test_a_tag_moves_only_when_asked(publish: Callable[..., dict[str, Any]], registry: LocalRegistry) -> None:

@@ -52,7 +52,8 @@ def test_a_fresh_clone_becomes_ones_own(nox: Nox, fresh: Path) -> None:
     lock = (fresh / "poetry.lock").read_bytes()
     done = nox("-s", "rename", "--", "pier-nine")
     assert f"{name()} is pier-nine now" in done.stdout, done.stderr
-    assert tomllib.loads((fresh / "pyproject.toml").read_text())["project"]["name"] == "pier-nine"
+    described = tomllib.loads((fresh / "pyproject.toml").read_text())["project"]
+    assert (described["name"], described["description"]) == ("pier-nine", "pier-nine")
     assert (fresh / "README.md").read_text().startswith("# pier-nine\n")
     assert (fresh / "tasks/VERSION").read_text() == f"{first}\nhttps://example.invalid/us/template.git\n"
     assert not (fresh / "template").exists()

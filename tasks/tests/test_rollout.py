@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .. import env
+from .. import env, venv
 from ..release import push, rollout
-from ..shell import UserError
+from ..shell import UserError, output
 from ..stack import model as model_module
-from .conftest import write_tool
+from .conftest import calls, fake_docker, write_tool
+from .scaffolding import NO_SESSION
+from .test_deploy import MODEL, script
 
 if TYPE_CHECKING:
     from pathlib import Path
-from .test_deploy import MODEL, script
 
 
 @pytest.mark.parametrize(
@@ -78,9 +80,14 @@ def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pyt
     ("update", "before", "step", "replicas"),
     [
         ("updating 2", {}, "project_web-migrate", r"project_web\t0/2\nproject_web-migrate\t0/1 (1/1 completed)\n"),
+        ("", {}, "project_web", r"project_web\t2/2\n"),
         ("rollback_completed 1", {"project_web": ("rollback_completed", "1")}, "project_web", r"project_web\t2/2\n"),
     ],
-    ids=["services of other steps do not count", "an old rollback is none of this roll-out"],
+    ids=[
+        "services of other steps do not count",
+        "a new service has no update",
+        "an old rollback is none of this roll-out",
+    ],
 )
 def test_a_step_has_converged(
     no_docker: Path, update: str, before: dict[str, tuple[str, ...]], step: str, replicas: str
@@ -140,6 +147,42 @@ def test_kubernetes_is_given_one_step_after_the_other(
         )
     )
     assert applied < waited < rolled
+    assert "get secret password" in told
+    assert {line.split()[2] for line in told if line.startswith("rollout status")} == {"statefulset", "deployment"}
+
+
+@pytest.mark.usefixtures("project")
+def test_swarm_is_given_one_step_after_the_other(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it has the secrets, and without the former jobs; what is gone is removed with the last step."""
+    plan = {"nodes": {"web": 1}, "files": {"0.yaml": ["migrate"], "1.yaml": ["web"]}}
+    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, plan))
+    monkeypatch.setattr(rollout, "converge", lambda docker, _, services: output(*docker, "wait", *services))
+    jobs = "service ls --filter=label=com.docker.stack.namespace=ours --filter=mode=replicated-job"
+    answers = {"info": "echo true", "node ls": "echo Ready Active", jobs: "echo job"}
+    others = ("secret inspect", "service rm", "service ls", "stack deploy", "wait")
+    fake_docker(no_docker, answers | dict.fromkeys(others, ""))
+    rollout.swarm(NO_SESSION, "", "host")
+    deploy = "stack deploy {} --with-registry-auth --detach --compose-file={} ours"
+    assert [call for call in calls(no_docker) if call.split()[0] in {"secret", "stack", "wait"} or " rm " in call] == [
+        *("secret inspect password", "service rm job"),
+        *(deploy.format("--prune=false", "0.yaml"), "wait ours_migrate"),
+        *(deploy.format("--prune", "1.yaml"), "wait ours_web"),
+    ]
+
+
+def test_a_script_of_deploy_is_told_to_the_user(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("install", "python"):
+        monkeypatch.setattr(venv, name, lambda *_: sys.executable)
+    monkeypatch.setattr(rollout, "model", dict)
+    (project / "deploy").mkdir()
+    (project / "deploy/swarm.py").write_text("""print('warning: x', '{"nodes": {}}', sep='\\n')""")
+    assert rollout.translate(NO_SESSION, "swarm.py", "stack.yaml") == ({}, {"nodes": {}})
+    assert capsys.readouterr().out == "warning: x\nwrote stack.yaml\n"
+    (project / "deploy/swarm.py").write_text("raise SystemExit('web: no port')")
+    with pytest.raises(UserError, match=r"^deploy/swarm\.py failed: web: no port$"):
+        rollout.translate(NO_SESSION, "swarm.py", "stack.yaml")
 
 
 def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,8 +94,10 @@ def test_source_is_no_part_of_a_development_image(repository: Repository) -> Non
     repository.write("services/other/other/__init__.py", "new")
     repository.write("libs/plain/plain/__init__.py", "new")
     assert repository.stale("dev") == []
-    repository.write("services/other/poetry.lock", "new")
-    assert repository.stale("dev") == ["other"]
+    for name in ("pyproject.toml", "poetry.lock"):  # of a service with a lock of its own
+        repository.write(f"services/other/{name}", "new")
+        assert repository.stale("dev") == ["other"]
+        repository.build("dev")
     repository.write("poetry.lock", "new")
     assert repository.stale("dev") == ["other", "pilot"]
 
