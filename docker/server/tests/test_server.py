@@ -11,11 +11,15 @@ from contextlib import ExitStack, closing, suppress
 from functools import partial
 from http.client import HTTPConnection
 from importlib import import_module
+from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
 import pytest
 from corpus import BODIES, HEADS, TRUNCATED, C, G, P, differs, encoded
 from harness import SERVER, THREADS, TIMEOUT_S, Server, read, running, statuses
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CASES = [(status, sent) for table in (HEADS, BODIES) for status in table for sent in table[status]]
 GET = G + "Connection: close||"
@@ -194,6 +198,14 @@ def test_a_reload_loses_no_request() -> None:
         server.process.send_signal(signal.SIGHUP)
         assert set.union(*(each.result() for each in answers)) == {200}
         assert not server.workers() & before
+
+
+def test_it_can_be_stopped_where_exceptions_are_ignored(settings: dict[str, str], tmp_path: Path) -> None:
+    with Server(tmp_path, **settings | {"APPLICATION": "app:Stopper() and app"}).process as process:
+        try:
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
 
 
 def test_it_can_be_stopped_while_it_starts() -> None:
