@@ -146,8 +146,7 @@ def run() -> None:
     logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith('%s - "WebSocket'))
     ports = [int(os.environ.get("STACK_PORT", "8000")), *([METRICS_PORT] if METRICS else [])]
     sockets = [socket.create_server(("0.0.0.0", port), backlog=config.backlog) for port in ports]  # noqa: S104
-    for (
-        each
-    ) in sockets:  # as asyncio does for sockets of its own: answers would wait 40 ms for the client's acknowledgement
+    # As asyncio does for sockets of its own: answers would wait 40 ms for the client's acknowledgement.
+    for each in sockets:
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     Server(config).run(sockets=[*sockets, health])

@@ -85,10 +85,8 @@ def find_application(code: Code, wanted: str = "") -> Application:
         ways = f"say --app MODULE:NAME, or a command: --app 'python -m {(runs or ['MODULE'])[0]}'"
         raise UserError(f"{source}: {lost} {', '.join([*MAKERS, *sorted(FACTORIES)])}; {ways}")
     choices = [*dict.fromkeys(one.call if " " in one.call else f"{one.module}:{one.call}" for one in found)]
-    listed = " or ".join(f"--app '{choice}'" for choice in choices[:CHOICES])
-    raise UserError(
-        f"{source} has {len(choices)} applications: choose with {listed}{', ...' * (len(choices) > CHOICES)}"
-    )
+    listed = " or ".join(f"--app '{choice}'" for choice in choices[:CHOICES]) + ", ..." * (len(choices) > CHOICES)
+    raise UserError(f"{source} has {len(choices)} applications: choose with {listed}")
 
 
 def text_of(path: Path) -> str:

@@ -74,14 +74,14 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         groups = {name: [*nox.project.dependency_groups(data, name)] for name in data.get("dependency-groups", {})}
     except (ValueError, LookupError, Error) as error:
         raise UserError(f"{source}: pyproject.toml or setup.cfg does not parse: {error}") from None
-    project, poetry = data.get("project", {}), data.get("tool", {}).get("poetry", {})
+    project, (poetry, uv) = data.get("project", {}), (data.get("tool", {}).get(tool, {}) for tool in ("poetry", "uv"))
     metadata = dict(config["metadata"]) if config.has_section("metadata") else {}
     made, _ = parse_email(text_of(source / "PKG-INFO"))
     # A version that only its build tells is 0: what asks for it finds something.
     names = [f"{table.get('name')}=={table.get('version')}" for table in (project, poetry, metadata, made)]
     names += [f"{table.get('name')}==0" for table in (project, poetry, metadata)]
     distribution = next((name for name in names if re.fullmatch(r"(?!None=)[\w.-]+==v?\d[\w.+!-]*", name)), "")
-    points = entry_points(source, project, poetry, config)
+    points = distribution and entry_points(source, project, poetry, config)
     for name, lines in project.get("optional-dependencies", {}).items():
         groups[name] = [*groups.get(name, ()), *lines]  # some have an extra and a group of one name
     built = project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file()
@@ -113,8 +113,10 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         main += [(str(path), line) for line in groups[extra]]
     own = canonicalize_name(distribution.partition("==")[0])
     left = [name for name in groups if name not in {*TESTS, *extras}]
-    more = for_images(own, tests(source, path, groups), *TESTS)
-    return Needs(for_images(own, main, *extras), more, distribution, points if distribution else "", left)
+    found = for_images(own, main, *extras)
+    if near := [one.name for one in found if re.search("'(path|workspace)'", str(uv.get("sources", {}).get(one.name)))]:
+        raise UserError(f"{path}: {', '.join(near)}: in folders beside it ([tool.uv.sources]); see libs/README.md")
+    return Needs(found, for_images(own, tests(source, path, groups), *TESTS), distribution, points, left)
 
 
 def entry_points(source: Path, project: Mapping[str, Any], poetry: Mapping[str, Any], config: ConfigParser) -> str:

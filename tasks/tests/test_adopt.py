@@ -54,6 +54,9 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return adopting_project(tmp_path / "ours", monkeypatch)
 
 
+WORKSPACE = "[project]\ndependencies = ['flask', 'core']\n[tool.uv.sources]\ncore = {workspace = true}\n"
+
+
 @pytest.mark.parametrize(
     ("files", "package"),
     [
@@ -113,6 +116,7 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
     [
         ({}, "there is no folder"),
         ({"app.py": APP}, "no requirements"),
+        ({"app.py": APP, "pyproject.toml": WORKSPACE}, "core: in folders beside it"),
         ({"serve.py": APP, "requirements.txt": ""}, "serve.py cannot be adopted"),
         (
             {"app.py": APP, "requirements.txt": "flask\n", "tox.ini": "x\n"},

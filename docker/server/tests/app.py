@@ -19,6 +19,7 @@ class Stopper:
     """Stops this process where Python ignores exceptions."""
 
     def __del__(self) -> None:
+        print("stopping", flush=True)
         signal.raise_signal(signal.SIGTERM)
 
 

@@ -23,7 +23,6 @@ SERVER = Path(__file__).parents[1]
 TIMEOUT_S, THREADS = 1.5, 32
 WSGI = {"INTERFACE": "wsgi", "APPLICATION": "app:app"}
 ASGI = {"INTERFACE": "asgi", "APPLICATION": "app:asgi_app"}
-TCP_CLOSE = b"\x07"
 STARTED = {"wsgi": "Booting worker", "asgi": "startup complete"}  # in the log
 
 
@@ -65,7 +64,7 @@ class Server:
 
     def connect(self, sent: str = "") -> socket.socket:
         client = socket.socket()
-        client.settimeout(5)
+        client.settimeout(15)  # also on a busy machine
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", self.port))
         with suppress(ConnectionError):  # the server need not listen to the end
@@ -107,14 +106,6 @@ def running(line: str = "", **env: str) -> Iterator[Server]:
         finally:
             server.process.kill()
             server.process.wait()
-
-
-def wait_for_reset(client: socket.socket) -> None:
-    """Wait until the server has reset the connection, without reading: a client that reads is not slow."""
-    until = time.monotonic() + 20
-    while client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != TCP_CLOSE:
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def read(client: socket.socket, got: bytearray | None = None) -> bytearray:

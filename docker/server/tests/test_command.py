@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen, run
 from threading import Timer
 from typing import TYPE_CHECKING
 
@@ -30,20 +30,15 @@ TIMEOUT_S = 10
 REAPS = 36  # PR_SET_CHILD_SUBREAPER of prctl(2): orphans become this process's, as they become PID 1's
 
 
+def become_reaper() -> None:
+    ctypes.CDLL(None).prctl(REAPS, 1)
+
+
 @contextmanager
-def started(
-    application: str, interface: str = "command", folder: Path = SERVE.parent
-) -> Iterator[subprocess.Popen[str]]:
+def started(application: str, interface: str = "command", folder: Path = SERVE.parent) -> Iterator[Popen[str]]:
     env = {"PATH": f"{Path(sys.executable).parent}:/bin:/usr/bin", "INTERFACE": interface, "APPLICATION": application}
-    process = subprocess.Popen(
-        [sys.executable, str(SERVE)],
-        cwd=folder,
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        preexec_fn=lambda: ctypes.CDLL(None).prctl(REAPS, 1),
-    )
+    command = [sys.executable, str(SERVE)]
+    process = Popen(command, cwd=folder, env=env, text=True, stdout=PIPE, stderr=STDOUT, preexec_fn=become_reaper)
     with process:  # which waits for its end
         timer = Timer(TIMEOUT_S, process.kill)
         timer.start()
@@ -72,7 +67,7 @@ def test_no_signal_is_blocked_or_ignored() -> None:
         assert process.stdout
         masks = [int(line.split()[1], 16) & 0x7FFFFFFF for line in process.stdout]  # without those of threads
     # A script's background job inherits SIGINT and SIGQUIT as ignored.
-    inherited = int(subprocess.run(ask.split(), capture_output=True, text=True, check=True).stdout.split()[3], 16)
+    inherited = int(run(ask.split(), capture_output=True, text=True, check=True).stdout.split()[3], 16)
     assert (masks[0], masks[1] & ~inherited) == (0, 0)
 
 

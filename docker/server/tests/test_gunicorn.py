@@ -14,15 +14,8 @@ import pytest
 from harness import SERVER
 
 # What the server overrides, and names that gunicorn's functions must use for what the server sets to have an effect.
-OVERRIDDEN = {
-    "load_wsgi",
-    "set_accept_enabled",
-    "enqueue_req",
-    "wait_for_and_dispatch_events",
-    "handle",
-    "handle_request",
-    "_keepalive_after",
-}
+OVERRIDDEN = {"load_wsgi", "set_accept_enabled", "enqueue_req", "wait_for_and_dispatch_events", "handle"}
+OVERRIDDEN |= {"handle_request", "_keepalive_after"}
 USED = {
     "arbiter:Arbiter.handle_term": {"StopIteration"},
     "http.body:ChunkedReader.__init__": {"limit_trailer_section"},
