@@ -56,7 +56,10 @@ with env.DefaultIsolatedEnv() as place, tempfile.TemporaryDirectory() as folder:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a project needs, on the Python of the images, and what its tests need besides; its own NAME==VERSION, or "", and entry_points.txt."""
+    """What a project needs, on the Python of the images, and what its tests need besides.
+
+    ``distribution`` is its own NAME==VERSION, and ``entry_points`` the text of its entry_points.txt; "" where it has none.
+    """
 
     main: list[Requirement]
     tests: list[Requirement]

@@ -23,6 +23,7 @@ SERVER = Path(__file__).parents[1]
 TIMEOUT_S, THREADS = 1.5, 32
 WSGI = {"INTERFACE": "wsgi", "APPLICATION": "app:app"}
 ASGI = {"INTERFACE": "asgi", "APPLICATION": "app:asgi_app"}
+TCP_CLOSE = b"\x07"  # a state in TCP_INFO
 STARTED = {"wsgi": "Booting worker", "asgi": "startup complete"}  # in the log
 
 
@@ -106,6 +107,14 @@ def running(line: str = "", **env: str) -> Iterator[Server]:
         finally:
             server.process.kill()
             server.process.wait()
+
+
+def wait_for_reset(client: socket.socket) -> None:
+    """Wait until the server has reset a connection, without reading: a client that reads is not slow."""
+    until = time.monotonic() + 20
+    while client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != TCP_CLOSE:
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def read(client: socket.socket, got: bytearray | None = None) -> bytearray:
