@@ -74,7 +74,7 @@ def dev(session: nox.Session) -> None:
 @session(venv=True)
 def test(session: nox.Session) -> None:
     """Run all tests: -- [SERVICE... | unit | stack] [--since REF] [--watch] [pytest's arguments]"""
-    args = cli.test(session.posargs, host.suites(), host.suites(by_default=True))
+    args = cli.test(host.with_names(session.posargs), host.suites(), host.suites(by_default=True))
     if args.services or "stack" in args.suites or "slow" in args.pytest:
         ready()
     if args.services:

@@ -152,7 +152,7 @@ def test(posargs: Sequence[str], suites: Sequence[str], by_default: Sequence[str
     """
     options = parser("test")
     options.usage = f"%(prog)s [SERVICE... | {' | '.join(suites)}] [--since REF] [--watch] [pytest's arguments]"
-    options.epilog = "pytest's arguments are such as -k WORD, -x, and -m slow for tests that take minutes"
+    options.epilog = "pytest's arguments: services/NAME/tests/test_x.py, -k WORD; -m slow for tests that take minutes"
     options.add_argument("--since", metavar="REF", help="only what a change since REF affects")
     options.add_argument("--watch", action="store_true", help="run services' tests again on every save")
     args, rest = options.parse_known_args(posargs)

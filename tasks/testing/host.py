@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from .. import changes, ownership, venv
 from ..images import bake
 from ..machine import engine
 from ..project import REPORTS, ROOT, service_names
+from ..shell import UserError
 from ..stack import lifecycle
 from ..terminal import say
 from . import containers
@@ -61,6 +63,27 @@ def paths(suite: Suite) -> list[str]:
     """The folders of a suite that exist."""
     found = {path for pattern in suite.folders for path in ROOT.glob(pattern) if any(path.glob("test_*.py"))}
     return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
+def with_names(posargs: Sequence[str]) -> list[str]:
+    """Arguments of ``test``, with the service or suite in front that paths in them belong to.
+
+    A service's path becomes that in its container. Raises UserError for paths of several: pytest gets the same arguments for all.
+    """
+    owners: dict[str, str] = {}  # by path
+    words = []
+    for word in posargs:
+        if of_service := re.fullmatch(r"services/([^/]+)/(tests\b.*)", word):
+            owners[word] = of_service[1]
+        for name in suites():
+            if any(f"{word}/".startswith(f"{folder}/") for folder in paths(SUITES[name])):
+                owners[word] = name
+        words.append(of_service[2] if of_service else word)
+    if len(names := {*owners.values()}) > 1:
+        raise UserError(
+            f"{' and '.join(owners)} are tests of {' and '.join(sorted(names))}: name those of one at a time"
+        )
+    return [*names, *words]
 
 
 def affected(since: str | None) -> list[str]:

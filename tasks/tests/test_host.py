@@ -9,6 +9,7 @@ import pytest
 
 from .. import changes, venv
 from ..images import bake
+from ..shell import UserError
 from ..stack import lifecycle
 from ..testing import containers, host
 from ..testing.host import Suite
@@ -46,6 +47,28 @@ def test_a_suite_is_there_where_its_tests_are(tests: Path) -> None:
     assert "more" not in host.suites(by_default=True)
     (tests / "services/pilot/stack/test_c.py").unlink()
     assert "stack" not in host.suites()
+
+
+@pytest.mark.parametrize(
+    ("posargs", "named"),
+    [
+        ("-x -k limit", "-x -k limit"),
+        ("pilot tests/test_x.py", "pilot tests/test_x.py"),
+        ("services/pilot/tests/test_x.py::test_y -x", "pilot tests/test_x.py::test_y -x"),
+        ("pilot services/pilot/tests", "pilot pilot tests"),
+        ("services/pilot/stack/test_c.py", "stack services/pilot/stack/test_c.py"),
+        ("-m slow tasks/tests/test_a.py::test_z", "unit -m slow tasks/tests/test_a.py::test_z"),
+        ("more", "more more"),
+    ],
+)
+def test_a_path_names_what_it_belongs_to(posargs: str, named: str) -> None:
+    assert host.with_names(posargs.split()) == named.split()
+
+
+def test_paths_of_several_are_refused() -> None:
+    words = ["services/pilot/tests/test_x.py", "tasks/tests"]
+    with pytest.raises(UserError, match=r"test_x.py and tasks/tests are tests of pilot and unit: name those of one"):
+        host.with_names(words)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,18 @@ from ..shell import CommandFailed, UserError, output, run_parallel
 from .conftest import write_tool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 URL = "https://user:secret@mirror/simple"
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """SIGINT as it is on a terminal: a script's background job ignores it, and so would the commands of these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def alive(pid: int) -> bool:
@@ -180,24 +189,56 @@ def test_an_interrupt_at_any_point_ends_all_jobs(monkeypatch: pytest.MonkeyPatch
     assert len(started) > 20
 
 
+def test_after_an_interrupt_no_job_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not even where a command ends well after it."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    signals = iter([KeyboardInterrupt])
+
+    def sleep(seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
+        sleep(seconds)
+        if (tmp_path / "started").exists():
+            for interrupt in signals:
+                raise interrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    first = f"trap 'exit 0' INT; touch {tmp_path}/started; while :; do sleep 0.01; done"
+    with pytest.raises(KeyboardInterrupt):
+        run_parallel({"first": lambda: output("sh", "-c", first), "late": lambda: output("touch", f"{tmp_path}/late")})
+    assert not (tmp_path / "late").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_all_jobs(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        "run(*sleep)",
+        "output(*sleep)",
+        "lines(*sleep, on_line=print)",
+        "run_parallel({name: partial(output, *sleep) for name in 'abc'})",
+    ],
+)
+def test_a_signal_ends_commands(tmp_path: Path, number: signal.Signals, call: str) -> None:
     script = f"""
-        from tasks import shell
-        shell.interruptible()
-        sleep = lambda: shell.output("sh", "-c", "echo $$ >>{tmp_path}/pids; exec sleep 600")
-        shell.run_parallel({{"one": sleep, "two": sleep, "three": sleep}})
+        import os
+        from functools import partial
+        from tasks.shell import interruptible, lines, output, run, run_parallel
+        interruptible()
+        os.cpu_count = lambda: 3
+        sleep = ("sh", "-c", "echo $$ >>{tmp_path}/pids; exec sleep 600")
+        {call}
     """
+    pids = tmp_path / "pids"
+    wanted = 3 if "parallel" in call else 1
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stderr=subprocess.PIPE) as process:
-        at_once = min(3, os.cpu_count() or 1)
-        while not (tmp_path / "pids").exists() or (tmp_path / "pids").read_text().count("\n") < at_once:
+        while not pids.exists() or pids.read_text().count("\n") < wanted:
             time.sleep(0.01)
         process.send_signal(number)
         try:
             _, said = process.communicate(timeout=30)
         finally:
             process.kill()
+            left = [pid for pid in map(int, pids.read_text().split()) if alive(pid)]
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
     assert b"KeyboardInterrupt" in said
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    assert len(pids) == at_once
-    assert not any(map(alive, pids))
+    assert left == []
