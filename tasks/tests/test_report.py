@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any
+import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,6 @@ from ..shell import UserError
 from ..sizes import report
 from ..sizes.weigh import Image, Layer
 from .conftest import PYPROJECT, fake_docker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BASE = Layer("sha256:" + "ab" * 32, 5_000_000, 2_000_000, {"operating system": 5_000_000}, ["ours/other:prod"])
 
@@ -131,3 +130,51 @@ def test_what_is_no_budget_is_told(project: Path, text: str) -> None:
     set_budget(project, text)
     with pytest.raises(UserError, match=r"the budget of pilot:prod must be like \{raw_mb = 32\.5, gzip_mb = 12\}"):
         report.check_budgets([weighing(1)], [])
+
+
+class Earlier:
+    """A repository whose HEAD has `pilot` and not yet `other`, and what was run in a worktree of it."""
+
+    def __init__(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(project)
+        self.ran: list[tuple[str, ...]] = []
+        self.code, self.said = 0, "COMPOSE_PROJECT_NAME=ours-01234567\n"
+        for command in ("init -q", "add services/pilot", "-c user.name=x -c user.email=x commit -qm x"):
+            self.git(*command.split())
+        monkeypatch.setattr(report, "run", self.run)
+        monkeypatch.setattr(report, "weigh", list)
+
+    def git(self, *words: str) -> str:
+        return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout
+
+    def run(self, *command: str, quiet: bool = False) -> int:
+        tree = Path(command[command.index("-f") + 1]).parent
+        assert (tree / "services/pilot").is_dir()
+        if self.said:
+            (tree / ".env").write_text(self.said)
+        self.ran.append(command[command.index("-s") :])
+        return 0 if quiet else self.code
+
+    def left(self) -> int:
+        return len(self.git("worktree", "list").splitlines()) - 1
+
+
+def test_an_earlier_commit_is_built_weighed_and_removed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = Earlier(project, monkeypatch)
+    weighed: list[Any] = report.weigh_at("HEAD", ["other", "pilot"], ["prod", "slim"])
+    assert weighed == ["ours-01234567/pilot:prod", "ours-01234567/pilot:slim"]
+    builds = [("-s", "build", "--", "pilot", "--flavor", flavor) for flavor in ("prod", "slim")]
+    assert earlier.ran == [*builds, ("-s", "clean")]
+    assert earlier.left() == 0
+
+
+@pytest.mark.parametrize("said", ["", "COMPOSE_PROJECT_NAME=ours-01234567\n"])
+def test_an_earlier_commit_that_does_not_build(project: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    earlier = Earlier(project, monkeypatch)
+    earlier.code, earlier.said = 1, said
+    with pytest.raises(UserError, match="HEAD does not build"):
+        report.weigh_at("HEAD", ["pilot"], ["prod"])
+    assert earlier.ran[1:] == ([("-s", "clean")] if said else [])
+    assert earlier.left() == 0
+    with pytest.raises(UserError, match="git knows no commit 'nothing'"):
+        report.weigh_at("nothing", ["pilot"], ["prod"])
