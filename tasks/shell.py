@@ -9,22 +9,23 @@ import subprocess
 import sys
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from queue import SimpleQueue
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import WeakSet
 
 from .terminal import Status, masked, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 Result = TypeVar("Result")
 RUNNING: WeakSet[subprocess.Popen[str]] = WeakSet()  # all commands, for an interrupt to end
 STOP_TIMEOUT_S = 30  # for an interrupted command to clean up before it is killed
 TURN_S = 0.01
+INTERRUPTS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 ENGINE_GONE = "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"
 
 
@@ -47,15 +48,28 @@ class CommandFailed(UserError):  # noqa: N818 (it is what has happened)
 
 def interruptible() -> None:
     """Take SIGTERM and a closed terminal as Ctrl-C, so that clean-up in ``finally`` always happens."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    # A script's background job inherits SIGINT as ignored, and so would the commands that `stop` ends by it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, _interrupt)
+    # SIGINT, too: a script's background job inherits it as ignored, and so would the commands that `stop` ends by it.
+    for number in INTERRUPTS:
+        signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt(signal.strsignal(number))
+
+
+@contextmanager
+def interrupts_later() -> Iterator[None]:
+    """Have an interrupt that comes in the block raise KeyboardInterrupt at its end."""
+    came: list[int] = []
+    numbers = [number for number in INTERRUPTS if callable(signal.getsignal(number))]
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt(signal.strsignal(came[0]))
 
 
 def show(command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
@@ -66,11 +80,18 @@ def show(command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
 
 def start(*command: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
     """Start a command, with Popen's ``options``; ``env`` adds to the environment. A missing program is a UserError."""
+    process = None
     try:
-        process = subprocess.Popen(command, env={**os.environ, **(env or {})}, text=True, **options)
+        # In the middle of Popen, an interrupt would leave a command of which nobody knows.
+        with interrupts_later() if current_thread() is main_thread() else nullcontext():
+            process = subprocess.Popen(command, env={**os.environ, **(env or {})}, text=True, **options)
+            RUNNING.add(process)
     except FileNotFoundError:
         raise UserError(f"{command[0]} is not installed, or not on the PATH") from None
-    RUNNING.add(process)
+    except KeyboardInterrupt:
+        if process:
+            stop(process)
+        raise
     return process
 
 

@@ -242,3 +242,29 @@ def test_a_signal_ends_commands(tmp_path: Path, number: signal.Signals, call: st
                 os.kill(pid, signal.SIGKILL)
     assert b"KeyboardInterrupt" in said
     assert left == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_command_starts_ends_it(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    class Interrupted(subprocess.Popen[str]):
+        def __init__(self, *command: Any, **options: Any) -> None:
+            super().__init__(*command, **options)
+            started.append(self)
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    handlers = [signal.getsignal(number) for number in shell.INTERRUPTS]
+    shell.interruptible()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            shell.run("sleep", "600")
+        with pytest.raises(UserError, match="missing is not installed"):
+            shell.start("missing")
+        with pytest.raises(KeyboardInterrupt):  # as before
+            signal.raise_signal(number)
+    finally:
+        for interrupt, handler in zip(shell.INTERRUPTS, handlers, strict=True):
+            signal.signal(interrupt, handler)
+    assert started[0].wait(5) == -signal.SIGINT
