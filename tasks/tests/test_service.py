@@ -186,6 +186,10 @@ def test_a_group_that_poetry_removes_comes_back(ours: Path, monkeypatch: pytest.
     service.lock(NO_SESSION, "remove", "--lock", "--group", "pilot", "flask")
     assert asked == [("lock",), ("remove", "--lock", "--group", "pilot", "flask"), ("lock",)]
     assert tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"] == {"pilot": []}
+    (ours / "pyproject.toml").write_text(PYPROJECT.replace("pilot.dependencies.ink", "# ").replace('"flask"', '"ink"'))
+    with pytest.raises(UserError, match="pilot uses libs/ink without its path"):
+        service.lock(NO_SESSION, "lock")
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(
