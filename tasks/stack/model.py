@@ -96,11 +96,21 @@ class Stack:
         for found in self.containers():
             if found.service == service and found.state == "running":
                 return found
-        how = "nox -s dev" if self.flavor == "dev" else f"COMPOSE_FILE={self.env['COMPOSE_FILE']} docker compose up -d"
+        up = f"COMPOSE_FILE={PRODUCTION_FILE} COMPOSE_ENV_FILES=.env docker compose up -d"
+        how = "nox -s dev" if self.flavor == "dev" else up
         raise UserError(f"no container of {service} is running: `{how}` starts it")
+
+    def service(self, name: str) -> dict[str, Any]:
+        """The Compose service that a service's image is built for; raises UserError where the stack has none."""
+        services: dict[str, dict[str, Any]] = self.model["services"]
+        if name not in services or built_as(name, services[name]) != name:
+            raise UserError(f"no service {name} with `SERVICE: {name}`: see its compose.yaml, and docker/compose.yaml")
+        return services[name]
 
     def processes(self, services: Sequence[str]) -> list[str]:
         """The Compose services that run these services' images: a web server, its workers, its jobs."""
+        for service in services:
+            self.service(service)
         return [name for name, spec in self.model["services"].items() if built_as(name, spec) in services]
 
     def with_neighbours(self, services: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .. import env, ownership
+from ..images.target import target_of
 from ..project import clone_id
 from ..shell import UserError
 from ..stack import model
@@ -108,6 +109,23 @@ def test_neighbours_are_found_through_jobs_and_databases(
     assert stack.processes(["pilot", "scout"]) == ["pilot", "pilot-mail", "scout"]
     assert stack.with_neighbours(["pilot"]) == ["other", "pilot", "scout"]  # other, because pilot-mail needs its image
     assert stack.with_neighbours(["other"]) == ["other"]
+
+
+@pytest.mark.parametrize(
+    "services",
+    [
+        {"other": {}},  # docker/compose.yaml does not include it
+        {"pilot": {"build": {"args": {"SERVICE": "pilo"}}}},
+        {"pilot-web": {"build": {"args": {"SERVICE": "pilot"}}}},
+    ],
+)
+def test_a_service_that_the_stack_lacks_is_told(stack: Stack, no_docker: Path, services: dict[str, object]) -> None:
+    """Before a session does without it, or builds something else."""
+    fake_docker(no_docker, {"compose config": f"echo '{json.dumps({'services': services})}'"})
+    told = "^no service pilot with `SERVICE: pilot`: see its compose.yaml, and docker/compose.yaml$"
+    for ask in (stack.processes, stack.with_neighbours, lambda names: target_of(stack, names[0])):
+        with pytest.raises(UserError, match=told):
+            ask(["pilot"])
 
 
 PS = """cat <<END
