@@ -145,12 +145,14 @@ def add_sample(template: Path, name: str) -> None:
     (template / "services" / name).mkdir(parents=True)
     (template / "services" / name / "compose.yaml").write_text("services: {}\n")
     for path, below, lines in (
-        ("docker/compose.yaml", "include:\n", f"  - ../services/{name}/compose.yaml\n"),
-        ("pyproject.toml", "[dependency-groups]\n", f'{name} = [\n    "{name}",\n]\n'),
-        ("pyproject.toml", "[tool.poetry.group]\n", f'{name}.dependencies.ink = {{path = "libs/ink"}}\n'),
-        ("pyproject.toml", "[tool.stack.budgets]\n", f'"{name}:prod" = {{raw_mb = 30}}\n'),
+        ("docker/compose.yaml", "include:", f"  - ../services/{name}/compose.yaml\n"),
+        ("pyproject.toml", "[dependency-groups]", f'{name} = [\n    "{name}",\n]\n'),
+        ("pyproject.toml", "[tool.poetry.group]", f'{name}.dependencies.ink = {{path = "libs/ink"}}\n'),
+        ("pyproject.toml", "[tool.stack.budgets]", f'"{name}:prod" = {{raw_mb = 30}}\n'),
     ):
-        edit(template, path, below, below + lines)
+        text = (template / path).read_text()
+        line = next(line for line in text.splitlines(keepends=True) if line.startswith(below))
+        edit(template, path, line, line + lines)
 
 
 def test_a_sample_that_is_not_here_makes_no_conflict(mine: Path, template: Path) -> None:
