@@ -157,14 +157,14 @@ def test(posargs: Sequence[str], suites: Sequence[str], by_default: Sequence[str
     options.add_argument("--watch", action="store_true", help="run services' tests again on every save")
     args, rest = options.parse_known_args(posargs)
     words = list(itertools.takewhile(lambda word: re.fullmatch(r"[\w-]+", word) and word[0] != "-", rest))
-    args.pytest = [word for word in rest[len(words) :] if word != "--"]
+    paths = r"^services/([^/]+)/(?!stack/)(?=.)"  # as a shell completes them; a container has the service's folder
+    args.pytest = [re.sub(paths, "", word) for word in rest[len(words) :] if word != "--"]
+    words += [found[1] for word in rest[len(words) :] if (found := re.match(paths, word))]
     chosen = choose_services(words, also=suites) if words else [*service_names(), *by_default]
     args.services = affected([word for word in chosen if word not in suites], args.since)
-    args.suites = [word for word in chosen if word in suites]
-    if args.watch:
-        if named := sorted(set(words).intersection(suites)):
-            raise UserError(f"--watch reruns services' tests, and cannot be combined with {named[0]}")
-        args.suites = []
+    args.suites = [word for word in chosen if word in suites and not args.watch]
+    if args.watch and (named := sorted({*words} & {*suites})):
+        raise UserError(f"--watch reruns services' tests, and cannot be combined with {named[0]}")
     return args
 
 
