@@ -58,10 +58,9 @@ def _interrupt(number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt(signal.strsignal(number))
 
 
-def show(command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+def show(command: Sequence[str]) -> None:
     """Print a command as one would type it."""
-    settings = [f"{name}={shlex.quote(value)}" for name, value in (env or {}).items()]
-    say("$ " + " ".join([*settings, shlex.join(command)]))
+    say("$ " + shlex.join(command))
 
 
 def start(*command: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
