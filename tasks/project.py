@@ -86,9 +86,7 @@ def service_names() -> list[str]:
     for service in found:
         libs_of(service)
         if not (SERVICES / service / "compose.yaml").is_file():
-            raise UserError(
-                f"services/{service} has no compose.yaml: `nox -s new` makes one for a new service; or remove the folder"
-            )
+            raise UserError(f"services/{service} has no compose.yaml: `nox -s new` makes one; or remove the folder")
         if has_own_lock(service):
             if service in groups:
                 raise UserError(

@@ -42,8 +42,7 @@ def update(args: Namespace) -> None:
         return
     try:
         conflicts = merge(base, new, f"Update the tooling to the template's {args.ref or new[:12]}")
-        lines = (new, remembered or without_credentials(url))
-        VERSION.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        VERSION.write_text(f"{new}\n{remembered or without_credentials(url)}\n", encoding="utf-8")
         git("add", "--", str(VERSION))
     except BaseException:
         git("reset", "--hard", "--quiet")

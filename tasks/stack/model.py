@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..env import ENV, env, official_base
 from ..ownership import SESSION, session_id, test_project
-from ..project import clone_id, env_prefix, service_names
-from ..shell import CommandFailed, UserError, output
+from ..project import ROOT, SERVICES, clone_id, env_prefix, service_names
+from ..shell import CommandFailed, UserError, ask, output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,6 +134,10 @@ def _config(env: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     except CommandFailed as failed:
         if "For more help" in failed.last or "unknown flag" in failed.text:
             raise UserError(f"`docker compose` does not work for this user: {failed.text.splitlines()[0]}") from None
+        # Compose does not say in which file YAML has a fault.
+        for path in SERVICES.glob("*/compose.yaml") if failed.last.startswith("yaml: ") else ():
+            if failed.last in ask(*COMPOSE, f"--file={path}", "config").communicate()[1]:
+                failed.last = f"{path.relative_to(ROOT)}: {failed.last}"
         raise UserError(f"the stack's compose files have a fault: {failed.last}") from None
     for name, spec in found.get("services", {}).items():
         _check(name, spec)

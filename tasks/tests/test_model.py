@@ -32,6 +32,15 @@ def test_a_fault_in_a_compose_file_is_told_as_one(stack: Stack, no_docker: Path)
         stack.model  # noqa: B018
 
 
+def test_a_fault_in_yaml_is_told_with_the_file(stack: Stack, no_docker: Path, project: Path) -> None:
+    said = "echo 'yaml: line 3: did not find expected key' >&2; exit 15"
+    other = project / "services/other/compose.yaml"
+    fake_docker(no_docker, {"compose config": said, f"compose --file={other} config": said, "compose --file": "exit 0"})
+    told = "have a fault: services/other/compose.yaml: yaml: line 3: did not find expected key$"
+    with pytest.raises(UserError, match=told):
+        stack.model  # noqa: B018
+
+
 @pytest.mark.parametrize(
     ("said", "told"),
     [
