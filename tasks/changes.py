@@ -25,9 +25,7 @@ def base_of(ref: str) -> str:
     """
     found = git("rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}")
     if found is None:
-        raise UserError(
-            f"git knows no commit {ref!r} here: fetch it (a shallow clone may lack it), or name another one"
-        )
+        raise UserError(f"git knows no commit {ref!r} here: fetch it (a shallow clone may lack it), or name another")
     return (git("merge-base", found.strip(), "HEAD") or found).strip()  # a shallow clone may not know where they parted
 
 

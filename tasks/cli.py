@@ -160,11 +160,9 @@ def test(posargs: Sequence[str], suites: Sequence[str], by_default: Sequence[str
     args.pytest = [word for word in rest[len(words) :] if word != "--"]
     chosen = choose_services(words, also=suites) if words else [*service_names(), *by_default]
     args.services = affected([word for word in chosen if word not in suites], args.since)
-    args.suites = [word for word in chosen if word in suites]
-    if args.watch:
-        if named := sorted(set(words).intersection(suites)):
-            raise UserError(f"--watch reruns services' tests, and cannot be combined with {named[0]}")
-        args.suites = []
+    args.suites = [word for word in chosen if word in suites and not args.watch]
+    if args.watch and (named := sorted({*words} & {*suites})):
+        raise UserError(f"--watch reruns services' tests, and cannot be combined with {named[0]}")
     return args
 
 

@@ -27,10 +27,9 @@ def lint(session: Session, *, fix: bool) -> None:
     typed = [SERVICES / service for service in services if list((SERVICES / service).glob("*/py.typed"))]
     typed += [ROOT / "libs" / lib for lib in sorted({lib for service in services for lib in libs_of(service)})]
     for package in typed:
+        options = ("--config-file=../../pyproject.toml", "--cache-dir=../../.mypy_cache", "--exclude=^stack/")
         with session.chdir(package):
-            session.run(
-                "mypy", "--config-file=../../pyproject.toml", "--cache-dir=../../.mypy_cache", "--exclude=^stack/", "."
-            )
+            session.run("mypy", *options, ".")
     session.run("hadolint", "docker/Dockerfile")
     scripts = [path for path in Path("docker").rglob("*.sh") if path.is_file()]
     session.run("shellcheck", ".ci/run", "docker/build/online", *map(str, scripts))

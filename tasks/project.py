@@ -50,9 +50,7 @@ def name() -> str:
     """The project's name, as the first part of its images' names."""
     found = pyproject().get("project", {}).get("name", "")
     if not re.fullmatch(r"[a-z0-9]+([._-][a-z0-9]+)*", found):
-        raise UserError(
-            f"pyproject.toml: [project] name must be lower-case letters, digits and single dashes, not {found!r}"
-        )
+        raise UserError(f"pyproject.toml: the name must be lower-case letters, digits and single dashes, not {found!r}")
     return str(found)
 
 
@@ -88,9 +86,7 @@ def service_names() -> list[str]:
     for service in found:
         libs_of(service)
         if not (SERVICES / service / "compose.yaml").is_file():
-            raise UserError(
-                f"services/{service} has no compose.yaml: `nox -s new` makes one for a new service; or remove the folder"
-            )
+            raise UserError(f"services/{service} has no compose.yaml: `nox -s new` makes one; or remove the folder")
         if has_own_lock(service):
             if service in groups:
                 raise UserError(
@@ -128,23 +124,29 @@ def env_prefix(service: str) -> str:
 def libs_of(service: str) -> list[str]:
     """The names of the libs/ packages that a service's dependencies ask for, and those that these ask for in turn.
 
-    Raises UserError for a missing one, and for libs that use each other in a circle.
+    Raises UserError for a missing one, for one that is named without its path, and for a circle of libs.
     """
-    own = has_own_lock(service)
-    file = f"services/{service}/pyproject.toml" if own else "pyproject.toml"
-    poetry = pyproject(file).get("tool", {}).get("poetry", {})
-    return sorted({*_libs(file, poetry if own else poetry.get("group", {}).get(service, {}), (service,))})
+    file, group = (f"services/{service}/pyproject.toml", "") if has_own_lock(service) else ("pyproject.toml", service)
+    return sorted({*_libs(file, group, (service,))})
 
 
-def _libs(file: str, poetry: dict[str, Any], users: tuple[str, ...]) -> Iterator[str]:
-    """The libs that a file's table asks for, and theirs; ``users`` are a service, and the libs on the way here."""
+def _libs(file: str, group: str, users: tuple[str, ...]) -> Iterator[str]:
+    """The libs that a file's dependency group, or with "" its project, asks for, and theirs; ``users`` lead here."""
+    found = pyproject(file)
+    poetry, named = found.get("tool", {}).get("poetry", {}), found.get("project", {}).get("dependencies", ())
+    if group:
+        poetry, named = poetry.get("group", {}).get(group, {}), found.get("dependency-groups", {}).get(group, ())
     specs = [spec for spec in poetry.get("dependencies", {}).values() if isinstance(spec, dict)]
     paths = [os.path.normpath(Path(file).parent / spec["path"]) for spec in specs if "path" in spec]
-    for lib in [path.removeprefix("libs/") for path in paths if path.startswith("libs/")]:
+    libs = [path.removeprefix("libs/") for path in paths if path.startswith("libs/")]
+    words = [re.split(r"[^\w.-]", word.strip())[0].replace("-", "_") for word in named if isinstance(word, str)]
+    for lib in [*libs, *(word for word in words if (ROOT / "libs" / word / word).is_dir())]:
+        if lib not in libs:  # Poetry would take a package of that name from the index
+            raise UserError(f"{file}: {users[-1]} uses libs/{lib} without its path: add it, as libs/README.md says")
         if lib in users[1:]:
             raise UserError(f"libs use each other in a circle: {' -> '.join((*users[users.index(lib, 1) :], lib))}")
         if not (ROOT / "libs" / lib / lib).is_dir():
             raise UserError(f"{file}: {users[-1]} uses libs/{lib}, and there is no package libs/{lib}/{lib}")
         yield lib
         if (ROOT / (inside := f"libs/{lib}/pyproject.toml")).is_file():
-            yield from _libs(inside, pyproject(inside).get("tool", {}).get("poetry", {}), (*users, lib))
+            yield from _libs(inside, "", (*users, lib))

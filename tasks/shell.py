@@ -72,10 +72,9 @@ def interrupts_later() -> Iterator[None]:
         raise KeyboardInterrupt(signal.strsignal(came[0]))
 
 
-def show(command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+def show(command: Sequence[str]) -> None:
     """Print a command as one would type it."""
-    settings = [f"{name}={shlex.quote(value)}" for name, value in (env or {}).items()]
-    say("$ " + " ".join([*settings, shlex.join(command)]))
+    say("$ " + shlex.join(command))
 
 
 def start(*command: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:

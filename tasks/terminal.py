@@ -43,14 +43,11 @@ def cut(text: str) -> str:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned columns, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(
-            f"{cell:>{width}}" if re.match(r"[+-]?\d", cell) else f"{cell:{width}}"
-            for cell, width in zip(row, widths, strict=True)
-        )
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
+
+    def aligned(cell: str, width: int) -> str:
+        return cell.rjust(width) if re.match(r"[+-]?\d", cell) else cell.ljust(width)
+
+    return "\n".join("  ".join(map(aligned, row, widths)).rstrip() for row in rows)
 
 
 class Status:

@@ -57,9 +57,8 @@ def constraints() -> str:
         raise UserError(f"poetry.lock cannot be read ({error}): run `nox -s lock`") from None
     versions: dict[str, list[str]] = {}
     for package in packages:
-        if package.get("source", {}).get("type") == "directory":
-            continue  # a package of our own
-        versions.setdefault(package["name"], []).append(package["version"])
+        if package.get("source", {}).get("type") != "directory":  # which is a package of our own
+            versions.setdefault(package["name"], []).append(package["version"])
     # A package that is locked at several versions, for several Pythons, is left to the resolver.
     pins = [f"{package}=={found[0]}\n" for package, found in versions.items() if len(found) == 1]
     path = ROOT / ".nox" / "constraints.txt"

@@ -47,9 +47,8 @@ class Target:
             say(f"warning: services/{service} has no tests: nothing is verified but that what it runs is there")
             environment = stack.model["services"][service].get("environment") or {}
             args["ENVIRONMENT"] = json.dumps({name: value for name, value in environment.items() if value is not None})
-        return replace(
-            self, target="verify" if tested else "verify-import", tags=(), output=("type=cacheonly",), args=args
-        )
+        target = "verify" if tested else "verify-import"
+        return replace(self, target=target, tags=(), output=("type=cacheonly",), args=args)
 
 
 def has_tests(service: str) -> bool:
@@ -61,7 +60,7 @@ def has_tests(service: str) -> bool:
 
 def target_of(stack: Stack, service: str) -> Target:
     """A service's build, from the one that Compose has."""
-    spec = stack.model["services"][service]
+    spec = stack.service(service)
     build = spec["build"]
     secrets = {used["source"]: stack.model["secrets"][used["source"]] for used in build.get("secrets", ())}
     return Target(

@@ -56,8 +56,8 @@ def record(targets: Mapping[str, Target], inputs: Mapping[str, str], before: Map
     ``before`` are the engine's images before the build.
     """
     now = present()
-    names = {service: target.image for service, target in targets.items()}
-    known = read() | {name: [now[name], inputs[service]] for service, name in names.items() if name in now}
+    built = {target.image: inputs[service] for service, target in targets.items()}
+    known = read() | {name: [now[name], made_from] for name, made_from in built.items() if name in now}
     draft = RECORD.with_suffix(".draft")
     draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
     draft.replace(RECORD)

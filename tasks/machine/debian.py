@@ -1,7 +1,7 @@
 """Debian and Ubuntu: the engine's packages, and base images from Debian's packages where no image registry answers.
 
-A recipe is docker/bases/NAME.toml: the Debian release, the packages, further options for mmdebstrap if any, and the
-image's configuration. The files in docker/bases/NAME, all of them programs, are added to the image.
+A recipe is docker/bases/NAME.toml: the Debian release, the version that it has of NAME, the packages, further options for
+mmdebstrap if any, and the image's configuration. The files in docker/bases/NAME, all of them programs, are added to the image.
 Optional: delete with docker/bases and its line in noxfile.py. As root: ``python3 -B -m tasks.machine.debian``.
 """
 
@@ -64,10 +64,11 @@ class Debian:
         return found.hexdigest()[:16]
 
     def substitute(self, recipe: str, official: str) -> str:
-        """The name of the image that a recipe makes in the place of an official one; "" where there is no such recipe."""
-        if not (BASES / f"{recipe}.toml").exists():
+        """The name of the image that a recipe makes in the place of an official one; "" where none makes that version."""
+        tag = official.rpartition(":")[2]
+        if not (BASES / f"{recipe}.toml").exists() or not tag.startswith(str(read(recipe).get("version", ""))):
             return ""
-        return f"localhost/base/{recipe}:{official.rpartition(':')[2]}-{read(recipe)['suite']}"
+        return f"localhost/base/{recipe}:{tag}-{read(recipe)['suite']}"
 
     def build_base(self, recipe: str, image: str) -> None:
         """Build a base image with mmdebstrap; raises UserError when that fails."""

@@ -25,7 +25,8 @@ def copy(model: str, service: str, port: int) -> None:
             text = path.read_bytes().decode()
         except UnicodeDecodeError:
             continue  # no text
-        text = re.sub(rf"\b{env_prefix(model)}_(?=[A-Z])", f"{env_prefix(service)}_", text)
+        # WEB_CONCURRENCY is no setting of a service called web.
+        text = re.sub(rf"\b(?!WEB_CONCURRENCY){env_prefix(model)}_(?=[A-Z])", f"{env_prefix(service)}_", text)
         if path.suffix == ".py":
             text = re.sub(rf"(?m)^(\s*import) {old}$", rf"\1 {package} as {old}", text)
             text = re.sub(rf"(?m)^(\s*(?:from|import)) {old}\b", rf"\1 {package}", text)

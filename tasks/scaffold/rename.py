@@ -32,9 +32,7 @@ def rename(wanted: str) -> None:
             f"at most {LONGEST_NAME} characters"
         )
     if git("status", "--porcelain"):
-        raise UserError(
-            "there are changes that git does not have, and `rename` edits files: commit or discard them first"
-        )
+        raise UserError("there are changes that git does not have, and `rename` edits files: commit or discard them")
     old = name()
     try:
         make_own(ROOT, wanted)
@@ -51,19 +49,14 @@ def rename(wanted: str) -> None:
 def make_own(root: Path, wanted: str) -> None:
     """Edit a checkout of the template, of any age, to be the project ``wanted``."""
     old = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
-    edits = {
-        "pyproject.toml": {
-            rf'^name = "{old}"$': f'name = "{wanted}"',
-            "^description = .*$": f'description = "{wanted}"',
-        },
-        "README.md": {r"\A# .*$": f"# {wanted}"},
-    }
-    for path, patterns in edits.items():
+    for path, pattern, replacement in (
+        ("pyproject.toml", rf'^name = "{old}"$', f'name = "{wanted}"'),
+        ("pyproject.toml", "^description = .*$", f'description = "{wanted}"'),
+        ("README.md", r"\A# .*$", f"# {wanted}"),
+    ):
         if (root / path).exists():
             text = (root / path).read_text(encoding="utf-8")
-            for pattern, replacement in patterns.items():
-                text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
-            (root / path).write_text(text, encoding="utf-8")
+            (root / path).write_text(re.sub(pattern, replacement, text, flags=re.MULTILINE), encoding="utf-8")
     shutil.rmtree(root / "template", ignore_errors=True)
     found = git("-C", str(root), "grep", "-z", "--files-with-matches", "template only") or ""
     for path in found.split("\0"):

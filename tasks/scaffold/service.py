@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .. import venv
 from ..changes import git
-from ..project import ROOT, SERVICES, choose_services, env_prefix, has_own_lock, pyproject, service_names, toml
+from ..project import ROOT, SERVICES, choose_services, env_prefix, has_own_lock, libs_of, pyproject, service_names, toml
 from ..shell import UserError
 from ..testing.host import SUITES
 from . import like
@@ -158,9 +158,12 @@ def edit_group(session: Session, *words: str) -> None:
 
 def lock(session: Session, *arguments: str) -> None:
     """Run Poetry, which removes a group with its last package, and others that are empty; services' groups come back."""
-    groups = {*pyproject().get("dependency-groups", {})} & {folder.name for folder in SERVICES.glob("*")}
+    groups = pyproject().get("dependency-groups", {})
+    for group in groups:
+        libs_of(group)  # Poetry must not take one from the package index
     venv.poetry(session, *arguments)
-    lost = sorted(groups - {*pyproject().get("dependency-groups", {})})
+    kept = pyproject().get("dependency-groups", {})
+    lost = sorted(name for name in groups.keys() - kept.keys() if (SERVICES / name).is_dir())
     for name in lost:
         edit_group(session, "add", name)
     if lost:

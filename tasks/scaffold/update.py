@@ -42,8 +42,7 @@ def update(args: Namespace) -> None:
         return
     try:
         conflicts = merge(base, new, f"Update the tooling to the template's {args.ref or new[:12]}")
-        lines = (new, remembered or without_credentials(url))
-        VERSION.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        VERSION.write_text(f"{new}\n{remembered or without_credentials(url)}\n", encoding="utf-8")
         git("add", "--", str(VERSION))
     except BaseException:
         git("reset", "--hard", "--quiet")
@@ -63,9 +62,7 @@ def version() -> tuple[str, str]:
     """The template's commit that the tooling is at, and its URL or "", from tasks/VERSION."""
     lines = VERSION.read_text(encoding="utf-8").splitlines() if VERSION.exists() else []
     if not lines or not re.fullmatch("[0-9a-f]{40}", lines[0]):
-        raise UserError(
-            "tasks/VERSION names no commit of the template: `nox -s rename` writes it, or you, in its first line"
-        )
+        raise UserError("tasks/VERSION names no commit of the template: `nox -s rename`, or you, write it there")
     return lines[0], lines[1] if len(lines) > 1 else ""
 
 
@@ -127,10 +124,21 @@ def folders(paths: Iterable[str]) -> set[PurePosixPath]:
 def commit(folder: Path, without: Iterable[str], title: str) -> str:
     """Commit a worktree, made this clone's own and without some files and OWN, and return the commit's id."""
     make_own(folder, name())
+    remove_services(folder)
     do("-C", str(folder), "add", "--all")
     do("-C", str(folder), "--literal-pathspecs", "rm", "-rf", "--quiet", "--ignore-unmatch", "--", *without, *OWN)
     do("-C", str(folder), "commit", "--quiet", "--allow-empty", "--message", title)
     return do("-C", str(folder), "rev-parse", "HEAD").strip()
+
+
+def remove_services(folder: Path) -> None:
+    """Remove services that this clone lacks, the samples, from a checkout's pyproject.toml and docker/compose.yaml."""
+    for service in [path.parent.name for path in (folder / "services").glob("*/compose.yaml")]:
+        lines = rf'^{service} = \[\n(?: .*\n)*\]\n|^{service}\.dependencies\..*\n|^"{service}:.*\n|^ .*/services/{service}/.*\n'
+        for path in (folder / "pyproject.toml", folder / "docker/compose.yaml"):
+            text = path.read_text(encoding="utf-8")
+            if not git("ls-tree", "HEAD", f"services/{service}"):
+                path.write_text(re.sub(lines, "", text, flags=re.MULTILINE), encoding="utf-8")
 
 
 def do(*arguments: str) -> str:

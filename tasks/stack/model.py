@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..env import ENV, env, official_base
 from ..ownership import SESSION, session_id, test_project
-from ..project import clone_id, env_prefix, service_names
-from ..shell import CommandFailed, UserError, output
+from ..project import ROOT, SERVICES, clone_id, env_prefix, service_names
+from ..shell import CommandFailed, UserError, ask, output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,11 +96,21 @@ class Stack:
         for found in self.containers():
             if found.service == service and found.state == "running":
                 return found
-        how = "nox -s dev" if self.flavor == "dev" else f"COMPOSE_FILE={self.env['COMPOSE_FILE']} docker compose up -d"
+        up = f"COMPOSE_FILE={PRODUCTION_FILE} COMPOSE_ENV_FILES=.env docker compose up -d"
+        how = "nox -s dev" if self.flavor == "dev" else up
         raise UserError(f"no container of {service} is running: `{how}` starts it")
+
+    def service(self, name: str) -> dict[str, Any]:
+        """The Compose service that a service's image is built for; raises UserError where the stack has none."""
+        services: dict[str, dict[str, Any]] = self.model["services"]
+        if name not in services or built_as(name, services[name]) != name:
+            raise UserError(f"no service {name} with `SERVICE: {name}`: see its compose.yaml, and docker/compose.yaml")
+        return services[name]
 
     def processes(self, services: Sequence[str]) -> list[str]:
         """The Compose services that run these services' images: a web server, its workers, its jobs."""
+        for service in services:
+            self.service(service)
         return [name for name, spec in self.model["services"].items() if built_as(name, spec) in services]
 
     def with_neighbours(self, services: Sequence[str]) -> list[str]:
@@ -124,6 +134,10 @@ def _config(env: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     except CommandFailed as failed:
         if "For more help" in failed.last or "unknown flag" in failed.text:
             raise UserError(f"`docker compose` does not work for this user: {failed.text.splitlines()[0]}") from None
+        # Compose does not say in which file YAML has a fault.
+        for path in SERVICES.glob("*/compose.yaml") if failed.last.startswith("yaml: ") else ():
+            if failed.last in ask(*COMPOSE, f"--file={path}", "config").communicate()[1]:
+                failed.last = f"{path.relative_to(ROOT)}: {failed.last}"
         raise UserError(f"the stack's compose files have a fault: {failed.last}") from None
     for name, spec in found.get("services", {}).items():
         _check(name, spec)

@@ -73,7 +73,7 @@ def with_names(posargs: Sequence[str]) -> list[str]:
     owners: dict[str, str] = {}  # by path
     words = []
     for word in posargs:
-        if of_service := re.fullmatch(r"services/([^/]+)/(tests\b.*)", word):
+        if of_service := re.fullmatch(r"services/([^/]+)/((?!stack\b).+)", word):
             owners[word] = of_service[1]
         for name in suites():
             if any(f"{word}/".startswith(f"{folder}/") for folder in paths(SUITES[name])):

@@ -31,11 +31,9 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
         for service in services:
             show(command := rerun(service, pytest_args))
             # In a session of its own: Ctrl-C reaches only this process, which then cleans up in order.
-            process = start(
-                *command, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, errors="replace"
-            )
-            running.append(process)
-            Thread(target=forward, args=(service, process, printed.put), daemon=True).start()
+            child = start(*command, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, errors="replace")
+            running.append(child)
+            Thread(target=forward, args=(service, child, printed.put), daemon=True).start()
         while (item := printed.get())[1]:
             say((f"{item[0]:{width}} | " if len(services) > 1 else "") + item[1].rstrip("\n"))
         raise UserError(f"{item[0]}'s tests are not watched any more: their container has ended")

@@ -154,6 +154,14 @@ def test_a_substitute_is_named_after_the_official_image() -> None:
     assert debian.Debian().substitute("unknown", "unknown:1") == ""
 
 
+def test_an_image_of_another_version_is_no_substitute(recipe: Path) -> None:
+    """As python:3.14-slim, where the recipe has Debian's Python 3.13."""
+    text = recipe.parents[4].joinpath("store.toml")
+    text.write_text(text.read_text() + 'version = "17"\n')
+    found = [debian.Debian().substitute("store", f"store:{tag}") for tag in ("17", "17.2-slim", "18", "latest")]
+    assert found == ["localhost/base/store:17-trixie", "localhost/base/store:17.2-slim-trixie", "", ""]
+
+
 @pytest.mark.usefixtures("recipe")
 def test_a_recipes_files_are_roots_and_for_all_to_run(tmp_path: Path) -> None:
     saved = tmp_path / "base.tar"
@@ -187,5 +195,6 @@ def test_every_recipe_of_this_project_is_complete(monkeypatch: pytest.MonkeyPatc
     recipes = [path.stem for path in debian.BASES.glob("*.toml")]
     assert "python" in recipes
     for recipe in recipes:
-        assert set(debian.read(recipe)) >= {"suite", "packages", "config"}
-        assert debian.Debian().substitute(recipe, "x:1").startswith(f"localhost/base/{recipe}:1-")
+        assert set(debian.read(recipe)) >= {"suite", "version", "packages", "config"}
+        tag = f"{debian.read(recipe)['version']}.1-slim"
+        assert debian.Debian().substitute(recipe, f"x:{tag}").startswith(f"localhost/base/{recipe}:{tag}-")

@@ -99,3 +99,11 @@ services:
         made["stack/test_front_page.py"].read_text()
         == 'url_of("front-page"), url_of("front-page-database"), get("/page")\n'
     )
+
+
+def test_a_variable_of_the_servers_stays(ours: Path) -> None:
+    (ours / "services/web").mkdir()
+    (ours / "services/web/compose.yaml").write_text("environment: {WEB_CONCURRENCY: 2, WEB_URL: x}\n")
+    like.copy("web", "shop", 5008)
+    text = (ours / "services/shop/compose.yaml").read_text()
+    assert text == "environment: {WEB_CONCURRENCY: 2, SHOP_URL: x}\n"

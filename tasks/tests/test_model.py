@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .. import env, ownership
+from ..images.target import target_of
 from ..project import clone_id
 from ..shell import UserError
 from ..stack import model
@@ -28,6 +29,15 @@ def test_a_fault_in_a_compose_file_is_told_as_one(stack: Stack, no_docker: Path)
     said = "dependency cycle detected: pilot -> other -> pilot"
     fake_docker(no_docker, {"compose config": f"echo warning >&2; echo '{said}' >&2; exit 15"})
     with pytest.raises(UserError, match=f"the stack's compose files have a fault: {said}"):
+        stack.model  # noqa: B018
+
+
+def test_a_fault_in_yaml_is_told_with_the_file(stack: Stack, no_docker: Path, project: Path) -> None:
+    said = "echo 'yaml: line 3: did not find expected key' >&2; exit 15"
+    other = project / "services/other/compose.yaml"
+    fake_docker(no_docker, {"compose config": said, f"compose --file={other} config": said, "compose --file": "exit 0"})
+    told = "have a fault: services/other/compose.yaml: yaml: line 3: did not find expected key$"
+    with pytest.raises(UserError, match=told):
         stack.model  # noqa: B018
 
 
@@ -108,6 +118,23 @@ def test_neighbours_are_found_through_jobs_and_databases(
     assert stack.processes(["pilot", "scout"]) == ["pilot", "pilot-mail", "scout"]
     assert stack.with_neighbours(["pilot"]) == ["other", "pilot", "scout"]  # other, because pilot-mail needs its image
     assert stack.with_neighbours(["other"]) == ["other"]
+
+
+@pytest.mark.parametrize(
+    "services",
+    [
+        {"other": {}},  # docker/compose.yaml does not include it
+        {"pilot": {"build": {"args": {"SERVICE": "pilo"}}}},
+        {"pilot-web": {"build": {"args": {"SERVICE": "pilot"}}}},
+    ],
+)
+def test_a_service_that_the_stack_lacks_is_told(stack: Stack, no_docker: Path, services: dict[str, object]) -> None:
+    """Before a session does without it, or builds something else."""
+    fake_docker(no_docker, {"compose config": f"echo '{json.dumps({'services': services})}'"})
+    told = "^no service pilot with `SERVICE: pilot`: see its compose.yaml, and docker/compose.yaml$"
+    for ask in (stack.processes, stack.with_neighbours, lambda names: target_of(stack, names[0])):
+        with pytest.raises(UserError, match=told):
+            ask(["pilot"])
 
 
 PS = """cat <<END

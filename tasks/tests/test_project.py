@@ -123,6 +123,28 @@ def test_libs_of_libs_count_too_and_a_circle_is_told(project: Path) -> None:
         service_names()
 
 
+@pytest.mark.parametrize("file", ["pyproject.toml", "libs/paper/pyproject.toml", "services/third/pyproject.toml"])
+def test_a_lib_must_not_come_from_the_package_index(project: Path, file: str) -> None:
+    """Where only the path is missing, Poetry takes somebody else's package of that name, or `--since` does not see the lib."""
+    for lib in ("ink_well", "paper"):
+        (project / "libs" / lib / lib).mkdir(parents=True)
+    (project / "services/third").mkdir()
+    for name in ("compose.yaml", "poetry.lock"):
+        (project / "services/third" / name).touch()
+    (project / "services/third/pyproject.toml").write_text("[project]\nname = 'third'\n")
+    uses = GROUPS + "[tool.poetry.group]\npilot.dependencies.paper = {path = 'libs/paper'}\n"
+    (project / "pyproject.toml").write_text(uses)
+    assert service_names() == ["other", "pilot", "third"]
+    named = "[project]\nname = 'x'\ndependencies = ['flask', 'ink-well>=1']\n"
+    (project / file).write_text(
+        uses.replace("other = []", "other = ['ink-well>=1']") if file == "pyproject.toml" else named
+    )
+    with pytest.raises(
+        UserError, match=f"^{file}: .* uses libs/ink_well without its path: add it, as libs/README.md says"
+    ):
+        service_names()
+
+
 OWN = """[project]
 name = "third"
 [tool.poetry.dependencies]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .. import cli, venv
+from ..project import ROOT
 from ..scaffold import groups, service
 from ..shell import UserError
 from ..testing.host import SUITES
@@ -66,6 +67,15 @@ def test_names_that_a_service_can_have(ours: Path, name: str) -> None:
     """A package that another service uses, here click, is no obstacle."""
     make(name)
     assert (ours / "services" / name / name.replace("-", "_") / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("kind", service.KINDS)
+def test_a_long_name_leaves_the_code_as_the_formatter_wants_it(ours: Path, kind: str) -> None:
+    name = "a" * service.LONGEST_NAME
+    make(name, kind=kind)
+    long = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["line-length"]
+    lines = [line for path in (ours / "services" / name).rglob("*.py") for line in path.read_text().splitlines()]
+    assert [line for line in lines if len(line) > long and not line.startswith('"""')] == []
 
 
 def test_a_service_must_not_hide_what_it_uses_itself(ours: Path) -> None:
@@ -176,6 +186,10 @@ def test_a_group_that_poetry_removes_comes_back(ours: Path, monkeypatch: pytest.
     service.lock(NO_SESSION, "remove", "--lock", "--group", "pilot", "flask")
     assert asked == [("lock",), ("remove", "--lock", "--group", "pilot", "flask"), ("lock",)]
     assert tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"] == {"pilot": []}
+    (ours / "pyproject.toml").write_text(PYPROJECT.replace("pilot.dependencies.ink", "# ").replace('"flask"', '"ink"'))
+    with pytest.raises(UserError, match="pilot uses libs/ink without its path"):
+        service.lock(NO_SESSION, "lock")
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(

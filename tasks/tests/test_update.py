@@ -50,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("made")
     for path in git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines():
-        needed = "/" not in path or path.startswith(("tasks/", "deploy/", "template/"))
+        needed = "/" not in path or path.startswith(("tasks/", "deploy/", "template/", "docker/compose"))
         if needed and "/tests/" not in path and (ROOT / path).exists():
             (folder / "template" / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / "template" / path).write_bytes((ROOT / path).read_bytes())
@@ -139,6 +139,36 @@ def test_both_edits_are_kept(mine: Path, template: Path, capsys: pytest.CaptureF
     bring()
     assert "nox -s lock" not in capsys.readouterr().out
     assert git(mine, "diff", "--name-only", "HEAD").split() == ["docker/lines", "tasks/VERSION"]
+
+
+def add_sample(template: Path, name: str) -> None:
+    (template / "services" / name).mkdir(parents=True)
+    (template / "services" / name / "compose.yaml").write_text("services: {}\n")
+    for path, below, lines in (
+        ("docker/compose.yaml", "include:", f"  - ../services/{name}/compose.yaml\n"),
+        ("pyproject.toml", "[dependency-groups]", f'{name} = [\n    "{name}",\n]\n'),
+        ("pyproject.toml", "[tool.poetry.group]", f'{name}.dependencies.ink = {{path = "libs/ink"}}\n'),
+        ("pyproject.toml", "[tool.stack.budgets]", f'"{name}:prod" = {{raw_mb = 30}}\n'),
+    ):
+        text = (template / path).read_text()
+        line = next(line for line in text.splitlines(keepends=True) if line.startswith(below))
+        edit(template, path, line, line + lines)
+
+
+def test_a_sample_that_is_not_here_makes_no_conflict(mine: Path, template: Path) -> None:
+    """Where the template changes what it has of the sample, or has another one."""
+    add_sample(template, "sample")
+    (mine / "tasks/VERSION").write_text(f"{commit(template)}\n{template}\n")
+    commit(mine)
+    before = (mine / "pyproject.toml").read_text()
+    edit(template, "pyproject.toml", "raw_mb = 30", "raw_mb = 31")
+    edit(template, "pyproject.toml", '    "sample",\n', '    "sample>1",\n    "more",\n')
+    edit(template, "pyproject.toml", 'minversion = "9.0"', 'minversion = "9.1"')
+    add_sample(template, "second")
+    commit(template)
+    bring()
+    assert (mine / "pyproject.toml").read_text() == before.replace('minversion = "9.0"', 'minversion = "9.1"')
+    assert git(mine, "diff", "--name-only", "HEAD").split() == ["pyproject.toml", "tasks/VERSION"]
 
 
 def test_conflicts_are_shown_as_git_shows_them(mine: Path, template: Path, capfd: pytest.CaptureFixture[str]) -> None:
