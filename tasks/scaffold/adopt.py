@@ -19,16 +19,15 @@ from packaging.utils import canonicalize_name
 
 from .. import cli
 from ..images.target import has_tests
-from ..project import ROOT, SERVICES, pyproject
+from ..project import ROOT, SERVICES
 from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
-from .application import CACHES, JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
-from .requirements import find_needs
+from .application import CACHES, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
+from .requirements import find_needs, names
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterable
 
     from nox import Session
 
@@ -72,11 +71,11 @@ def adopt(session: Session, args: Namespace) -> None:
     # Production gets the package alone, or everything where there is more that it may need.
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
     others = [item for item in taken if item != own and not matches(item, TESTS)]
-    if found.module and own not in taken:
+    if own in left:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
-    kept = environment.databases(code.trees.values())
+    kept = environment.databases(code.trees.values(), *map(text_of, source.glob("*.ini")))
     modules = any((folder / item).is_dir() or item.endswith(".py") for item in others)
-    if kept or modules or (others and own.endswith(".py")):
+    if kept or modules or (others and own.endswith(".py")) or own not in taken:
         own = "."
     # What the code keeps beside itself is kept in instance/, which production has on a volume, and git ignores but for this.
     if kept or (source / "instance").is_dir():
@@ -88,9 +87,11 @@ def adopt(session: Session, args: Namespace) -> None:
     application = f"{found.module}:{found.call}" if found.module else found.call
     told = {"APPLICATION": application, "DISTRIBUTION": needs.distribution, "ENTRY_POINTS": needs.entry_points}
     arguments = {"SERVICE": args.name, "PACKAGE": own} | {key: text and json.dumps(text) for key, text in told.items()}
+    packages = {canonicalize_name(one.name) for one in needs.main}
+    if headers := [text for package, text in environment.COMPILED.items() if package in packages]:
+        arguments["BUILD_PACKAGES"] = " ".join(["gcc libc6-dev python3-dev", *headers])
     arguments["INTERFACE"] = "" if found.interface == "wsgi" else found.interface
     service.fill(args.name, {key: value for key, value in arguments.items() if value}, "compose.yaml.in")
-    packages = {canonicalize_name(one.name) for one in needs.main}
     read = environment.variables(code.trees.values())
     beside = environment.neighbours(packages, code.trees.values())
     second = next((one.call for one in code.every if one.interface == "command"), "")
@@ -99,8 +100,8 @@ def adopt(session: Session, args: Namespace) -> None:
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
     (folder / "tests").mkdir(exist_ok=True)
-    for path in [*folder.glob("test_*.py"), *folder.glob("*_test.py"), *folder.glob("conftest.py")]:
-        path.rename(folder / "tests" / path.name)
+    for path in [path for path in folder.glob("*.py") if matches(path.name, [*TESTS, "tests.py"])]:
+        path.rename(folder / "tests" / path.name.replace("tests.py", "test_all.py"))
     if not any((folder / "tests").iterdir()):
         (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
     if not (folder / "ruff.toml").exists():
@@ -115,15 +116,21 @@ def adopt(session: Session, args: Namespace) -> None:
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
     # A server in production is ours; pytest does not belong there.
     server = service.SERVERS.get(found.interface, ())
-    servers = names(line for lines in service.SERVERS.values() for line in lines) if server else set()
+    servers = {"uwsgi", *names(line for lines in service.SERVERS.values() for line in lines)} if server else set()
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
     left += [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
     asked = [one for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
-    theirs = [one for one in asked if canonicalize_name(one.name) not in servers | names(lines)]
-    resolve.lock(session, args, [*lines, *server], *test_tools([*dict.fromkeys(map(str, theirs))]))
+    known = servers | names(lines) | {*environment.COMPILED}
+    theirs = [str(one) for one in asked if canonicalize_name(one.name) not in known]
+    choices = test_tools([*dict.fromkeys(theirs)]) if tested or tools else []
+    more = choices[:1] not in ([], [resolve.shared_tools()]) and "its tests need more than the shared test tools"
+    why = "--own-lock asks for it" if args.own_lock else more or ""
+    resolve.lock(session, args.name, [*lines, *server], choices, why)
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     say(f"left out: {', '.join(left) or 'nothing'}")
+    if native := {path.name for kind in ("*.pyx", "*.c", "*.cpp", "*.rs") for path in folder.rglob(kind)}:
+        say(f"warning: its own extension modules are not compiled, see docs/adopting.md: {', '.join(sorted(native))}")
     if kept:
         say(f"kept in instance/, a volume in production: {', '.join(kept)}")
     if read:
@@ -136,17 +143,11 @@ def adopt(session: Session, args: Namespace) -> None:
 
 
 def test_tools(theirs: list[str]) -> list[list[str]]:
-    """What tests may be run with that need ``theirs`` besides or in place of the shared test tools, the best first; [] if these will do."""
-    shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
-    more = [line for line in theirs if not names([line]) & names(shared)]
-    # Else the test tools in their versions, as its plugins may need them, and else any versions of its plugins.
-    pinned = [*(line for line in shared if not names([line]) & names(theirs)), *theirs]
-    return [[*shared, *more], pinned, [*shared, *sorted(names(more))]] if more else []
-
-
-def names(requirements: Iterable[str]) -> set[str]:
-    """The names of the packages that are asked for, as indexes spell them."""
-    return {canonicalize_name(Requirement(line).name) for line in requirements}
+    """What tests may be run with that need ``theirs``, the best first: with the shared test tools, with its own versions of these, with any."""
+    shared = resolve.shared_tools()
+    more = [line for line in theirs if names([line]).isdisjoint(names(shared))]
+    pinned = [*(line for line in shared if names([line]).isdisjoint(names(theirs))), *theirs]
+    return [[*shared, *more], pinned, [*shared, *sorted(names(more))], sorted({"pytest", *names(theirs)})]
 
 
 def comment(text: str) -> str:
@@ -190,7 +191,7 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
         target = folder / path.name
         if any(path == place or path in place.parents for place in roots):
             continue
-        junk = matches(path.name, JUNK + LEFT) and path.name != ".gitignore"
+        junk = matches(path.name, CACHES + LEFT) and path.name != ".gitignore"
         if junk or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))
         elif path.is_dir():

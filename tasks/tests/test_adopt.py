@@ -30,7 +30,7 @@ def adopting_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project that adopts without asking an index."""
     for module in (adopt, resolve, target):
         monkeypatch.setattr(module, "SERVICES", root / "services")
-    monkeypatch.setattr(resolve, "with_wheels", lambda _, package: f"versions of {package}")
+    monkeypatch.setattr(resolve, "wheels", lambda *_: ["2.0", "1.1", "1.0"])
     return small_project(root, monkeypatch)
 
 
@@ -68,6 +68,7 @@ WORKSPACE = "[project]\ndependencies = ['flask', 'core']\n[tool.uv.sources]\ncor
         ({"blog/__init__.py": FACTORY, "blog/build/__init__.py": "", "blog/env/x.html": ""}, "blog"),
         ({"src/blog/__init__.py": FACTORY, "tests/conftest.py": "", "setup.py": ""}, "blog"),
         ({"src/blog/__init__.py": "", "wsgi.py": f"import blog\n{APP}"}, "."),
+        ({"blog/__init__.py": "", "production.ini": "[app:main]\nuse = egg:blog\n"}, "."),
         (DJANGO, "."),
     ],
 )
@@ -84,7 +85,14 @@ def test_what_comes_along(ours: Path, write: Write, files: dict[str, str], packa
 
 
 def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ["Flask==3.0.0", "gunicorn==20", "pytest", 'x; python_version > "3.9"', "z @ https://h.invalid/z-1.tar.gz"]
+    lines = [
+        "Flask==3.0.0",
+        "gunicorn==20",
+        "uWSGI",
+        "pytest",
+        'x; python_version > "3.9"',
+        "z @ https://h.invalid/z-1.tar.gz",
+    ]
     lines += ["hypothesis==6.150"]  # which is among the test tools, too
     files = {"web/__init__.py": "", "web/a.py": "from starlette.applications import Starlette\nasgi = Starlette()\n"}
     source = write(
@@ -93,7 +101,7 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
     take(source, name="front-end")
     said = capsys.readouterr().out
     assert "web.a:asgi (asgi), named by its code; taken: web\n" in said
-    assert "left out: .git, Dockerfile, data.db, docs, requirements.txt, gunicorn==20, pytest\n" in said
+    assert "left out: .git, Dockerfile, data.db, docs, requirements.txt, gunicorn==20, uWSGI, pytest\n" in said
     assert (ours / "services/front-end/tests/__init__.py").exists()
     compose = (ours / "services/front-end/compose.yaml").read_text()
     assert 'SERVICE: front-end PACKAGE: web APPLICATION: "web.a:asgi" INTERFACE: asgi' in " ".join(compose.split())
@@ -250,6 +258,22 @@ def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> No
     service.remove(NO_SESSION, "theirs")
     take(write({"ruff.toml": "line-length = 79\n"}))
     assert (ours / "services/theirs/ruff.toml").read_text() == "line-length = 79\n"
+
+
+def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
+    take(
+        write(
+            {"app.py": APP, "tests.py": "class Test(TestCase):\n    def test(self): ...\n", "requirements.txt": "x\n"}
+        )
+    )
+    assert [path.name for path in (ours / "services/theirs/tests").iterdir()] == ["test_all.py"]
+    assert not (ours / "services/theirs/tests.py").exists()
+
+
+def test_extension_modules_of_its_own_are_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ours
+    take(write({"app.py": APP, "fast/speed.pyx": "", "fast/__init__.py": "", "requirements.txt": "flask\n"}))
+    assert "warning: its own extension modules are not compiled" in capsys.readouterr().out
 
 
 def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:

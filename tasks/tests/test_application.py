@@ -56,6 +56,8 @@ if TYPE_CHECKING:
         ({"main.py": "import falcon\napi = falcon.App()\n"}, "main:api wsgi"),
         ({"main.py": "import falcon.asgi\napi = falcon.asgi.App()\n"}, "main:api asgi"),
         ({"main.py": "from litestar import Litestar\napp = Litestar([])\n"}, "main:app asgi"),
+        ({"main.py": "from sanic import Sanic\napp = Sanic('x')\n"}, "main:app asgi"),
+        ({"main.py": "from apiflask import APIFlask\napp = APIFlask(__name__)\n"}, "main:app wsgi"),
         ({"main.py": "import dash\nboard = dash.Dash(__name__)\n"}, "main:board.server wsgi"),
         ({"main.py": "def application(environ, start_response):\n    return []\n"}, "main:application wsgi"),
         ({"main.py": "async def app(scope, receive, send):\n    pass\n"}, "main:app asgi"),
@@ -78,6 +80,15 @@ if TYPE_CHECKING:
 def test_an_application_is_found(write: Write, files: dict[str, str], found: str) -> None:
     one = find_application(Code(write(files)))
     assert f"{one.module}:{one.call} {one.interface}" == found
+
+
+@pytest.mark.parametrize(("wanted", "ini"), [("", "production.ini"), ("etc/development.ini", "etc/development.ini")])
+def test_what_a_file_for_paste_configures(write: Write, wanted: str, ini: str) -> None:
+    code = "def main(global_config, **settings):\n    return Configurator(settings=settings).make_wsgi_app()\n"
+    source = write({"blog/__init__.py": code, ini: "[app:main]\nuse = egg:blog\n"})
+    found = find_application(Code(source), wanted)
+    assert (found.call, found.said_by) == (f'loadapp("config:{ini}", relative_to=".")', ini)
+    assert (found.module, found.interface) == ("paste.deploy", "wsgi")
 
 
 TWO = {"one.py": APP, "two.py": f"{FACTORY}\nother = FastAPI()\n", "four/__init__.py": "from one import app\n"}
@@ -149,7 +160,7 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
         (
             {"worker.py": "print()\n"},
             "",
-            "no application found, neither in FLASK_APP, .* say --app MODULE:NAME, or a command",
+            "no application found, see docs/adopting.md; say --app MODULE:NAME, or a command",
         ),
         (
             {

@@ -52,6 +52,13 @@ others = ['/tmp/x.db', 'sqlite:////var/y.db', 'sqlite://']
         service.new(NO_SESSION, Namespace(name="again", like="theirs"))
 
 
+def test_databases_that_files_for_paste_name(ours: Path, write: Write) -> None:
+    ini = "[app:main]\nuse = egg:blog\nsqlalchemy.url = sqlite:///%(here)s/blog.sqlite\nlog = %(here)s/x.log\n"
+    take(write({"blog/__init__.py": "", "production.ini": ini, "blog.sqlite": "", "requirements.txt": "pyramid\n"}))
+    assert str((ours / "services/theirs/blog.sqlite").readlink()) == "instance/blog.sqlite"
+    assert not (ours / "services/theirs/x.log").is_symlink()
+
+
 def test_other_files_are_no_databases(write: Write) -> None:
     assert databases(Code(write({"web.py": "hidden = ['Thumbs.db']\n"})).trees.values()) == []
 
