@@ -28,6 +28,7 @@ from .requirements import find_needs, names
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Collection
 
     from nox import Session
 
@@ -67,13 +68,13 @@ def adopt(session: Session, args: Namespace) -> None:
     code = Code(source)
     found = find_application(code, args.app)
     needs = find_needs(session, source, args.extra or ())
-    taken, left = copy(source, found.root, folder)
+    taken, left = copy(source, found.root, folder, {text for text in code.texts if text.endswith((".md", ".rst"))})
     # Production gets the package alone, or everything where there is more that it may need.
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
     others = [item for item in taken if item != own and not matches(item, TESTS)]
     if own in left:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
-    kept = environment.databases(code.trees.values(), *map(text_of, source.glob("*.ini")))
+    kept = environment.databases(code.texts | code.imports, *map(text_of, source.glob("*.ini")))
     modules = any((folder / item).is_dir() or item.endswith(".py") for item in others)
     if kept or modules or (others and own.endswith(".py")) or own not in taken:
         own = "."
@@ -93,7 +94,7 @@ def adopt(session: Session, args: Namespace) -> None:
     arguments["INTERFACE"] = "" if found.interface == "wsgi" else found.interface
     service.fill(args.name, {key: value for key, value in arguments.items() if value}, "compose.yaml.in")
     read = environment.variables(code.trees.values())
-    beside = environment.neighbours(packages, code.trees.values())
+    beside = environment.neighbours(packages, code.texts)
     second = next((one.call for one in code.every if one.interface == "command"), "")
     finish(args.name, found, worker(source), second, environment.compose_lines(args.name, beside, read))
     # Its tests are where those of services are, also in the verification of production images.
@@ -179,8 +180,11 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
     compose.write_text(text, encoding="utf-8")
 
 
-def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
-    """Copy what is in ``root``, and what is beside it in ``source``; return what was taken and what was left out."""
+def copy(source: Path, root: Path, folder: Path, read: Collection[str]) -> tuple[list[str], list[str]]:
+    """Copy what is in ``root``, and what is beside it in ``source``; return what was taken and what was left out.
+
+    ``read`` are documents that code may read, which are taken, too.
+    """
     # Production images have these files in the same place.
     server = {path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file()}
     folder.mkdir(parents=True)  # git has no empty services/
@@ -191,7 +195,7 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
         target = folder / path.name
         if any(path == place or path in place.parents for place in roots):
             continue
-        junk = matches(path.name, CACHES + LEFT) and path.name != ".gitignore"
+        junk = matches(path.name, CACHES + LEFT) and path.name not in {".gitignore", *read}
         if junk or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))
         elif path.is_dir():

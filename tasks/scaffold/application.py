@@ -117,7 +117,9 @@ class Code:
                 self.trees |= {} if skipped else {path: ast.parse(path.read_bytes())}
             except (SyntaxError, ValueError):  # a template, or code for another Python
                 continue
-        self.imports = {name for tree in self.trees.values() for name in imported(tree)}
+        nodes = [node for tree in self.trees.values() for node in ast.walk(tree)]
+        self.texts = {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
+        self.imports = {name for node in nodes for name in imported(node)}
         libraries = {name.partition(".")[0] for name in self.imports}
         # The interface where an application does not tell.
         self.interface = "asgi" if libraries & ASGI and not libraries & {"flask", "django"} else "wsgi"
@@ -193,13 +195,12 @@ class Code:
         return any(file.is_dir() or file.with_suffix(".py").is_file() for file in files)
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
-    """What a module imports, by absolute names."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+def imported(node: ast.AST) -> Iterator[str]:
+    """What a statement imports, by absolute names."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -36,17 +36,15 @@ def variables(trees: Iterable[ast.Module]) -> set[str]:
     return names
 
 
-def databases(trees: Collection[ast.Module], *configurations: str) -> list[str]:
-    """The names of SQLite's files beside the code: in code that uses it, and in files for Paste."""
-    trees = [*trees] if any("sqlite" in ast.unparse(tree).lower() for tree in trees) else []
-    texts = {str(node.value) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    texts.update(found for text in configurations for found in re.findall(r"%\(here\)s/(\S+)", text))
-    return sorted({found[1] for text in texts if (found := DATABASE.fullmatch(text))})
+def databases(texts: Collection[str], *configurations: str) -> list[str]:
+    """The names of SQLite's files beside the code: among the ``texts`` of code that uses it, and in files for Paste."""
+    found = {*texts} if any("sqlite" in text.lower() for text in texts) else set()
+    found.update(name for text in configurations for name in re.findall(r"%\(here\)s/(\S+)", text))
+    return sorted({name[1] for text in found if (name := DATABASE.fullmatch(text))})
 
 
-def neighbours(packages: Iterable[str], trees: Iterable[ast.Module]) -> list[SimpleNamespace]:
+def neighbours(packages: Iterable[str], texts: Iterable[str]) -> list[SimpleNamespace]:
     """The databases and brokers that a project's packages and URLs in its code are for."""
-    texts = [str(node.value) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     found = [*packages, *(f"{text.partition('://')[0]}:" for text in texts if "://" in text[:30])]
     return [one for one in NEIGHBOURS if any(map(re.compile(one.uses).fullmatch, found))]
 

@@ -260,6 +260,13 @@ def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> No
     assert (ours / "services/theirs/ruff.toml").read_text() == "line-length = 79\n"
 
 
+def test_documents_that_code_reads_come_along(ours: Path, write: Write) -> None:
+    code = f"{APP}news = open('NEWS.md').read()\n"
+    take(write({"app.py": code, "NEWS.md": "new", "README.md": "", "requirements.txt": "x\n"}))
+    assert (ours / "services/theirs/NEWS.md").read_text() == "new"
+    assert not (ours / "services/theirs/README.md").exists()
+
+
 def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
     take(
         write(

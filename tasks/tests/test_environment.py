@@ -60,7 +60,7 @@ def test_databases_that_files_for_paste_name(ours: Path, write: Write) -> None:
 
 
 def test_other_files_are_no_databases(write: Write) -> None:
-    assert databases(Code(write({"web.py": "hidden = ['Thumbs.db']\n"})).trees.values()) == []
+    assert databases(Code(write({"web.py": "hidden = ['Thumbs.db']\n"})).texts) == []
 
 
 def test_a_worker_in_the_code_of_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,9 +106,9 @@ class Settings(pydantic.BaseSettings):
             "requirements.txt": "celery[redis]\nflask-redis\n",
         }
     )
-    trees = Code(source).trees.values()
-    assert variables(trees) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL"}
-    assert [one.name for one in neighbours(["flask-redis", "x"], trees)] == ["valkey", "postgres"]
+    code = Code(source)
+    assert variables(code.trees.values()) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL"}
+    assert [one.name for one in neighbours(["flask-redis", "x"], code.texts)] == ["valkey", "postgres"]
     assert [one.name for one in neighbours(["psycopg2-binary", "pymongo"], [])] == ["postgres", "MongoDB"]
     take(source)
     said = capsys.readouterr().out
