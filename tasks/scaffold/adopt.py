@@ -125,9 +125,8 @@ def adopt(session: Session, args: Namespace) -> None:
     known = servers | names(lines) | {*environment.COMPILED}
     theirs = [str(one) for one in asked if canonicalize_name(one.name) not in known]
     choices = test_tools([*dict.fromkeys(theirs)]) if tested or tools else []
-    more = choices[:1] not in ([], [resolve.shared_tools()]) and "its tests need more than the shared test tools"
-    why = "--own-lock asks for it" if args.own_lock else more or ""
-    resolve.lock(session, args.name, [*lines, *server], choices, why)
+    why = "its tests need more than the shared test tools" * (choices[:1] not in ([], [resolve.shared_tools()]))
+    resolve.lock(session, args.name, [*lines, *server], choices, "--own-lock asks for it" * args.own_lock or why)
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     say(f"left out: {', '.join(left) or 'nothing'}")
     if native := {path.name for kind in ("*.pyx", "*.c", "*.cpp", "*.rs") for path in folder.rglob(kind)}:

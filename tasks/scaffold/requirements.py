@@ -209,4 +209,5 @@ def listed(path: Path) -> Iterator[Line]:
         elif line.startswith(("-", ".")):
             say(f"{place}: not taken: {line}")
         elif line:
-            yield place, f"{egg} @ {url}" if egg and " @ " not in url else line
+            name = egg or "".join(re.findall(r"^git\+.*/([\w.-]+?)(?:\.git)?(?:@[^/]*)?$", url))
+            yield place, f"{name} @ {url}" if name and " @ " not in url else line

@@ -210,8 +210,16 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
         (
             {
                 "requirements.txt": "git+https://h.invalid/a.git@v1#egg=a\nb @ https://h.invalid/b-1.tar.gz\n-e git+https://h.invalid/c#egg=c\n"
+                "git+https://h.invalid/x/d.git@v1\ngit+ssh://git@h.invalid/e\n"
             },
-            ["a @ git+https://h.invalid/a.git@v1", "b @ https://h.invalid/b-1.tar.gz", "c @ git+https://h.invalid/c"],
+            [
+                *(
+                    "a @ git+https://h.invalid/a.git@v1",
+                    "b @ https://h.invalid/b-1.tar.gz",
+                    "c @ git+https://h.invalid/c",
+                ),
+                *("d @ git+https://h.invalid/x/d.git@v1", "e @ git+ssh://git@h.invalid/e"),
+            ],
         ),
         ({"requirements.txt": "\ufeff--index-url https://h.invalid/\n-c limits.txt\n-e .\n.\na\n"}, ["a"]),
         ({"pyproject.toml": "[project]\nname='a'\nversion='1'\ndependencies = ['a[x]', 'b']\n"}, ["b"]),
