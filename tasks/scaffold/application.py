@@ -54,7 +54,8 @@ def find_application(code: Code, wanted: str = "") -> Application:
         return Application(source, "", wanted, "command", "--app")
     for said_by, text in [("--app", wanted)] if wanted else named(source):
         if one := code.resolve(text):
-            return replace(one, said_by=said_by, interface=one.interface or code.interface)
+            interface = one.interface or ("asgi" if one.module.endswith("asgi") else code.interface)
+            return replace(one, said_by=said_by, interface=interface)
     for ini in (wanted or "production.ini development.ini").split():  # of Pyramid and the like
         if "\n[app:main]" in f"\n{text_of(source / ini)}":
             return Application(source, "paste.deploy", f'loadapp("config:{ini}", relative_to=".")', "wsgi", ini)
@@ -89,9 +90,8 @@ def text_of(path: Path) -> str:
 
 def named(source: Path) -> Iterator[tuple[str, str]]:
     """The applications that files for servers may name, the likeliest first, each after the file's name."""
-    for name in (".flaskenv", ".env"):
-        if text := parse(text_of(source / name)).get("FLASK_APP"):
-            yield name, text
+    said = {name: parse(text_of(source / name)).get("FLASK_APP") for name in (".flaskenv", ".env")}
+    yield from ((name, text) for name, text in said.items() if text)
     for name, starts in KNOWN["starters"].items():
         for line in text_of(source / name).replace("\\\n", " ").splitlines():
             for start in filter(line.startswith, starts):
@@ -120,7 +120,7 @@ class Code:
         nodes = [node for tree in self.trees.values() for node in ast.walk(tree)]
         self.texts = {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
         self.imports = {name for node in nodes for name in imported(node)}
-        libraries = {name.partition(".")[0] for name in self.imports}
+        libraries = {name.partition(".")[0] for name in self.imports} | self.imports
         # The interface where an application does not tell.
         self.interface = "asgi" if libraries & ASGI and not libraries & {"flask", "django"} else "wsgi"
         self.found = {path: [*self.applications(path, tree)] for path, tree in self.trees.items()}
@@ -169,7 +169,7 @@ class Code:
             symbols = symtable(text_of(path), path.name, "exec").get_symbols()
             bound = {symbol.get_name() for symbol in symbols if symbol.is_local()}
             if usual := [each for each in ([first] if call else NAMES) if each in bound]:
-                return Application(root, module, call or usual[0], "asgi" if module.endswith("asgi") else "")
+                return Application(root, module, call or usual[0], "")
         return None
 
     def modules(self, name: str) -> list[Path]:

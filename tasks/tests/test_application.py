@@ -51,7 +51,10 @@ if TYPE_CHECKING:
         ({"web/wsgi.py": "from web import core\napp = core.app\n", "web/core.py": APP}, "web.wsgi:app wsgi"),
         ({"a/wsgi.py": "application = make()\n", "b/wsgi.py": "app = make()\n", "c.py": APP}, "c:app wsgi"),
         ({"asgi.py": "from web import app\n", "web.py": "from other import app\n"}, "asgi:app asgi"),
+        ({"a.py": FACTORY, "asgi.py": "from a import create_app\napp = create_app()\n"}, "asgi:app asgi"),
         # Further frameworks, and none.
+        ({"main.py": "import falcon.asgi\nfrom a import make\napplication = make()\n"}, "main:application asgi"),
+        ({"main.py": "from a import make\n\n\ndef get_app():\n    return make('x')\n"}, "main:get_app() wsgi"),
         ({"main.py": "import bottle\napp = bottle.Bottle()\n"}, "main:app wsgi"),
         ({"main.py": "import falcon\napi = falcon.App()\n"}, "main:api wsgi"),
         ({"main.py": "import falcon.asgi\napi = falcon.asgi.App()\n"}, "main:api asgi"),
