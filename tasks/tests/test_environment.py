@@ -106,9 +106,9 @@ class Settings(pydantic.BaseSettings):
             "requirements.txt": "celery[redis]\nflask-redis\n",
         }
     )
-    code = Code(source)
-    assert variables(code.trees.values()) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL"}
-    assert [one.name for one in neighbours(["flask-redis", "x"], code.texts)] == ["valkey", "postgres"]
+    found = Code(source)
+    assert variables(found.trees.values()) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL"}
+    assert [one.name for one in neighbours(["flask-redis", "x"], found.texts)] == ["valkey", "postgres"]
     assert [one.name for one in neighbours(["psycopg2-binary", "pymongo"], [])] == ["postgres", "MongoDB"]
     take(source)
     said = capsys.readouterr().out
