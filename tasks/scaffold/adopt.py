@@ -1,4 +1,4 @@
-"""Makes a service of an existing project, and changes nothing in its code: `new NAME --from DIR [--app MODULE:NAME] [--extra NAME] [--own-lock]`.
+"""Makes a service of an existing project, and changes nothing in its code: `new NAME --from DIR [--app MODULE:NAME] [--extra NAME] [--unpin] [--own-lock]`.
 
 Optional, with application.py, requirements.py, resolve.py, environment.py, adopting/ and their tests: delete these and the line in noxfile.py that names it.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from .. import cli
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 SETTINGS = "# Its own settings for pytest; without this table, the project's hold.\n[tool.pytest.ini_options]\n"
 # For a process that no port can tell anything about.
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
-PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
 # How a Django project's tox.ini names its tests' settings, and manage.py its own.
 DJANGO = r"""DJANGO_SETTINGS_MODULE['"]?\s*[=,]\s*['"]?([\w.]+)"""
 # Options of pytest-cov, with the word after them that may be theirs.
@@ -52,6 +52,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
     parser.add_argument("--app", metavar="MODULE:NAME", default="", help="with --from: the application or a command")
     parser.add_argument("--extra", action="append", metavar="NAME", help="with --from: an extra or a group, too")
+    parser.add_argument(
+        "--unpin", action="store_true", help="with --from: take newer versions than ==, of the same major"
+    )
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
 
@@ -61,13 +64,16 @@ def adopt(session: Session, args: Namespace) -> None:
     Raises UserError where no application, several, or no requirements are found.
     """
     if args.like or not args.source:
-        raise UserError("--app, --extra and --own-lock go with --from DIR, and none of them with --like")
+        raise UserError("--app, --extra, --unpin and --own-lock go with --from DIR, and none of them with --like")
     if not args.source.is_dir():
         raise UserError(f"there is no folder {args.source}")
     source, folder = args.source.resolve(), SERVICES / args.name
     code = Code(source)
     found = find_application(code, args.app)
     needs = find_needs(session, source, args.extra or ())
+    for pinned in [*needs.main, *needs.tests] * args.unpin:
+        newer = re.sub(r"==((\d+)[\w.]*)$", lambda pin: f">={pin[1]},<{int(pin[2]) + 1}", str(pinned.specifier))
+        pinned.specifier = SpecifierSet(newer)
     taken, left = copy(source, found.root, folder, {text for text in code.texts if text.endswith((".md", ".rst"))})
     # Production gets the package alone, or everything where there is more that it may need.
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
@@ -162,7 +168,8 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
     """
     folder, compose = SERVICES / name, SERVICES / name / "compose.yaml"
     text = compose.read_text(encoding="utf-8")
-    if found.interface == "command" and PORT not in found.call:
+    # A command line with our port is a server's, and is asked whether it is healthy.
+    if found.interface == "command" and "8000" not in found.call:
         text = f"{text.partition('    ports:')[0]}    {HEALTH}"
     kept = (folder / "instance").exists() or any(INSTANCE.search(path.read_bytes()) for path in folder.rglob("*.py"))
     text += f"    volumes:\n      - {name}-data:/app/instance\n" if kept else ""
@@ -220,4 +227,4 @@ def pytest_settings(source: Path) -> dict[str, Any]:
 
 
 cli.OPTIONS["new"].append(add_options)
-service.WAYS |= {"source": adopt, "app": adopt, "extra": adopt, "own_lock": adopt}
+service.WAYS |= {"source": adopt, "app": adopt, "extra": adopt, "unpin": adopt, "own_lock": adopt}

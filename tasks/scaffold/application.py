@@ -23,13 +23,10 @@ KNOWN = toml((FOLDER / "known.toml").read_text(encoding="utf-8"))
 MAKERS = {maker: interface for interface, makers in KNOWN["makers"].items() for maker in makers}
 CACHES, LEFT, TESTS = KNOWN["files"].values()
 ASGI, FACTORIES, CELERY = map(set, KNOWN["names"].values())
-# The application in what a maker returns, where that is not one itself.
-INSIDE = {"Dash": ".server"}
 # The parameters of a function that is an application itself.
 PARAMETERS = {("environ", "start_response"): "wsgi", ("scope", "receive", "send"): "asgi"}
 # The modules that by convention are for servers, and what servers look for in a module.
 MODULES, NAMES = ("wsgi", "asgi"), ("application", "app")
-CHOICES = 6  # at most so many are listed
 WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
 
 
@@ -75,7 +72,7 @@ def find_application(code: Code, wanted: str = "") -> Application:
         ways = f"say --app MODULE:NAME, or a command: --app 'python -m {(runs or ['MODULE'])[0]}'"
         raise UserError(f"{source}: no application found, see docs/adopting.md; {ways}")
     choices = [*dict.fromkeys(one.call if " " in one.call else f"{one.module}:{one.call}" for one in found)]
-    listed = " or ".join(f"--app '{choice}'" for choice in choices[:CHOICES]) + ", ..." * (len(choices) > CHOICES)
+    listed = " or ".join(f"--app '{choice}'" for choice in choices[:6]) + ", ..." * (len(choices) > 6)
     raise UserError(f"{source} has {len(choices)} applications: choose with {listed}")
 
 
@@ -151,7 +148,7 @@ class Code:
                     if interface == "command" or ast.unparse(target) in CELERY:
                         yield Application(place[0], "", f"python -m celery --app={place[1]} worker", "command")
                     elif isinstance(target, ast.Name) and (made or (calls and target.id == NAMES[0])):
-                        yield Application(*place, target.id + INSIDE.get(maker, ""), interface)
+                        yield Application(*place, target.id + ".server" * (maker == "Dash"), interface)
 
     def resolve(self, text: str) -> Application | None:
         """The application that ``text`` means: ``module:name``, ``module:factory('x')``, ``module``, ``src/module.py``."""

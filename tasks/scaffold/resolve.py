@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from packaging.markers import Marker
-from packaging.version import Version
 
 from .. import venv
 from ..project import SERVICES, has_own_lock, pyproject, toml
@@ -17,7 +16,7 @@ from ..shell import CommandFailed, UserError
 from ..terminal import say
 from . import service
 from .environment import COMPILED, template
-from .requirements import applies, image_python, names, python
+from .requirements import applies, image_python, python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,24 +28,13 @@ CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version s
 
 
 def lock(session: Session, name: str, lines: list[str], choices: list[list[str]], why: str) -> None:
-    """Lock a service's requirements, as `solve` does, and say what has no wheel for the Python of the images.
-
-    Where other wheels of it are compiled, the next version that has one is required instead, if the rest goes with that.
-    """
+    """Lock a service's requirements, as `solve` does, and say what has no wheel for the Python of the images."""
     solve(session, name, lines, choices, why)
-    newer, bare = [], [re.split(r"[^\w\[\],.-]", line)[0] for line in lines]
+    hint = "; --unpin takes newer versions" * any("==" in line for line in lines)
     for package in without_wheels(name):
-        found, locked = wheels(session, package["name"]), Version(package["version"])
-        told = f"warning: {package['name']} {locked} has no wheel for Python {image_python()}"
-        say(f"{told}; if it needs a compiler, its build will fail; {range_of(found)}")
-        usable = [one for one in map(Version, found) if one > locked and one.major == locked.major]
-        if usable and any("linux" in file["file"] for file in package["files"]):
-            newer += [f"{line}=={usable[-1]}" for line in bare if names([line]) == {package["name"]}]
-    if newer:
-        where = [f"--directory=services/{name}", "add"] if has_own_lock(name) else ["add", f"--group={name}"]
-        with suppress(CommandFailed):
-            venv.poetry(session, *where, "--lock", *newer, silent=True)
-            say(f"required instead: {', '.join(newer)}")
+        told = f"warning: {package['name']} {package['version']} has no wheel for Python {image_python()}"
+        found = range_of(wheels(session, package["name"]))
+        say(f"{told}; if it needs a compiler, its build will fail; {found}{hint}")
 
 
 def solve(session: Session, name: str, lines: list[str], choices: list[list[str]], why: str) -> None:

@@ -42,11 +42,13 @@ def take(
     extra: tuple[str, ...] = (),
     *,
     own: bool = False,
+    unpin: bool = False,
 ) -> None:
     """Adopt a project, as `new --from` does."""
     service.check_name(name)
     with service.all_or_nothing(name):
-        service.new(NO_SESSION, Namespace(name=name, like=like, source=source, app=app, extra=extra, own_lock=own))
+        words = {"name": name, "like": like, "source": source, "app": app, "extra": extra, "own_lock": own}
+        service.new(NO_SESSION, Namespace(**words, unpin=unpin))
 
 
 @pytest.fixture
@@ -155,7 +157,7 @@ def test_a_folder_with_data_hides_no_package(ours: Path, write: Write) -> None:
 
 
 def test_options_that_exclude_each_other(ours: Path) -> None:
-    told = "--app, --extra and --own-lock go with --from DIR, and none of them with --like"
+    told = "--app, --extra, --unpin and --own-lock go with --from DIR, and none of them with --like"
     with pytest.raises(UserError, match=told):
         take(None, app="a:b")
     with pytest.raises(UserError, match=told):
@@ -258,6 +260,12 @@ def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> No
     service.remove(NO_SESSION, "theirs")
     take(write({"ruff.toml": "line-length = 79\n"}))
     assert (ours / "services/theirs/ruff.toml").read_text() == "line-length = 79\n"
+
+
+def test_pins_give_way_to_newer_versions_of_the_same_major(ours: Path, write: Write) -> None:
+    take(write({"app.py": APP, "requirements.txt": "a==2.0.23\nb[x]==0.9rc1\nc>=1,<3\nd==1.*\n"}), unpin=True)
+    group = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"]
+    assert group[:-1] == ["a<3,>=2.0.23", "b[x]<1,>=0.9rc1", "c<3,>=1", "d==1.*"]
 
 
 def test_documents_that_code_reads_come_along(ours: Path, write: Write) -> None:

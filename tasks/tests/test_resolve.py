@@ -136,9 +136,12 @@ def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pyt
         )
     ]
     (ours / "poetry.lock").write_text("".join(lock))
-    take(write({"app.py": APP, "requirements.txt": "a\npsycopg2\n"}))
+    take(write({"app.py": APP, "requirements.txt": "a==1\npsycopg2\n"}))
     said = capsys.readouterr().out
     assert re.findall("warning: (.*?); if", said) == ["a 1 has no wheel for Python 3.13"]
+    assert (
+        "its build will fail; versions 1.0 to 2.0 have a wheel for Python 3.13; --unpin takes newer versions\n" in said
+    )
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert "        BUILD_PACKAGES: gcc libc6-dev python3-dev libpq-dev\n" in compose
 
@@ -250,32 +253,3 @@ def test_shared_test_tools_that_do_not_go_with_what_it_needs(
     fits = True
     take(write({}))
     assert "dependency-groups" not in tomllib.loads(path.read_text())
-
-
-def test_a_version_without_a_wheel_gives_way(
-    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path, added, fails = ours / "services/theirs/pyproject.toml", [], False
-    files = {"a": "a-1.0-cp38-cp38-linux_x86_64.whl", "b": "b-1.0.tar.gz", "c": "c-1.0-cp38-cp38-linux_x86_64.whl"}
-
-    def run(_: object, *arguments: str, silent: bool = False) -> None:
-        if "add" in arguments:
-            added.append((silent, *arguments))
-            if fails:
-                raise CommandFailed(["poetry", "add"], CONFLICT)
-        lock = [
-            f'[[package]]\nname = "{name}"\nversion = "1.0"\ngroups = ["main"]\nfiles = [{{file = "{file}"}}]\n'
-            for name, file in files.items()
-        ]
-        path.with_name("poetry.lock").write_text("".join(lock))
-
-    monkeypatch.setattr(venv, "poetry", run)
-    take(write({"app.py": APP, "requirements.txt": "A[x,y]==1.0\nb==1.0\n"}), own=True)
-    assert added == [(True, "--directory=services/theirs", "add", "--lock", "A[x,y]==1.1")]
-    said = capsys.readouterr().out
-    assert "warning: a 1.0 has no wheel for Python 3.13" in said
-    assert "\nrequired instead: A[x,y]==1.1\n" in said
-    service.remove(NO_SESSION, "theirs")
-    fails = True
-    take(write({}), own=True)
-    assert "required instead" not in capsys.readouterr().out
