@@ -113,7 +113,7 @@ def adopt(session: Session, args: Namespace) -> None:
         (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
     if not (folder / "ruff.toml").exists():
         shutil.copy(environment.FOLDER / "ruff.toml", folder)
-    settings, tested = pytest_settings(source), has_tests(args.name)
+    settings, tested = pytest_settings(source, found.root), has_tests(args.name)
     if "django" in packages and tested:
         needs.tests.append(Requirement("pytest-django"))
         files = [source / "tox.ini", *(path for path in code.trees if path.name == "manage.py")]
@@ -211,11 +211,11 @@ def copy(source: Path, root: Path, folder: Path, read: Collection[str]) -> tuple
     return sorted(path.name for path in folder.iterdir()), left
 
 
-def pytest_settings(source: Path) -> dict[str, Any]:
+def pytest_settings(source: Path, root: Path) -> dict[str, Any]:
     """A project's own settings for pytest, from the first of its files that has some, without coverage, which is ours."""
     ini = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        ini.read([source / name for name in ("setup.cfg", "tox.ini", "pytest.ini")], encoding="utf-8")
+        ini.read([place / name for place in (source, root) for name in ("setup.cfg", "tox.ini", "pytest.ini")], "utf-8")
     except configparser.Error as error:
         raise UserError(f"{source}: tox.ini or pytest.ini does not parse: {error}".replace("\n", " ")) from None
     table = tomllib.loads(text_of(source / "pyproject.toml")).get("tool", {}).get("pytest", {})

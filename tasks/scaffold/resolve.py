@@ -135,4 +135,5 @@ def wheels(session: Session, package: str) -> list[str]:
 
 def range_of(versions: list[str]) -> str:
     """Which versions have a wheel."""
-    return f"{f'versions {versions[-1]} to {versions[0]}' if versions else 'no version of it'} have a wheel for Python {image_python()}"
+    found = f"versions {versions[-1]} to {versions[0]} have" if versions else "no version of it has"
+    return f"{found} a wheel for Python {image_python()}"

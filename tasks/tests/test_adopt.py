@@ -268,6 +268,12 @@ def test_pins_give_way_to_newer_versions_of_the_same_major(ours: Path, write: Wr
     assert group[:-1] == ["a<3,>=2.0.23", "b[x]<1,>=0.9rc1", "c<3,>=1", "d==1.*"]
 
 
+def test_settings_for_pytest_beside_the_code(ours: Path, write: Write) -> None:
+    take(write({"src/app.py": APP, "src/pytest.ini": "[pytest]\naddopts = -q\n", "requirements.txt": "x\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"]["pytest"]
+    assert made == {"ini_options": {"addopts": ["-q"]}}
+
+
 def test_documents_that_code_reads_come_along(ours: Path, write: Write) -> None:
     code = f"{APP}news = open('NEWS.md').read()\n"
     take(write({"app.py": code, "NEWS.md": "new", "README.md": "", "requirements.txt": "x\n"}))

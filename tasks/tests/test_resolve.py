@@ -124,6 +124,12 @@ def test_wheels_for_the_images(monkeypatch: pytest.MonkeyPatch, file: str, fits:
     assert resolve.fits(file) is fits
 
 
+def test_which_versions_have_a_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
+    assert resolve.range_of(["2", "1"]) == "versions 1 to 2 have a wheel for Python 3.13"
+    assert resolve.range_of([]) == "no version of it has a wheel for Python 3.13"
+
+
 def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     lock = [
         f'[[package]]\nname = "{name}"\nversion = "1"\ngroups = ["{group}"]\nfiles = [{{file = "{file}"}}]\n{more}'
