@@ -45,8 +45,8 @@ class Target:
         args = {**self.args, "FLAVOR": engine.current().verify_base(asdict(self), stack.flavor)}
         if not tested:
             say(f"warning: services/{service} has no tests: nothing is verified but that what it runs is there")
-        environment = stack.model["services"][service].get("environment") or {}
-        args["ENVIRONMENT"] = json.dumps({name: value for name, value in environment.items() if value is not None})
+            environment = stack.model["services"][service].get("environment") or {}
+            args["ENVIRONMENT"] = json.dumps({name: value for name, value in environment.items() if value is not None})
         return replace(
             self, target="verify" if tested else "verify-import", tags=(), output=("type=cacheonly",), args=args
         )
