@@ -122,7 +122,7 @@ def lock(session: nox.Session) -> None:
 
 @session(venv=True)
 def new(session: nox.Session) -> None:
-    """Make a service: -- NAME [--kind flask|fastapi|worker | --like SERVICE | --from DIR [--app MODULE:NAME] [--own-lock]]"""
+    """Make a service: -- NAME [--kind flask|fastapi|worker | --like SERVICE | --from DIR [--app MODULE:NAME] [--unpin] [--own-lock]]"""
     args = cli.new(session.posargs)
     service.check_name(args.name)
     with service.all_or_nothing(args.name):

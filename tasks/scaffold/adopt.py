@@ -1,4 +1,4 @@
-"""Makes a service of an existing project, and changes nothing in its code: `new NAME --from DIR [--app MODULE:NAME] [--extra NAME] [--own-lock]`.
+"""Makes a service of an existing project, and changes nothing in its code: `new NAME --from DIR [--app MODULE:NAME] [--extra NAME] [--unpin] [--own-lock]`.
 
 Optional, with application.py, requirements.py, resolve.py, environment.py, adopting/ and their tests: delete these and the line in noxfile.py that names it.
 """
@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from .. import cli
 from ..images.target import has_tests
-from ..project import ROOT, SERVICES, pyproject
+from ..project import ROOT, SERVICES
 from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
-from .application import CACHES, JUNK, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
-from .requirements import find_needs
+from .application import CACHES, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
+from .requirements import find_needs, names
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from nox import Session
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 SETTINGS = "# Its own settings for pytest; without this table, the project's hold.\n[tool.pytest.ini_options]\n"
 # For a process that no port can tell anything about.
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
-PORT = "8000"  # a command line that has it is a server's, and is asked whether it is healthy
 # How a Django project's tox.ini names its tests' settings, and manage.py its own.
 DJANGO = r"""DJANGO_SETTINGS_MODULE['"]?\s*[=,]\s*['"]?([\w.]+)"""
 # Options of pytest-cov, with the word after them that may be theirs.
@@ -52,6 +52,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
     parser.add_argument("--app", metavar="MODULE:NAME", default="", help="with --from: the application or a command")
     parser.add_argument("--extra", action="append", metavar="NAME", help="with --from: an extra or a group, too")
+    parser.add_argument(
+        "--unpin", action="store_true", help="with --from: take newer versions than ==, of the same major"
+    )
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
 
@@ -61,22 +64,25 @@ def adopt(session: Session, args: Namespace) -> None:
     Raises UserError where no application, several, or no requirements are found.
     """
     if args.like or not args.source:
-        raise UserError("--app, --extra and --own-lock go with --from DIR, and none of them with --like")
+        raise UserError("--app, --extra, --unpin and --own-lock go with --from DIR, and none of them with --like")
     if not args.source.is_dir():
         raise UserError(f"there is no folder {args.source}")
     source, folder = args.source.resolve(), SERVICES / args.name
     code = Code(source)
     found = find_application(code, args.app)
     needs = find_needs(session, source, args.extra or ())
-    taken, left = copy(source, found.root, folder)
+    for pinned in [*needs.main, *needs.tests] * args.unpin:
+        newer = re.sub(r"==((\d+)[\w.]*)$", lambda pin: f">={pin[1]},<{int(pin[2]) + 1}", str(pinned.specifier))
+        pinned.specifier = SpecifierSet(newer)
+    taken, left = copy(source, found.root, folder, {text for text in code.texts if text.endswith((".md", ".rst"))})
     # Production gets the package alone, or everything where there is more that it may need.
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
     others = [item for item in taken if item != own and not matches(item, TESTS)]
-    if found.module and own not in taken:
+    if own in left:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
-    kept = environment.databases(code.trees.values())
+    kept = environment.databases(code.texts | code.imports, *map(text_of, source.glob("*.ini")))
     modules = any((folder / item).is_dir() or item.endswith(".py") for item in others)
-    if kept or modules or (others and own.endswith(".py")):
+    if kept or modules or (others and own.endswith(".py")) or own not in taken:
         own = "."
     # What the code keeps beside itself is kept in instance/, which production has on a volume, and git ignores but for this.
     if kept or (source / "instance").is_dir():
@@ -88,24 +94,26 @@ def adopt(session: Session, args: Namespace) -> None:
     application = f"{found.module}:{found.call}" if found.module else found.call
     told = {"APPLICATION": application, "DISTRIBUTION": needs.distribution, "ENTRY_POINTS": needs.entry_points}
     arguments = {"SERVICE": args.name, "PACKAGE": own} | {key: text and json.dumps(text) for key, text in told.items()}
+    packages = {canonicalize_name(one.name) for one in needs.main}
+    if headers := [text for package, text in environment.COMPILED.items() if package in packages]:
+        arguments["BUILD_PACKAGES"] = " ".join(["gcc libc6-dev python3-dev", *headers])
     arguments["INTERFACE"] = "" if found.interface == "wsgi" else found.interface
     service.fill(args.name, {key: value for key, value in arguments.items() if value}, "compose.yaml.in")
-    packages = {canonicalize_name(one.name) for one in needs.main}
     read = environment.variables(code.trees.values())
-    beside = environment.neighbours(packages, code.trees.values())
+    beside = environment.neighbours(packages, code.texts)
     second = next((one.call for one in code.every if one.interface == "command"), "")
     finish(args.name, found, worker(source), second, environment.compose_lines(args.name, beside, read))
     # Its tests are where those of services are, also in the verification of production images.
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
     (folder / "tests").mkdir(exist_ok=True)
-    for path in [*folder.glob("test_*.py"), *folder.glob("*_test.py"), *folder.glob("conftest.py")]:
-        path.rename(folder / "tests" / path.name)
+    for path in [path for path in folder.glob("*.py") if matches(path.name, [*TESTS, "tests.py"])]:
+        path.rename(folder / "tests" / path.name.replace("tests.py", "test_all.py"))
     if not any((folder / "tests").iterdir()):
         (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
     if not (folder / "ruff.toml").exists():
         shutil.copy(environment.FOLDER / "ruff.toml", folder)
-    settings, tested = pytest_settings(source), has_tests(args.name)
+    settings, tested = pytest_settings(source, found.root), has_tests(args.name)
     if "django" in packages and tested:
         needs.tests.append(Requirement("pytest-django"))
         files = [source / "tox.ini", *(path for path in code.trees if path.name == "manage.py")]
@@ -115,15 +123,20 @@ def adopt(session: Session, args: Namespace) -> None:
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
     # A server in production is ours; pytest does not belong there.
     server = service.SERVERS.get(found.interface, ())
-    servers = names(line for lines in service.SERVERS.values() for line in lines) if server else set()
+    servers = {"uwsgi", *names(line for lines in service.SERVERS.values() for line in lines)} if server else set()
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
     left += [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
     asked = [one for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
-    theirs = [one for one in asked if canonicalize_name(one.name) not in servers | names(lines)]
-    resolve.lock(session, args, [*lines, *server], *test_tools([*dict.fromkeys(map(str, theirs))]))
+    known = servers | names(lines) | {*environment.COMPILED}
+    theirs = [str(one) for one in asked if canonicalize_name(one.name) not in known]
+    choices = test_tools([*dict.fromkeys(theirs)]) if tested or tools else []
+    why = "its tests need more than the shared test tools" * (choices[:1] not in ([], [resolve.shared_tools()]))
+    resolve.lock(session, args.name, [*lines, *server], choices, "--own-lock asks for it" * args.own_lock or why)
     say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
     say(f"left out: {', '.join(left) or 'nothing'}")
+    if native := {path.name for kind in ("*.pyx", "*.c", "*.cpp", "*.rs") for path in folder.rglob(kind)}:
+        say(f"warning: its own extension modules are not compiled, see docs/adopting.md: {', '.join(sorted(native))}")
     if kept:
         say(f"kept in instance/, a volume in production: {', '.join(kept)}")
     if read:
@@ -136,17 +149,11 @@ def adopt(session: Session, args: Namespace) -> None:
 
 
 def test_tools(theirs: list[str]) -> list[list[str]]:
-    """What tests may be run with that need ``theirs`` besides or in place of the shared test tools, the best first; [] if these will do."""
-    shared = [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
-    more = [line for line in theirs if not names([line]) & names(shared)]
-    # Else the test tools in their versions, as its plugins may need them, and else any versions of its plugins.
-    pinned = [*(line for line in shared if not names([line]) & names(theirs)), *theirs]
-    return [[*shared, *more], pinned, [*shared, *sorted(names(more))]] if more else []
-
-
-def names(requirements: Iterable[str]) -> set[str]:
-    """The names of the packages that are asked for, as indexes spell them."""
-    return {canonicalize_name(Requirement(line).name) for line in requirements}
+    """What tests may be run with that need ``theirs``, the best first: with the shared test tools, with its own versions of these, with any."""
+    shared = resolve.shared_tools()
+    more = [line for line in theirs if names([line]).isdisjoint(names(shared))]
+    pinned = [*(line for line in shared if names([line]).isdisjoint(names(theirs))), *theirs]
+    return [[*shared, *more], pinned, [*shared, *sorted(names(more))], sorted({"pytest", *names(theirs)})]
 
 
 def comment(text: str) -> str:
@@ -161,7 +168,8 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
     """
     folder, compose = SERVICES / name, SERVICES / name / "compose.yaml"
     text = compose.read_text(encoding="utf-8")
-    if found.interface == "command" and PORT not in found.call:
+    # A command line with our port is a server's, and is asked whether it is healthy.
+    if found.interface == "command" and "8000" not in found.call:
         text = f"{text.partition('    ports:')[0]}    {HEALTH}"
     kept = (folder / "instance").exists() or any(INSTANCE.search(path.read_bytes()) for path in folder.rglob("*.py"))
     text += f"    volumes:\n      - {name}-data:/app/instance\n" if kept else ""
@@ -178,8 +186,11 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
     compose.write_text(text, encoding="utf-8")
 
 
-def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
-    """Copy what is in ``root``, and what is beside it in ``source``; return what was taken and what was left out."""
+def copy(source: Path, root: Path, folder: Path, read: Collection[str]) -> tuple[list[str], list[str]]:
+    """Copy what is in ``root``, and what is beside it in ``source``; return what was taken and what was left out.
+
+    ``read`` are documents that code may read, which are taken, too.
+    """
     # Production images have these files in the same place.
     server = {path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file()}
     folder.mkdir(parents=True)  # git has no empty services/
@@ -190,7 +201,7 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
         target = folder / path.name
         if any(path == place or path in place.parents for place in roots):
             continue
-        junk = matches(path.name, JUNK + LEFT) and path.name != ".gitignore"
+        junk = matches(path.name, CACHES + LEFT) and path.name not in {".gitignore", *read}
         if junk or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))
         elif path.is_dir():
@@ -200,11 +211,11 @@ def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     return sorted(path.name for path in folder.iterdir()), left
 
 
-def pytest_settings(source: Path) -> dict[str, Any]:
+def pytest_settings(source: Path, root: Path) -> dict[str, Any]:
     """A project's own settings for pytest, from the first of its files that has some, without coverage, which is ours."""
     ini = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        ini.read([source / name for name in ("setup.cfg", "tox.ini", "pytest.ini")], encoding="utf-8")
+        ini.read([place / name for place in (source, root) for name in ("setup.cfg", "tox.ini", "pytest.ini")], "utf-8")
     except configparser.Error as error:
         raise UserError(f"{source}: tox.ini or pytest.ini does not parse: {error}".replace("\n", " ")) from None
     table = tomllib.loads(text_of(source / "pyproject.toml")).get("tool", {}).get("pytest", {})
@@ -216,4 +227,4 @@ def pytest_settings(source: Path) -> dict[str, Any]:
 
 
 cli.OPTIONS["new"].append(add_options)
-service.WAYS |= {"source": adopt, "app": adopt, "extra": adopt, "own_lock": adopt}
+service.WAYS |= {"source": adopt, "app": adopt, "extra": adopt, "unpin": adopt, "own_lock": adopt}

@@ -10,39 +10,24 @@ from symtable import symtable
 from typing import TYPE_CHECKING
 
 from ..env import parse
+from ..project import toml
 from ..shell import UserError
+from .environment import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-# What makes an application, and the interface that it has.
-MAKERS = dict.fromkeys(("Flask", "get_wsgi_application", "Bottle", "Dash", "falcon.App"), "wsgi")
-ASYNC = ("FastAPI", "Starlette", "Quart", "Litestar", "falcon.asgi.App", "get_asgi_application")
-MAKERS |= dict.fromkeys(ASYNC, "asgi") | {"Celery": "command"}
-ASGI = {"starlette", "fastapi", "quart", "litestar", "uvicorn", "asgiref"}
-# The application in what a maker returns, where that is not one itself.
-INSIDE = {"Dash": ".server"}
-FACTORIES = {"create_app", "make_app"}
-CELERY = {"celery", "celery_app"}  # what Celery looks for in a module
+# What makes an application with the interface that it has, and which files are not its code.
+KNOWN = toml((FOLDER / "known.toml").read_text(encoding="utf-8"))
+MAKERS = {maker: interface for interface, makers in KNOWN["makers"].items() for maker in makers}
+CACHES, LEFT, TESTS = KNOWN["files"].values()
+ASGI, FACTORIES, CELERY = map(set, KNOWN["names"].values())
 # The parameters of a function that is an application itself.
 PARAMETERS = {("environ", "start_response"): "wsgi", ("scope", "receive", "send"): "asgi"}
 # The modules that by convention are for servers, and what servers look for in a module.
 MODULES, NAMES = ("wsgi", "asgi"), ("application", "app")
-# Where an application is named, and how the lines begin that name it.
-STARTERS = {"Procfile": ("web:",), "Dockerfile": ("CMD", "ENTRYPOINT", "ENV FLASK_APP")}
-STARTERS |= dict.fromkeys(("gunicorn.conf.py", "gunicorn_conf.py", "config/gunicorn.py"), ("wsgi_app",))
-CHOICES = 6  # at most so many are listed
 WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
-CACHES = (".*", "__pycache__", "*.py[co]", "node_modules")  # anywhere
-JUNK = (*CACHES, "*.egg-info", "venv", "env", "build", "dist")
-# What is not taken along besides: what is said elsewhere here, documents, the data of a development server.
-LEFT = (
-    *("pyproject.toml", "*.lock", "Pipfile*", "*requirements*", "setup.py", "PKG-INFO", "MANIFEST.in", "Makefile"),
-    *("Dockerfile*", "docker-compose*", "compose*.y*ml", "Procfile", "[A-Z]*.md", "[A-Z]*.rst", "LICENSE*"),
-    *("docs", "examples", "instance", "*.db", "*.sqlite3", "stack", "hatch_build.py", "AUTHORS*", "pytest.ini"),
-)
-TESTS = ("tests", "test", "test_*.py", "*_test.py", "conftest.py", "tox.ini", "setup.cfg")
 
 
 @dataclass(frozen=True)
@@ -66,7 +51,11 @@ def find_application(code: Code, wanted: str = "") -> Application:
         return Application(source, "", wanted, "command", "--app")
     for said_by, text in [("--app", wanted)] if wanted else named(source):
         if one := code.resolve(text):
-            return replace(one, said_by=said_by, interface=one.interface or code.interface)
+            interface = one.interface or ("asgi" if one.module.endswith("asgi") else code.interface)
+            return replace(one, said_by=said_by, interface=interface)
+    for ini in (wanted or "production.ini development.ini").split():  # of Pyramid and the like
+        if "\n[app:main]" in f"\n{text_of(source / ini)}":
+            return Application(source, "paste.deploy", f'loadapp("config:{ini}", relative_to=".")', "wsgi", ini)
     if wanted:
         raise UserError(f"--app {wanted}: there is no such module in {source}, or it has nothing of that name")
     # What a factory has made counts only where that takes arguments; of Django's two interfaces, wsgi does.
@@ -74,18 +63,16 @@ def find_application(code: Code, wanted: str = "") -> Application:
     found = [one for one in web if one.interface] or [replace(one, interface=code.interface) for one in web]
     if {one.call for one in found} == {"application"}:
         found = [one for one in found if one.interface == "wsgi"] or found
-    found = found or code.every
-    if len(found) == 1:
+    if len(found := found or code.every) == 1:
         return found[0]
     if not code.trees:
         raise UserError(f"{source} has no Python code, or none but tests")
     if not found:
         runs = [code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.stem == "__main__"]
-        lost = "no application found, neither in FLASK_APP, Procfile, Dockerfile and gunicorn's configuration, nor in code with"
         ways = f"say --app MODULE:NAME, or a command: --app 'python -m {(runs or ['MODULE'])[0]}'"
-        raise UserError(f"{source}: {lost} {', '.join([*MAKERS, *sorted(FACTORIES)])}; {ways}")
+        raise UserError(f"{source}: no application found, see docs/adopting.md; {ways}")
     choices = [*dict.fromkeys(one.call if " " in one.call else f"{one.module}:{one.call}" for one in found)]
-    listed = " or ".join(f"--app '{choice}'" for choice in choices[:CHOICES]) + ", ..." * (len(choices) > CHOICES)
+    listed = " or ".join(f"--app '{choice}'" for choice in choices[:6]) + ", ..." * (len(choices) > 6)
     raise UserError(f"{source} has {len(choices)} applications: choose with {listed}")
 
 
@@ -100,10 +87,9 @@ def text_of(path: Path) -> str:
 
 def named(source: Path) -> Iterator[tuple[str, str]]:
     """The applications that files for servers may name, the likeliest first, each after the file's name."""
-    for name in (".flaskenv", ".env"):
-        if text := parse(text_of(source / name)).get("FLASK_APP"):
-            yield name, text
-    for name, starts in STARTERS.items():
+    said = {name: parse(text_of(source / name)).get("FLASK_APP") for name in (".flaskenv", ".env")}
+    yield from ((name, text) for name, text in said.items() if text)
+    for name, starts in KNOWN["starters"].items():
         for line in text_of(source / name).replace("\\\n", " ").splitlines():
             for start in filter(line.startswith, starts):
                 words = WORD.findall(line.removeprefix(start))
@@ -123,13 +109,15 @@ class Code:
         self.source = source
         self.trees: dict[Path, ast.Module] = {}
         for path in sorted(source.rglob("*.py")):
-            skipped = any(matches(part, (*JUNK, *LEFT, *TESTS)) for part in path.relative_to(source).parts)
+            skipped = any(matches(part, CACHES + LEFT + TESTS) for part in path.relative_to(source).parts)
             try:
                 self.trees |= {} if skipped else {path: ast.parse(path.read_bytes())}
             except (SyntaxError, ValueError):  # a template, or code for another Python
                 continue
-        self.imports = {name for tree in self.trees.values() for name in imported(tree)}
-        libraries = {name.partition(".")[0] for name in self.imports}
+        nodes = [node for tree in self.trees.values() for node in ast.walk(tree)]
+        self.texts = {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
+        self.imports = {name for node in nodes for name in imported(node)}
+        libraries = {name.partition(".")[0] for name in self.imports} | self.imports
         # The interface where an application does not tell.
         self.interface = "asgi" if libraries & ASGI and not libraries & {"flask", "django"} else "wsgi"
         self.found = {path: [*self.applications(path, tree)] for path, tree in self.trees.items()}
@@ -160,7 +148,7 @@ class Code:
                     if interface == "command" or ast.unparse(target) in CELERY:
                         yield Application(place[0], "", f"python -m celery --app={place[1]} worker", "command")
                     elif isinstance(target, ast.Name) and (made or (calls and target.id == NAMES[0])):
-                        yield Application(*place, target.id + INSIDE.get(maker, ""), interface)
+                        yield Application(*place, target.id + ".server" * (maker == "Dash"), interface)
 
     def resolve(self, text: str) -> Application | None:
         """The application that ``text`` means: ``module:name``, ``module:factory('x')``, ``module``, ``src/module.py``."""
@@ -178,7 +166,7 @@ class Code:
             symbols = symtable(text_of(path), path.name, "exec").get_symbols()
             bound = {symbol.get_name() for symbol in symbols if symbol.is_local()}
             if usual := [each for each in ([first] if call else NAMES) if each in bound]:
-                return Application(root, module, call or usual[0], "asgi" if module.endswith("asgi") else "")
+                return Application(root, module, call or usual[0], "")
         return None
 
     def modules(self, name: str) -> list[Path]:
@@ -204,13 +192,12 @@ class Code:
         return any(file.is_dir() or file.with_suffix(".py").is_file() for file in files)
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
-    """What a module imports, by absolute names."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+def imported(node: ast.AST) -> Iterator[str]:
+    """What a statement imports, by absolute names."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

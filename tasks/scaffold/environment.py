@@ -12,49 +12,40 @@ from ..project import env_prefix, toml
 from .service import Skeleton
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 FOLDER = Path(__file__).with_name("adopting")  # what is written into services
-READERS = re.compile(r"os\.environ(\.get|\.setdefault|\.pop)?|(os\.)?getenv|config|env(\.\w+)?")
+# How code, as ast writes it, reads a variable: by os.environ, environs, or decouple.
+READERS = re.compile(r"(?<![\w.])(?:os\.environ(?:\.\w+)?|(?:os\.)?getenv|config|env(?:\.\w+)?)[(\[]'([A-Z][A-Z\d_]+)'")
 # The name of a database in the working directory.
 DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?([\w-]+\.(?:db|sqlite3?))")
 # Each has what adopting/neighbours.toml says.
 TABLES = toml((FOLDER / "neighbours.toml").read_text(encoding="utf-8"))
 NEIGHBOURS = [SimpleNamespace(**{"name": name, "url": ""} | table) for name, table in TABLES.items()]
+# Packages that come without wheels, and what Debian calls the headers that they are compiled with.
+COMPILED: dict[str, str] = toml((FOLDER / "compiled.toml").read_text(encoding="utf-8"))
 
 
 def variables(trees: Iterable[ast.Module]) -> set[str]:
-    """The environment variables that code reads: by os.environ, environs, decouple, or as a field of pydantic's settings."""
-    names = {name for tree in trees for node in ast.walk(tree) for name in read(node)}
-    return {name for name in names if re.fullmatch(r"[A-Z][A-Z\d_]+", name)}
+    """The environment variables that code reads: as READERS says, or as a field of pydantic's settings."""
+    names = {name for tree in trees for name in READERS.findall(ast.unparse(tree))}
+    for node in [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
+        if any(ast.unparse(base).endswith("BaseSettings") for base in node.bases):
+            fields = [ast.unparse(inner.target) for inner in node.body if isinstance(inner, ast.AnnAssign)]
+            names |= {name.upper() for name in fields}
+    return names
 
 
-def databases(trees: Collection[ast.Module]) -> list[str]:
-    """The names of SQLite's files in code that uses it, without those that are in other folders."""
-    trees = [*trees] if any("sqlite" in ast.unparse(tree).lower() for tree in trees) else []
-    texts = {str(node.value) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    return sorted({found[1] for text in texts if (found := DATABASE.fullmatch(text))})
+def databases(texts: Collection[str], *configurations: str) -> list[str]:
+    """The names of SQLite's files beside the code: among the ``texts`` of code that uses it, and in files for Paste."""
+    found = {*texts} if any("sqlite" in text.lower() for text in texts) else set()
+    found.update(name for text in configurations for name in re.findall(r"%\(here\)s/(\S+)", text))
+    return sorted({name[1] for text in found if (name := DATABASE.fullmatch(text))})
 
 
-def read(node: ast.AST) -> Iterator[str]:
-    """The names of variables that a node may read."""
-    if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("BaseSettings") for base in node.bases):
-        fields = [inner.target for inner in node.body if isinstance(inner, ast.AnnAssign)]
-        yield from (target.id.upper() for target in fields if isinstance(target, ast.Name))
-    place, key = None, None
-    if isinstance(node, ast.Call) and node.args:
-        place, key = node.func, node.args[0]
-    elif isinstance(node, ast.Subscript):
-        place, key = node.value, node.slice
-    if place and isinstance(key, ast.Constant) and isinstance(key.value, str) and READERS.fullmatch(ast.unparse(place)):
-        yield key.value
-
-
-def neighbours(packages: Iterable[str], trees: Iterable[ast.Module]) -> list[SimpleNamespace]:
+def neighbours(packages: Iterable[str], texts: Iterable[str]) -> list[SimpleNamespace]:
     """The databases and brokers that a project's packages and URLs in its code are for."""
-    texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    urls = [text for text in texts if isinstance(text, str) and "://" in text[:30]]
-    found = [*packages, *(f"{url.partition('://')[0]}:" for url in urls)]
+    found = [*packages, *(f"{text.partition('://')[0]}:" for text in texts if "://" in text[:30])]
     return [one for one in NEIGHBOURS if any(map(re.compile(one.uses).fullmatch, found))]
 
 
@@ -70,8 +61,9 @@ def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable
     itself = f"    environment: &environment\n{''.join(urls)}    depends_on:\n{''.join(waits)}" if provided else ""
     words = {"name": service, "PREFIX": env_prefix(service)}
     services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)
-    clone = "    labels:\n      stack.clone: ${STACK_CLONE:-local}\n"
-    volumes = "".join(f"  %name-{one.name}:\n{clone}" for one in provided)
+    volumes = "".join(
+        f"  %name-{one.name}:\n    labels:\n      stack.clone: ${{STACK_CLONE:-local}}\n" for one in provided
+    )
     return Skeleton(itself).substitute(words), services, Skeleton(volumes).substitute(words)
 
 

@@ -21,7 +21,7 @@ from ..env import env, official_base
 from ..ownership import temporary_folder
 from ..shell import CommandFailed, UserError, output
 from ..terminal import say
-from .application import text_of
+from .application import KNOWN, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 
     Line = tuple[str, str]  # a requirement as it is written, after its file
 
-FILES = [f"requirements{place}.txt" for place in ("", "/prod", "/production", "/base", "/common", "/main")]
-# What a project calls the extra, the group or the file with what its tests need.
-TESTS = ("test", "tests", "testing", "dev", "development", "local")
-TEST_FILES = [f"requirements{place}{{}}.txt" for place in ("-", "_", "/", ".d/")]
-TEST_FILES += ["{}-requirements.txt", "{}.requirements.txt"]
+# What has a project's requirements, and what it calls the extra, the group or the file with what its tests need.
+FILES, TESTS, TEST_FILES = KNOWN["requirements"].values()
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory
@@ -146,6 +143,11 @@ def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list
     return first + [(place, line) for lines in others for place, line in lines if line.startswith("pytest-")]
 
 
+def names(requirements: Iterable[str]) -> set[str]:
+    """The names of the packages that are asked for, as indexes spell them."""
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
 def ask(session: Session, program: str, source: Path, failure: str) -> Any:
     """Run a program about a folder where Poetry is installed; return what it prints, which is JSON."""
     venv.poetry(session, "--version", "--quiet")  # installs it
@@ -207,4 +209,5 @@ def listed(path: Path) -> Iterator[Line]:
         elif line.startswith(("-", ".")):
             say(f"{place}: not taken: {line}")
         elif line:
-            yield place, f"{egg} @ {url}" if egg and " @ " not in url else line
+            name = egg or "".join(re.findall(r"^git\+.*/([\w.-]+?)(?:\.git)?(?:@[^/]*)?$", url))
+            yield place, f"{name} @ {url}" if name and " @ " not in url else line

@@ -30,7 +30,7 @@ def adopting_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project that adopts without asking an index."""
     for module in (adopt, resolve, target):
         monkeypatch.setattr(module, "SERVICES", root / "services")
-    monkeypatch.setattr(resolve, "with_wheels", lambda _, package: f"versions of {package}")
+    monkeypatch.setattr(resolve, "wheels", lambda *_: ["2.0", "1.1", "1.0"])
     return small_project(root, monkeypatch)
 
 
@@ -42,11 +42,13 @@ def take(
     extra: tuple[str, ...] = (),
     *,
     own: bool = False,
+    unpin: bool = False,
 ) -> None:
     """Adopt a project, as `new --from` does."""
     service.check_name(name)
     with service.all_or_nothing(name):
-        service.new(NO_SESSION, Namespace(name=name, like=like, source=source, app=app, extra=extra, own_lock=own))
+        words = {"name": name, "like": like, "source": source, "app": app, "extra": extra, "own_lock": own}
+        service.new(NO_SESSION, Namespace(**words, unpin=unpin))
 
 
 @pytest.fixture
@@ -68,6 +70,7 @@ WORKSPACE = "[project]\ndependencies = ['flask', 'core']\n[tool.uv.sources]\ncor
         ({"blog/__init__.py": FACTORY, "blog/build/__init__.py": "", "blog/env/x.html": ""}, "blog"),
         ({"src/blog/__init__.py": FACTORY, "tests/conftest.py": "", "setup.py": ""}, "blog"),
         ({"src/blog/__init__.py": "", "wsgi.py": f"import blog\n{APP}"}, "."),
+        ({"blog/__init__.py": "", "production.ini": "[app:main]\nuse = egg:blog\n"}, "."),
         (DJANGO, "."),
     ],
 )
@@ -84,7 +87,14 @@ def test_what_comes_along(ours: Path, write: Write, files: dict[str, str], packa
 
 
 def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ["Flask==3.0.0", "gunicorn==20", "pytest", 'x; python_version > "3.9"', "z @ https://h.invalid/z-1.tar.gz"]
+    lines = [
+        "Flask==3.0.0",
+        "gunicorn==20",
+        "uWSGI",
+        "pytest",
+        'x; python_version > "3.9"',
+        "z @ https://h.invalid/z-1.tar.gz",
+    ]
     lines += ["hypothesis==6.150"]  # which is among the test tools, too
     files = {"web/__init__.py": "", "web/a.py": "from starlette.applications import Starlette\nasgi = Starlette()\n"}
     source = write(
@@ -93,7 +103,7 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
     take(source, name="front-end")
     said = capsys.readouterr().out
     assert "web.a:asgi (asgi), named by its code; taken: web\n" in said
-    assert "left out: .git, Dockerfile, data.db, docs, requirements.txt, gunicorn==20, pytest\n" in said
+    assert "left out: .git, Dockerfile, data.db, docs, requirements.txt, gunicorn==20, uWSGI, pytest\n" in said
     assert (ours / "services/front-end/tests/__init__.py").exists()
     compose = (ours / "services/front-end/compose.yaml").read_text()
     assert 'SERVICE: front-end PACKAGE: web APPLICATION: "web.a:asgi" INTERFACE: asgi' in " ".join(compose.split())
@@ -147,7 +157,7 @@ def test_a_folder_with_data_hides_no_package(ours: Path, write: Write) -> None:
 
 
 def test_options_that_exclude_each_other(ours: Path) -> None:
-    told = "--app, --extra and --own-lock go with --from DIR, and none of them with --like"
+    told = "--app, --extra, --unpin and --own-lock go with --from DIR, and none of them with --like"
     with pytest.raises(UserError, match=told):
         take(None, app="a:b")
     with pytest.raises(UserError, match=told):
@@ -250,6 +260,41 @@ def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> No
     service.remove(NO_SESSION, "theirs")
     take(write({"ruff.toml": "line-length = 79\n"}))
     assert (ours / "services/theirs/ruff.toml").read_text() == "line-length = 79\n"
+
+
+def test_pins_give_way_to_newer_versions_of_the_same_major(ours: Path, write: Write) -> None:
+    take(write({"app.py": APP, "requirements.txt": "a==2.0.23\nb[x]==0.9rc1\nc>=1,<3\nd==1.*\n"}), unpin=True)
+    group = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"]
+    assert group[:-1] == ["a<3,>=2.0.23", "b[x]<1,>=0.9rc1", "c<3,>=1", "d==1.*"]
+
+
+def test_settings_for_pytest_beside_the_code(ours: Path, write: Write) -> None:
+    take(write({"src/app.py": APP, "src/pytest.ini": "[pytest]\naddopts = -q\n", "requirements.txt": "x\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"]["pytest"]
+    assert made == {"ini_options": {"addopts": ["-q"]}}
+
+
+def test_documents_that_code_reads_come_along(ours: Path, write: Write) -> None:
+    code = f"{APP}news = open('NEWS.md').read()\n"
+    take(write({"app.py": code, "NEWS.md": "new", "README.md": "", "requirements.txt": "x\n"}))
+    assert (ours / "services/theirs/NEWS.md").read_text() == "new"
+    assert not (ours / "services/theirs/README.md").exists()
+
+
+def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
+    take(
+        write(
+            {"app.py": APP, "tests.py": "class Test(TestCase):\n    def test(self): ...\n", "requirements.txt": "x\n"}
+        )
+    )
+    assert [path.name for path in (ours / "services/theirs/tests").iterdir()] == ["test_all.py"]
+    assert not (ours / "services/theirs/tests.py").exists()
+
+
+def test_extension_modules_of_its_own_are_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ours
+    take(write({"app.py": APP, "fast/speed.pyx": "", "fast/__init__.py": "", "requirements.txt": "flask\n"}))
+    assert "warning: its own extension modules are not compiled" in capsys.readouterr().out
 
 
 def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:

@@ -51,11 +51,16 @@ if TYPE_CHECKING:
         ({"web/wsgi.py": "from web import core\napp = core.app\n", "web/core.py": APP}, "web.wsgi:app wsgi"),
         ({"a/wsgi.py": "application = make()\n", "b/wsgi.py": "app = make()\n", "c.py": APP}, "c:app wsgi"),
         ({"asgi.py": "from web import app\n", "web.py": "from other import app\n"}, "asgi:app asgi"),
+        ({"a.py": FACTORY, "asgi.py": "from a import create_app\napp = create_app()\n"}, "asgi:app asgi"),
         # Further frameworks, and none.
+        ({"main.py": "import falcon.asgi\nfrom a import make\napplication = make()\n"}, "main:application asgi"),
+        ({"main.py": "from a import make\n\n\ndef get_app():\n    return make('x')\n"}, "main:get_app() wsgi"),
         ({"main.py": "import bottle\napp = bottle.Bottle()\n"}, "main:app wsgi"),
         ({"main.py": "import falcon\napi = falcon.App()\n"}, "main:api wsgi"),
         ({"main.py": "import falcon.asgi\napi = falcon.asgi.App()\n"}, "main:api asgi"),
         ({"main.py": "from litestar import Litestar\napp = Litestar([])\n"}, "main:app asgi"),
+        ({"main.py": "from sanic import Sanic\napp = Sanic('x')\n"}, "main:app asgi"),
+        ({"main.py": "from apiflask import APIFlask\napp = APIFlask(__name__)\n"}, "main:app wsgi"),
         ({"main.py": "import dash\nboard = dash.Dash(__name__)\n"}, "main:board.server wsgi"),
         ({"main.py": "def application(environ, start_response):\n    return []\n"}, "main:application wsgi"),
         ({"main.py": "async def app(scope, receive, send):\n    pass\n"}, "main:app asgi"),
@@ -78,6 +83,15 @@ if TYPE_CHECKING:
 def test_an_application_is_found(write: Write, files: dict[str, str], found: str) -> None:
     one = find_application(Code(write(files)))
     assert f"{one.module}:{one.call} {one.interface}" == found
+
+
+@pytest.mark.parametrize(("wanted", "ini"), [("", "production.ini"), ("etc/development.ini", "etc/development.ini")])
+def test_what_a_file_for_paste_configures(write: Write, wanted: str, ini: str) -> None:
+    code = "def main(global_config, **settings):\n    return Configurator(settings=settings).make_wsgi_app()\n"
+    source = write({"blog/__init__.py": code, ini: "[app:main]\nuse = egg:blog\n"})
+    found = find_application(Code(source), wanted)
+    assert (found.call, found.said_by) == (f'loadapp("config:{ini}", relative_to=".")', ini)
+    assert (found.module, found.interface) == ("paste.deploy", "wsgi")
 
 
 TWO = {"one.py": APP, "two.py": f"{FACTORY}\nother = FastAPI()\n", "four/__init__.py": "from one import app\n"}
@@ -149,7 +163,7 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
         (
             {"worker.py": "print()\n"},
             "",
-            "no application found, neither in FLASK_APP, .* say --app MODULE:NAME, or a command",
+            "no application found, see docs/adopting.md; say --app MODULE:NAME, or a command",
         ),
         (
             {
@@ -199,8 +213,16 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
         (
             {
                 "requirements.txt": "git+https://h.invalid/a.git@v1#egg=a\nb @ https://h.invalid/b-1.tar.gz\n-e git+https://h.invalid/c#egg=c\n"
+                "git+https://h.invalid/x/d.git@v1\ngit+ssh://git@h.invalid/e\n"
             },
-            ["a @ git+https://h.invalid/a.git@v1", "b @ https://h.invalid/b-1.tar.gz", "c @ git+https://h.invalid/c"],
+            [
+                *(
+                    "a @ git+https://h.invalid/a.git@v1",
+                    "b @ https://h.invalid/b-1.tar.gz",
+                    "c @ git+https://h.invalid/c",
+                ),
+                *("d @ git+https://h.invalid/x/d.git@v1", "e @ git+ssh://git@h.invalid/e"),
+            ],
         ),
         ({"requirements.txt": "\ufeff--index-url https://h.invalid/\n-c limits.txt\n-e .\n.\na\n"}, ["a"]),
         ({"pyproject.toml": "[project]\nname='a'\nversion='1'\ndependencies = ['a[x]', 'b']\n"}, ["b"]),

@@ -52,8 +52,15 @@ others = ['/tmp/x.db', 'sqlite:////var/y.db', 'sqlite://']
         service.new(NO_SESSION, Namespace(name="again", like="theirs"))
 
 
+def test_databases_that_files_for_paste_name(ours: Path, write: Write) -> None:
+    ini = "[app:main]\nuse = egg:blog\nsqlalchemy.url = sqlite:///%(here)s/blog.sqlite\nlog = %(here)s/x.log\n"
+    take(write({"blog/__init__.py": "", "production.ini": ini, "blog.sqlite": "", "requirements.txt": "pyramid\n"}))
+    assert str((ours / "services/theirs/blog.sqlite").readlink()) == "instance/blog.sqlite"
+    assert not (ours / "services/theirs/x.log").is_symlink()
+
+
 def test_other_files_are_no_databases(write: Write) -> None:
-    assert databases(Code(write({"web.py": "hidden = ['Thumbs.db']\n"})).trees.values()) == []
+    assert databases(Code(write({"web.py": "hidden = ['Thumbs.db']\n"})).texts) == []
 
 
 def test_a_worker_in_the_code_of_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,9 +106,9 @@ class Settings(pydantic.BaseSettings):
             "requirements.txt": "celery[redis]\nflask-redis\n",
         }
     )
-    trees = Code(source).trees.values()
-    assert variables(trees) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL"}
-    assert [one.name for one in neighbours(["flask-redis", "x"], trees)] == ["valkey", "postgres"]
+    found = Code(source)
+    assert variables(found.trees.values()) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL"}
+    assert [one.name for one in neighbours(["flask-redis", "x"], found.texts)] == ["valkey", "postgres"]
     assert [one.name for one in neighbours(["psycopg2-binary", "pymongo"], [])] == ["postgres", "MongoDB"]
     take(source)
     said = capsys.readouterr().out

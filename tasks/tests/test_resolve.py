@@ -91,9 +91,9 @@ def test_what_else_fails_leads_to_no_lock(ours: Path, write: Write, monkeypatch:
     [
         (
             "Because ours depends on x (99) which doesn't match any versions, version solving failed.",
-            r"no version matches x \(99\); versions of x",
+            r"no version matches x \(99\); versions 1.0 to 2.0 have a wheel for Python ",
         ),
-        ("Cannot resolve h.invalid\n\nmore", "y @ https://h.invalid/y.zip cannot be fetched: check the address"),
+        ("Cannot resolve h.invalid\n\nmore", "the requirements cannot be resolved: Cannot resolve h.invalid"),
         ("Resolving dependencies...\n\nNo space left\n", "the requirements cannot be resolved: No space left"),
     ],
 )
@@ -124,6 +124,12 @@ def test_wheels_for_the_images(monkeypatch: pytest.MonkeyPatch, file: str, fits:
     assert resolve.fits(file) is fits
 
 
+def test_which_versions_have_a_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
+    assert resolve.range_of(["2", "1"]) == "versions 1 to 2 have a wheel for Python 3.13"
+    assert resolve.range_of([]) == "no version of it has a wheel for Python 3.13"
+
+
 def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     lock = [
         f'[[package]]\nname = "{name}"\nversion = "1"\ngroups = ["{group}"]\nfiles = [{{file = "{file}"}}]\n{more}'
@@ -132,19 +138,25 @@ def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pyt
             ("b", "theirs", "b-1-py3-none-any.whl", ""),
             ("c", "pilot", "c-1.zip", ""),
             ("d", "theirs", "d-1.zip", "markers = \"sys_platform == 'win32'\"\n"),
+            ("psycopg2", "theirs", "psycopg2-2.9.tar.gz", ""),
         )
     ]
     (ours / "poetry.lock").write_text("".join(lock))
-    take(write({"app.py": APP, "requirements.txt": "a\n"}))
+    take(write({"app.py": APP, "requirements.txt": "a==1\npsycopg2\n"}))
     said = capsys.readouterr().out
     assert re.findall("warning: (.*?); if", said) == ["a 1 has no wheel for Python 3.13"]
+    assert (
+        "its build will fail; versions 1.0 to 2.0 have a wheel for Python 3.13; --unpin takes newer versions\n" in said
+    )
+    compose = (ours / "services/theirs/compose.yaml").read_text()
+    assert "        BUILD_PACKAGES: gcc libc6-dev python3-dev libpq-dev\n" in compose
 
 
 def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
     lists = {
         "requirements.txt": "flask\ncoverage==1\npytest-flask<9\n",
-        "requirements-test.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\n",
+        "requirements-test.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\nmysqlclient\n",
     }
     lists["requirements-dev.txt"] = "tox\nipython\npytest-xdist\n"
     take(write({"app.py": APP, "test_app.py": "def test(): ...\n", **lists}))
@@ -162,10 +174,10 @@ def test_other_versions_of_test_tools(
     seen = []
 
     def run(_: object, *arguments: str, silent: bool = False) -> None:
-        if not silent or arguments != ("lock",):
-            seen.append(
-                tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["dependency-groups"]["tests"]
-            )
+        groups = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text()).get("dependency-groups")
+        if groups:
+            assert silent
+            seen.append(groups["tests"])
             raise CommandFailed(["poetry", *arguments], CONFLICT)
 
     monkeypatch.setattr(venv, "poetry", run)
@@ -176,9 +188,10 @@ def test_other_versions_of_test_tools(
         [*shared, "pytest-asyncio==0.24"],
         [shared[0], "pytest==8.3", "pytest-asyncio==0.24"],
         [*shared, "pytest-asyncio"],
+        ["pytest", "pytest-asyncio"],
     ]
     told = capsys.readouterr().out
-    assert told.count("warning: other versions of what its tests need are tried, because the requirements cannot") == 2
+    assert told.count("warning: what its tests need is tried in other versions, because the requirements cannot") == 3
     assert told.count("warning: what its tests need is left out, because the requirements cannot") == 1
     assert (ours / "services/theirs/.gitignore").read_text() == "*.db\n"
 
@@ -210,3 +223,39 @@ def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypat
     take(write({"tox.ini": "[testenv]\nsetenv =\n    DJANGO_SETTINGS_MODULE = tests.settings\n"}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["tool"]["pytest"]["ini_options"]["DJANGO_SETTINGS_MODULE"] == "tests.settings"
+
+
+def test_a_requirement_that_needs_a_newer_python_than_this_machine_has(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: object, *arguments: str, silent: bool = False) -> None:
+        own = ours / "services/theirs/pyproject.toml"
+        if silent and 'python_version == \\"3.13\\"' not in own.read_text():
+            raise CommandFailed(["poetry", *arguments], CONFLICT.replace("theirs on", "theirs requires Python >=3.12;"))
+
+    monkeypatch.setattr(venv, "poetry", run)
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
+    take(write({"app.py": APP, "requirements.txt": 'x==1; sys_platform == "linux"\ny[z]\n'}))
+    assert "locked for Python 3.13 alone, because the requirements cannot" in capsys.readouterr().out
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["project"]["dependencies"][:2] == ['x==1 ; python_version == "3.13"', 'y[z] ; python_version == "3.13"']
+
+
+def test_shared_test_tools_that_do_not_go_with_what_it_needs(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, fits = ours / "services/theirs/pyproject.toml", False
+
+    def run(_: object, *arguments: str, silent: bool = False) -> None:
+        if silent and (arguments == ("lock",) or ("hypothesis" in path.read_text() and not fits)):
+            raise CommandFailed(["poetry", *arguments], CONFLICT)
+        path.with_name("poetry.lock").write_text("")
+
+    monkeypatch.setattr(venv, "poetry", run)
+    files = {"app.py": APP, "test_app.py": "def test(): ...\n", "requirements.txt": "h11==0.14\npytest==7.2\n"}
+    take(write(files))
+    assert tomllib.loads(path.read_text())["dependency-groups"] == {"tests": ["pytest"]}
+    service.remove(NO_SESSION, "theirs")
+    fits = True
+    take(write({}))
+    assert "dependency-groups" not in tomllib.loads(path.read_text())

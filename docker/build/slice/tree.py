@@ -116,8 +116,9 @@ class Tree:
 
     def dpkg_records(self) -> None:
         """Write the records of packages each to a file of its own, where scanners look for them in distroless images."""
-        # dpkg may still know /usr/lib/x as /lib/x.
-        names = [name for path in sorted(self.copied) for name in (str(path), str(path).removeprefix("/usr"))]
+        # dpkg may still know /usr/lib/x as /lib/x; no package owns dependencies, which can be too many for one command line.
+        paths = sorted(path for path in self.copied if not path.is_relative_to("/venv"))
+        names = [name for path in paths for name in (str(path), str(path).removeprefix("/usr"))]
         owned = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False).stdout
         for owner in set(re.findall(r"^([a-z0-9+.-]+)(?::\w+)?: /", owned, re.MULTILINE)):
             place = f"/var/lib/dpkg/status.d/{owner}"

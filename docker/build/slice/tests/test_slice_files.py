@@ -93,3 +93,15 @@ def test_what_the_layer_below_has_is_not_made_again(tmp_path: Path) -> None:
     assert list(made.root.iterdir()) == []
     made.add(tmp_path / "link/two")
     assert [path.name for path in made.place(tmp_path).rglob("*")] == ["lib", "two"]
+
+
+def test_more_dependencies_than_a_command_line_has_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = f"#!/bin/sh\necho \"$*\" >>{tmp_path}/asked\necho 'libz1:amd64: /usr/lib/libz.so'\n"
+    (tmp_path / "dpkg-query").write_text(tool)
+    (tmp_path / "dpkg-query").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    made = tree.Tree(tmp_path / "root", tmp_path / "nothing")
+    made.copied = {Path("/usr/lib/libz.so"), *(Path(f"/venv/{'x' * 200}/{number}") for number in range(20_000))}
+    made.finish()
+    assert (tmp_path / "asked").read_text().splitlines() == ["--search /usr/lib/libz.so /lib/libz.so", "--status libz1"]
+    assert made.place("/var/lib/dpkg/status.d/libz1").is_file()
