@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from ..stack.model import Stack
 
+NEED_NEIGHBOURS = "TESTS_NEED_NEIGHBOURS"  # among a service's build arguments
+SECRETS = "/run/secrets/"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -38,17 +41,23 @@ class Target:
     def verification(self, stack: Stack) -> Target:
         """The build that runs the service's tests in its image's file system, and keeps nothing.
 
-        Without tests, it only imports the service's application, with a warning.
+        Where there are none, or they need neighbours, it only imports the service's application, with a warning.
         """
         service = self.args["SERVICE"]
-        tested = has_tests(service)
-        args = {**self.args, "FLAVOR": engine.current().verify_base(asdict(self), stack.flavor)}
+        environment = stack.service(service).get("environment") or {}
+        # No build has secrets.
+        given = {key: value for key, value in environment.items() if not (value or SECRETS).startswith(SECRETS)}
+        verify_base = engine.current().verify_base(asdict(self), stack.flavor)
+        tested = has_tests(service) and NEED_NEIGHBOURS not in self.args
         if not tested:
-            say(f"warning: services/{service} has no tests: nothing is verified but that what it runs is there")
-            environment = stack.model["services"][service].get("environment") or {}
-            args["ENVIRONMENT"] = json.dumps({name: value for name, value in environment.items() if value is not None})
-        target = "verify" if tested else "verify-import"
-        return replace(self, target=target, tags=(), output=("type=cacheonly",), args=args)
+            say(f"warning: a build can run no tests of services/{service}: only that what it runs is there is verified")
+        return replace(
+            self,
+            target="verify" if tested else "verify-import",
+            tags=(),
+            output=("type=cacheonly",),
+            args={**self.args, "FLAVOR": verify_base, "ENVIRONMENT": json.dumps(given)},
+        )
 
 
 def has_tests(service: str) -> bool:

@@ -32,10 +32,10 @@ ON_UP: list[Callable[[Stack, argparse.Namespace], None]] = []
 ON_DOWN: list[Callable[[], None]] = []
 
 
-def up(stack: Stack, services: Sequence[str] = ()) -> None:
-    """Create and start a stack in the background; raises UserError when Docker cannot."""
+def up(stack: Stack, services: Sequence[str] = (), *more: str) -> None:
+    """Create and start a stack in the background, with ``more`` options of Compose; raises UserError when Docker cannot."""
     engine.current().check_health_checks()
-    options = ("--detach", "--no-build", "--remove-orphans", "--quiet-pull")
+    options = ("--detach", "--no-build", "--remove-orphans", "--quiet-pull", *more)
     command = (*COMPOSE, "--progress=plain", "up", *options, *services)
     title = f"starting {', '.join(services) or 'the stack'}"
     try:

@@ -8,9 +8,13 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from ..images import bake
+from ..images.target import NEED_NEIGHBOURS
 from ..project import REPORTS, own_tests
 from ..shell import UserError, lines, run, run_parallel
+from ..stack import lifecycle
 from ..stack.lifecycle import RUN
+from ..stack.model import development
 from ..terminal import Status, say
 
 if TYPE_CHECKING:
@@ -19,6 +23,19 @@ if TYPE_CHECKING:
 TEST = ("env", "STACK_TESTING=true", *RUN)  # docker/service.yaml reads this variable
 INTERRUPTED, NO_TESTS_RAN = 2, 5  # pytest's exit codes for these
 PERCENT_DONE = 100
+
+
+def start_neighbours(services: Sequence[str]) -> None:
+    """Start, for as long as this session lasts, what services' tests need that have TESTS_NEED_NEIGHBOURS.
+
+    What runs already stays. Raises UserError as `lifecycle.up` and `lifecycle.wait` do.
+    """
+    stack = development()
+    needing = [service for service in services if NEED_NEIGHBOURS in stack.service(service)["build"]["args"]]
+    if wanted := sorted({name for service in needing for name in stack.service(service).get("depends_on", ())}):
+        bake.build(stack.with_neighbours(needing))
+        lifecycle.up(development(attached=True), wanted, "--no-recreate")
+        lifecycle.wait(stack)
 
 
 def side_by_side(commands: Mapping[str, Sequence[str]], prepare: Callable[[str], object]) -> dict[str, int]:

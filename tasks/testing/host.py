@@ -105,6 +105,7 @@ def test(session: Session, services: Sequence[str], names: Sequence[str], pytest
         for name in sorted([*names, *services], key="stack".__eq__)
     }
     try:
+        containers.start_neighbours(services)
         return containers.side_by_side(commands, prepare)
     finally:
         if "stack" in names:

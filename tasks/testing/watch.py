@@ -12,7 +12,7 @@ from ..ownership import remove_own
 from ..shell import UserError, show, start
 from ..stack.lifecycle import remove_unused_networks
 from ..terminal import say
-from .containers import TEST
+from .containers import TEST, start_neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +28,7 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
     running = []
     width = max(map(len, services))
     try:
+        start_neighbours(services)
         for service in services:
             show(command := rerun(service, pytest_args))
             # In a session of its own: Ctrl-C reaches only this process, which then cleans up in order.
