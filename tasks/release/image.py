@@ -8,7 +8,6 @@ import json
 import shutil
 import tarfile
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from ..images import bake
@@ -20,7 +19,7 @@ from ..stack.model import production
 from ..terminal import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 OCI = "application/vnd.oci.image"
@@ -74,9 +73,9 @@ def build(services: Sequence[str], *, cache: bool = True, folder: str = "release
     if builder.name != "docker":
         raise UserError(f"release images need Docker's BuildKit, and this machine has {builder.title}")
     epoch = output("git", "show", "--no-patch", "--format=%ct", "HEAD").strip()
-    # The cache ignores files' times, so these two stages may have those of another build. BuildKit's own attestations
-    # contain the time of the build, and would change the digest; publish attaches others.
-    options: dict[str, Any] = {"no-cache-filter": ["source", "prod"]} if cache else {"no-cache": True}
+    # The cache ignores files' times, so these two stages may have copied from another version of the slicer. BuildKit's own
+    # attestations contain the time of the build, and would change the digest; publish attaches others.
+    options: dict[str, Any] = {"no-cache-filter": ["runtime", "prod"]} if cache else {"no-cache": True}
     options |= {"attest": ["type=provenance,disabled=true"]}
     stack = production()
     for first in range(0, len(services), bake.BATCH):
@@ -126,20 +125,25 @@ def check_reproducible(services: Sequence[str]) -> None:
 
 
 def difference(one: Image, other: Image) -> str:
-    """The first file in which two images differ, or where else they do."""
+    """The first file in which two images differ, and in what; where all files are the same, what else of them differs."""
     for number, (left, right) in enumerate(zip(one.blobs[1:], other.blobs[1:], strict=False), 1):
-        nothing: dict[str, Any] = {}
-        for before, after in zip_longest(entries(left), entries(right), fillvalue=nothing):
-            if kinds := [kind for kind in before | after if before.get(kind) != after.get(kind)]:
-                return f"layer {number}: /{(before | after)['name']} ({', '.join(kinds)})"
-    return "the image's configuration"
+        before, after = entries(left), entries(right)
+        if lone := sorted(before.keys() ^ after.keys()):
+            return f"layer {number}: /{lone[0]} is in one of them only"
+        for name, facts in before.items():
+            if told := [f"{k} {old} and {after[name][k]}" for k, old in facts.items() if old != after[name][k]]:
+                return f"layer {number}: /{name} ({', '.join(told)})"
+    left, right = (json.loads(image.blobs[0].read_bytes()) for image in (one, other))
+    return f"the configuration: {', '.join(key for key in left | right if left.get(key) != right.get(key))}"
 
 
-def entries(layer: Path) -> Iterator[dict[str, Any]]:
-    """What a layer has of each file, in order."""
+def entries(layer: Path) -> dict[str, dict[str, Any]]:
+    """What a layer has of each file, by name."""
+    found = {}
     with tarfile.open(layer) as archive:
-        for member in archive:
+        for order, member in enumerate(archive):
             file = archive.extractfile(member) if member.isreg() else None
-            content = hashlib.file_digest(file, "sha256").hexdigest() if file else member.linkname  # type: ignore[arg-type]
-            facts = {kind: getattr(member, kind) for kind in ("name", "mode", "uid", "gid", "mtime", "type")}
-            yield facts | {"content": content}
+            content = hashlib.file_digest(file, "sha256").hexdigest() if file else ""
+            facts = {"mode": oct(member.mode), "chksum": "", "content": content, "order": order}
+            found[member.name] = member.get_info() | facts
+    return found

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -40,13 +41,13 @@ def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
         yield started
 
 
-def made(folder: Path, service: str, content: str, platform: str = "amd64", mtime: int = 0) -> image.Image:
+def made(folder: Path, service: str, content: str, platform: str = "amd64") -> image.Image:
     """An image with one file, without Docker."""
     folder.mkdir(parents=True, exist_ok=True)
     layer, config = folder / f"{service}.tar", folder / f"{service}.json"
     with tarfile.open(layer, "w") as archive:
         member = tarfile.TarInfo("app/file")
-        member.size, member.mtime = len(content), mtime
+        member.size = len(content)
         archive.addfile(member, io.BytesIO(content.encode()))
     config.write_text(json.dumps({"os": "linux", "architecture": platform}))
     packed = image.compressed(layer)
@@ -299,12 +300,38 @@ def test_files_that_differ_from_the_commit(monkeypatch: pytest.MonkeyPatch) -> N
         push.clean_commit()
 
 
-def test_the_first_file_that_differs_is_named(tmp_path: Path) -> None:
-    one, same = (made(tmp_path / name, "one", "x") for name in "ab")
-    assert one.manifest == same.manifest
-    assert image.difference(one, made(tmp_path / "c", "one", "x", mtime=1)) == "layer 1: /app/file (mtime)"
-    assert image.difference(one, made(tmp_path / "d", "one", "y")) == "layer 1: /app/file (content)"
-    assert image.difference(one, made(tmp_path / "e", "one", "x", "arm64")) == "the image's configuration"
+def layered(folder: Path, *members: dict[str, Any], **config: str) -> image.Image:
+    """An image with files as ``members`` have them, in that order."""
+    folder.mkdir()
+    with tarfile.open(folder / "layer", "w") as archive:
+        for facts in members:
+            member, content = tarfile.TarInfo(), facts.get("content", "")
+            member.size = len(content)
+            for name in facts.keys() - {"content"}:
+                setattr(member, name, facts[name])
+            archive.addfile(member, io.BytesIO(content.encode()))
+    (folder / "config").write_text(json.dumps(config))
+    return image.Image("one", b"", [folder / "config", image.compressed(folder / "layer")])
+
+
+def test_the_first_file_that_differs_is_named_and_what_differs_in_it(tmp_path: Path) -> None:
+    first, second, link = {"name": "a"}, {"name": "b", "content": "x"}, {"name": "l", "type": tarfile.SYMTYPE}
+    one = layered(tmp_path / "one", first, second, link, os="linux")
+    others: dict[str, list[dict[str, Any]]] = {
+        "a (mode 0o644 and 0o755)": [{**first, "mode": 0o755}, second, link],
+        "b (mtime 0 and 1)": [first, {**second, "mtime": 1}, {**link, "mtime": 1}],
+        "b (uid 0 and 10001, gid 0 and 1)": [first, {**second, "uid": 10001, "gid": 1}, link],
+        "a (order 0 and 1)": [second, first, link],
+        "b is in one of them only": [first, link],
+        "c is in one of them only": [first, second, {"name": "c"}, link],
+        "l (linkname  and a)": [first, second, {**link, "linkname": "a"}],
+    }
+    for number, (expected, members) in enumerate(others.items()):
+        assert image.difference(one, layered(tmp_path / str(number), *members)) == f"layer 1: /{expected}"
+    told = image.difference(one, layered(tmp_path / "content", first, {**second, "content": "y"}, link))
+    assert re.fullmatch(r"layer 1: /b \(content 2d711642\w{56} and a1fce436\w{56}\)", told)
+    told = image.difference(one, layered(tmp_path / "config", first, second, link, os="linux", created="now"))
+    assert told == "the configuration: created"
 
 
 def test_layers_are_the_same_however_the_engine_stores_them(tmp_path: Path) -> None:

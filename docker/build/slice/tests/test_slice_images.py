@@ -127,6 +127,12 @@ def test_images_depend_on_neither_umask_nor_folder_nor_time(project: Project, tm
     project.images |= other.images
 
 
+def test_times_are_those_of_the_commit_though_buildkit_compares_only_content(project: Project) -> None:
+    first, second = (project.build("plain", "prod", SOURCE_DATE_EPOCH=time) for time in ("1750000000", "1750000001"))
+    anew = project.build("plain", "prod", "--no-cache-filter=source,prod", SOURCE_DATE_EPOCH="1750000001")
+    assert second == anew != first
+
+
 def test_a_service_finds_its_own_distribution(project: Project) -> None:
     code = (
         "import subprocess; from importlib.metadata import *; print(version('my_own-ham'), *("
