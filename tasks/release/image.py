@@ -139,11 +139,11 @@ def difference(one: Image, other: Image) -> str:
 
 def entries(layer: Path) -> dict[str, dict[str, Any]]:
     """What a layer has of each file, by name."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     with tarfile.open(layer) as archive:
         for order, member in enumerate(archive):
             file = archive.extractfile(member) if member.isreg() else None
-            content = hashlib.file_digest(file, "sha256").hexdigest() if file else ""
+            content = hashlib.file_digest(file, "sha256").hexdigest() if file else ""  # type: ignore[arg-type]
             facts = {"mode": oct(member.mode), "chksum": "", "content": content, "order": order}
-            found[member.name] = member.get_info() | facts
+            found[member.name] = {**member.get_info(), **facts}
     return found
