@@ -85,9 +85,9 @@ def test_what_the_layer_below_has_is_not_made_again(tmp_path: Path) -> None:
     (tmp_path / "lib/one").write_text("a")
     (tmp_path / "lib/two").write_text("b")
     (tmp_path / "link").symlink_to("lib")
-    below = tree.Tree(tmp_path / "below", tmp_path / "nothing")
+    below = tree.Tree(tmp_path / "below")
     below.add(tmp_path / "link/one")
-    made = tree.Tree(tmp_path / "root", tmp_path / "below")
+    made = tree.Tree(tmp_path / "root", tmp_path / "nothing", tmp_path / "below")
     for path in ("link", "link/one", "lib"):
         made.add(tmp_path / path)
     assert list(made.root.iterdir()) == []
