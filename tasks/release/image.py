@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 OCI = "application/vnd.oci.image"
 MANIFEST = f"{OCI}.manifest.v1+json"
-PLATFORM = ("os", "architecture", "variant")
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,10 @@ class Image:
     def entry(self) -> dict[str, Any]:
         """What release.json says of it; the size is what a client downloads, in bytes."""
         config = json.loads(self.blobs[0].read_bytes())
-        platform = {key: config[key] for key in PLATFORM if config.get(key)}
-        found = {"service": self.service, "size": sum(path.stat().st_size for path in self.blobs)}
+        platform = {key: config[key] for key in ("os", "architecture", "variant") if config.get(key)}
+        named = {"service": self.service, "platforms": ["/".join(platform.values())]}
         described = descriptor(MANIFEST, self.manifest) | {"platform": platform}
-        return {**found, "platforms": ["/".join(platform.values())], "manifests": [described]}
+        return {**named, "manifests": [described], "size": sum(path.stat().st_size for path in self.blobs)}
 
 
 def digest_of(data: bytes) -> str:

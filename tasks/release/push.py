@@ -27,15 +27,21 @@ if TYPE_CHECKING:
 RELEASE = REPORTS / "release.json"
 SBOM = "application/vnd.cyclonedx+json"
 PROVENANCE = "application/vnd.in-toto+json"
+ENTRY = ("service", "platforms", "manifests", "size", "name", "digest", "tags")  # what release.json says of an image
 
 
-def read(path: Path) -> dict[str, Any]:
-    """What was published; raises UserError where nothing was."""
+def read(path: Path, commit: str = "") -> dict[str, Any]:
+    """What was published; raises UserError where nothing was, or from another commit than ``commit``."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {key: found[key] for key in ("commit", "images")}
+        images = [{key: entry[key] for key in ENTRY} for entry in found["images"]]
+        if commit in {"", found["commit"]}:
+            return {"commit": found["commit"], "images": images}
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{path} does not say what was published ({error}): `nox -s publish` writes it") from None
+        why = getattr(error, "strerror", None) or repr(error)
+        raise UserError(f"{path} does not say what was published ({why}): `nox -s publish` writes it") from None
+    told = f"{path} is of commit {found['commit']}, and {commit} is checked out"
+    raise UserError(f"{told}: check out the other one, or publish this one")
 
 
 def clean_commit() -> str:
@@ -62,9 +68,7 @@ def publish(session: Session, args: argparse.Namespace) -> None:
     """Build, verify, push, tag; raises UserError, with no tag changed, when anything before the tags fails."""
     REPORTS.mkdir(exist_ok=True)
     commit, tags = check(args)
-    parts = [read(path) for path in args.merge]
-    if wrong := {part["commit"] for part in parts} - {commit}:
-        raise UserError(f"--merge: a part is of commit {wrong.pop()}, and {commit} is checked out")
+    parts = [read(path, commit) for path in args.merge]
     repositories = {service: Repository(args.registry, service) for service in args.services}
     tagged = {(service, tag): repositories[service].digest(tag) for service in args.services for tag in tags}
     for repository in repositories.values():
@@ -94,12 +98,11 @@ def publish(session: Session, args: argparse.Namespace) -> None:
 def write(commit: str, published: Sequence[Mapping[str, Any]]) -> None:
     """Write what was published to reports/: release.json, a table in Markdown, and checksums as `sha256sum` has them."""
     RELEASE.write_text(json.dumps({"commit": commit, "images": published}, indent=1), encoding="utf-8")
-    rows = [["image", "platforms", "compressed MB", "tags"]]
-    rows += [
-        [f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), f"{e['size'] / 1e6:.1f}", " ".join(e["tags"])]
-        for e in published
-    ]
-    sums = "".join(f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n" for e in published)
+    rows, sums = [["image", "platforms", "compressed MB", "tags"]], ""
+    for e in published:
+        size = f"{e['size'] / 1e6:.1f}"
+        rows.append([f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), size, " ".join(e["tags"])])
+        sums += f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n"
     say(table(rows))
     RELEASE.with_suffix(".md").write_text(as_markdown(rows) + "\n", encoding="utf-8")
     RELEASE.with_suffix(".sha256").write_text(sums, encoding="utf-8")
@@ -131,13 +134,10 @@ def provenance(repository: Repository, built: image.Image, commit: str) -> dict[
         ],
     }
     builder = {"id": env().get("GITHUB_WORKFLOW_REF") or f"{source}#local"}
-    subject = {
-        "name": f"{repository.host}/{repository.name}",
-        "digest": {"sha256": image.digest_of(built.manifest)[len("sha256:") :]},
-    }
+    digest = {"sha256": image.digest_of(built.manifest).removeprefix("sha256:")}
     return {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [subject],
+        "subject": [{"name": f"{repository.host}/{repository.name}", "digest": digest}],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {"buildDefinition": definition, "runDetails": {"builder": builder}},
     }

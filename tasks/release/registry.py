@@ -127,7 +127,7 @@ class Repository:
             with answer:
                 return answer.status, answer.headers, answer.read()
         except (OSError, HTTPException) as error:
-            why = f"cannot be reached ({getattr(error, 'reason', '') or error}): check its name and the network"
+            why = f"cannot be reached ({getattr(error, 'reason', '') or error}): check its name, the network, STACK_CA"
             raise UserError(f"the registry {self.host} {why}") from None
 
     def check(self, request: Request, status: int, body: bytes) -> None:

@@ -249,7 +249,9 @@ def test_a_registry_with_tls_and_a_login(
     with LocalRegistry(tmp_path, auth="basic", tls=True) as registry:
         host = registry.host.replace("127.0.0.1", "registry.test")
         log_in(tmp_path, host)
-        with pytest.raises(UserError, match=f"the registry {host} cannot be reached .*certificate verify failed"):
+        with pytest.raises(
+            UserError, match=f"the registry {host} cannot be reached .*verify failed.*: check its name, .*STACK_CA"
+        ):
             publish(registry=f"{host}/team")
         monkeypatch.setenv("STACK_CA", str(registry.certificate))
         publish(registry=f"{host}/team")
@@ -292,6 +294,25 @@ def test_the_release_as_a_table_and_as_checksums(
     )
     sums = push.RELEASE.with_suffix(".sha256").read_text().splitlines()
     assert sums[0] == f"{found['digest'].removeprefix('sha256:')}  {registry.host}/team/one"
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "null", '{"commit": "x"}', '{"commit": "x", "images": [{"service": "a"}]}', '{"images": "a"}']
+)
+def test_a_release_json_that_does_not_say_what_was_published(tmp_path: Path, text: str) -> None:
+    (tmp_path / "release.json").write_text(text)
+    with pytest.raises(
+        UserError, match=r"release\.json does not say what was published \(.*\): `nox -s publish` writes"
+    ):
+        push.read(tmp_path / "release.json")
+
+
+def test_a_part_of_another_commit_is_not_merged(publish: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    publish(untagged=True)
+    part = tmp_path / "part.json"
+    part.write_text(push.RELEASE.read_text().replace(COMMIT, "f" * 40))
+    with pytest.raises(UserError, match=rf"part\.json is of commit f{{40}}, and {COMMIT} is checked out"):
+        publish(merge=[part])
 
 
 def test_files_that_differ_from_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
