@@ -68,8 +68,7 @@ def build(services: Sequence[str], *, cache: bool = True, folder: str = "release
 
     The images' files go to ``folder`` in reports/. Without ``cache``, all stages are built anew.
     """
-    builder = engine.current()
-    if builder.name != "docker":
+    if (builder := engine.current()).name != "docker":
         raise UserError(f"release images need Docker's BuildKit, and this machine has {builder.title}")
     epoch = output("git", "show", "--no-patch", "--format=%ct", "HEAD").strip()
     # The cache ignores files' times, so these two stages may have copied from another version of the slicer. BuildKit's own

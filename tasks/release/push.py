@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from .. import venv
@@ -90,7 +89,6 @@ def publish(session: Session, args: argparse.Namespace) -> None:
     for service, tag in late:
         repositories[service].push_manifest(manifests[service], tag)
         say(f"tagged {args.registry}/{service}:{tag}")
-    shutil.rmtree(REPORTS / "release", ignore_errors=True)
     names = {s: {"name": f"{args.registry}/{s}", "digest": digests[s], "tags": tags} for s in digests}
     write(commit, [entry | names[entry["service"]] for entry in found])
 
@@ -167,8 +165,7 @@ def verify() -> None:
         moved = {reference: found for reference, found in there.items() if found != entry["digest"]}
         wrong += [f"{name}:{reference} is {found or 'missing'}" for reference, found in moved.items()]
         for digest in (manifest["digest"] for manifest in entry["manifests"]):
-            kinds = {attached.get("artifactType") for attached in repository.referrers(digest)}
-            if lost := {SBOM, PROVENANCE} - kinds:
+            if lost := {SBOM, PROVENANCE} - {found.get("artifactType") for found in repository.referrers(digest)}:
                 wrong.append(f"{name}@{digest} lacks {', '.join(sorted(lost))}")
     if wrong:
         raise UserError(f"the registry differs from reports/release.json: {'; '.join(wrong)}")

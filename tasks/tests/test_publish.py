@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from .. import venv
+from .. import release, venv
 from ..release import image, push
 from ..release.registry import INDEX, Repository
 from ..shell import UserError
@@ -199,6 +199,19 @@ def test_platforms_are_merged_into_one_index(
     assert [part["platform"]["architecture"] for part in index["manifests"]] == ["amd64", "arm64"]
     assert index["manifests"] == found["manifests"]
     push.verify()
+
+
+def test_built_images_do_not_stay_when_publishing_fails(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        (project / "reports/release/pilot").mkdir(parents=True)
+        raise UserError("the registry is away")
+
+    monkeypatch.setattr(release, "ready", lambda: None)
+    monkeypatch.setattr(push, "publish", fail)
+    session = Namespace(posargs=["--registry", "here.example/team"])
+    with pytest.raises(UserError, match="away"):
+        cast("Any", release.publish).func.__wrapped__(session)
+    assert not (project / "reports/release").exists()
 
 
 @pytest.mark.parametrize("auth", ["basic", "token"])
