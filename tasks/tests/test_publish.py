@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from .. import release, venv
+from .. import shell, venv
+from ..images import bake
+from ..machine import engine
 from ..release import image, push
 from ..release.registry import INDEX, Repository
 from ..shell import UserError
-from .conftest import write_tool
+from .conftest import fake_docker, write_tool
 from .registry import LocalRegistry, log_in
+from .test_bake import MODEL
 from .test_workflow import jobs
 
 if TYPE_CHECKING:
@@ -199,19 +202,6 @@ def test_platforms_are_merged_into_one_index(
     assert [part["platform"]["architecture"] for part in index["manifests"]] == ["amd64", "arm64"]
     assert index["manifests"] == found["manifests"]
     push.verify()
-
-
-def test_built_images_do_not_stay_when_publishing_fails(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        (project / "reports/release/pilot").mkdir(parents=True)
-        raise UserError("the registry is away")
-
-    monkeypatch.setattr(release, "ready", lambda: None)
-    monkeypatch.setattr(push, "publish", fail)
-    session = Namespace(posargs=["--registry", "here.example/team"])
-    with pytest.raises(UserError, match="away"):
-        cast("Any", release.publish).func.__wrapped__(session)
-    assert not (project / "reports/release").exists()
 
 
 @pytest.mark.parametrize("auth", ["basic", "token"])
@@ -390,6 +380,85 @@ def test_verify_names_an_image_of_an_index_that_lacks_its_documents(
         UserError, match=f"team/one@{manifest} lacks {push.SBOM.replace('+', '.')}, {push.PROVENANCE.replace('+', '.')}"
     ):
         push.verify()
+
+
+@pytest.fixture
+def builder(project: Path, no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A client that keeps what it was asked to bake, and saves an image with two layers; returns the builds' folder."""
+    layers = project / "layers"
+    layers.mkdir()
+    (layers / "config").write_text('{"os": "linux", "architecture": "arm64", "variant": "v8", "created": "then"}')
+    (layers / "plain").write_bytes(b"layer" * 1000)
+    (layers / "packed").write_bytes(gzip.compress(b"other" * 1000, 1))
+    (layers / "manifest.json").write_text('[{"Config": "config", "Layers": ["plain", "packed"]}]')
+    (project / "model.json").write_text(json.dumps(MODEL))
+    (project / "plans").mkdir()
+    save = f'tar --create --directory="{layers}" --file="${{2#--output=}}" .'
+    keep = f'cat >"{project}/plans/$(ls "{project}/plans" | wc -l)"'
+    fake_docker(no_docker, {"compose config": f"cat '{project}/model.json'", "buildx bake": keep, "save": save})
+    monkeypatch.setattr(
+        image, "output", lambda *command: "1750000000\n" if command[0] == "git" else shell.output(*command)
+    )
+    return project / "plans"
+
+
+def test_what_a_release_is_built_from(builder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bake, "BATCH", 1)
+    image.build(["other", "pilot"])
+    image.build(["pilot"], cache=False)
+    plans = [json.loads(path.read_text())["target"] for path in sorted(builder.iterdir())]
+    assert [list(plan) for plan in plans] == [[name, f"{name}-verify"] for name in ("other", "pilot", "pilot")]
+    for target in (found for plan in plans for found in plan.values()):
+        assert target["args"]["SOURCE_DATE_EPOCH"] == "1750000000"
+        assert target["attest"] == ["type=provenance,disabled=true"]
+    assert [plan["pilot"].get("no-cache-filter") for plan in plans[1:]] == [["runtime", "prod"], None]
+    assert [plan["pilot"].get("no-cache") for plan in plans[1:]] == [None, True]
+    # Neither a path of this machine, whose hash is in the label of the clone, nor the names of other builds.
+    assert (plans[1]["pilot"]["labels"], plans[1]["pilot"]["tags"]) == ({}, [image.name_of("pilot")])
+
+
+def test_an_image_as_a_registry_takes_it(builder: Path) -> None:
+    folder = builder.parent / "reports/release-first/pilot"
+    folder.mkdir(parents=True)
+    (folder / "old").touch()
+    (found,) = image.build(["pilot"], folder="release-first")
+    config, *layers = (path.read_bytes() for path in found.blobs)
+    assert [gzip.decompress(layer) for layer in layers] == [b"layer" * 1000, b"other" * 1000]
+    assert {layer[3:8] for layer in layers} == {bytes(5)}  # no name and no time
+    manifest = json.loads(found.manifest)
+    assert manifest["config"] == image.descriptor(f"{image.OCI}.config.v1+json", config)
+    assert manifest["layers"] == [image.descriptor(f"{image.OCI}.layer.v1.tar+gzip", layer) for layer in layers]
+    assert {path.name for path in folder.iterdir()} >= {"config", "plain.gz", "packed.gz"}
+    assert not {"old", "image.tar"} & {path.name for path in folder.iterdir()}
+    entry = found.entry()
+    assert (entry["platforms"], entry["size"]) == (["linux/arm64/v8"], sum(map(len, (config, *layers))))
+    assert entry["manifests"][0]["digest"] == image.digest_of(found.manifest)
+    assert entry["manifests"][0]["platform"] == {"os": "linux", "architecture": "arm64", "variant": "v8"}
+
+
+def test_releases_are_not_built_by_podman(builder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    podman = Namespace(name="podman", title="Podman")
+    monkeypatch.setattr(engine, "current", lambda: podman)
+    with pytest.raises(UserError, match="release images need Docker's BuildKit, and this machine has Podman"):
+        image.build(["pilot"])
+    assert not list(builder.iterdir())
+
+
+def test_two_builds_that_are_alike_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = {"release-first": "x", "release": "x"}
+
+    def build(services: list[str], *, cache: bool, folder: str = "release") -> list[image.Image]:
+        assert not cache
+        return [made(tmp_path / folder, service, contents[folder]) for service in services]
+
+    monkeypatch.setattr(image, "build", build)
+    image.check_reproducible(SERVICES)
+    assert re.findall(r"(\w+): both builds are sha256:\w{64}\n", capsys.readouterr().out) == SERVICES
+    contents["release"] = "y"
+    with pytest.raises(UserError, match=r"^one is not reproducible: its builds differ in layer 1: /app/file \(content"):
+        image.check_reproducible(SERVICES)
 
 
 @pytest.mark.parametrize("left", ["nothing", "page", "page, upload"])
