@@ -96,20 +96,29 @@ def save(service: str, folder: Path) -> Image:
     output("tar", "--extract", f"--directory={folder}", f"--file={folder / 'image.tar'}")
     (folder / "image.tar").unlink()
     (found,) = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    blobs = [folder / found["Config"], *(compressed(folder / layer) for layer in found["Layers"])]
-    config, *layers = [path.read_bytes() for path in blobs]
-    content: dict[str, Any] = {"config": descriptor(f"{OCI}.config.v1+json", config)}
-    content |= {"layers": [descriptor(f"{OCI}.layer.v1.tar+gzip", layer) for layer in layers]}
-    return Image(service, compact({"schemaVersion": 2, "mediaType": MANIFEST, **content}), blobs)
+    layers = [packed(folder / layer) for layer in found["Layers"]]
+    config = json.loads((folder / found["Config"]).read_bytes())
+    config["rootfs"]["diff_ids"] = [digest_of(gzip.decompress(layer.read_bytes())) for layer in layers]
+    (folder / "config").write_bytes(compact(config))
+    content: dict[str, Any] = {"config": descriptor(f"{OCI}.config.v1+json", compact(config))}
+    content |= {"layers": [descriptor(f"{OCI}.layer.v1.tar+gzip", layer.read_bytes()) for layer in layers]}
+    return Image(service, compact({"schemaVersion": 2, "mediaType": MANIFEST, **content}), [folder / "config", *layers])
 
 
-def compressed(layer: Path) -> Path:
-    """A layer's file, compressed by gzip without a time or a name in the header, however the engine has stored it."""
+def packed(layer: Path) -> Path:
+    """A layer with its files in the order of their names, compressed by gzip without a time or a name in the header.
+
+    Docker orders them in one of two ways, as the layers below are also another image's or not.
+    """
     target = layer.with_suffix(".gz")
-    with layer.open("rb") as plain, gzip.open(layer) as unpacked, target.open("wb") as file:
-        source = unpacked if plain.peek(2).startswith(b"\x1f\x8b") else plain
-        with gzip.GzipFile("", "wb", 6, file, mtime=0) as out:
-            shutil.copyfileobj(source, out)
+    with (
+        tarfile.open(layer) as archive,
+        target.open("wb") as file,
+        gzip.GzipFile("", "wb", 6, file, mtime=0) as out,
+        tarfile.open(fileobj=out, mode="w") as ordered,
+    ):
+        for member in sorted(archive, key=lambda member: member.name.split("/")):
+            ordered.addfile(member, archive.extractfile(member) if member.isreg() else None)
     return target
 
 
@@ -139,9 +148,8 @@ def entries(layer: Path) -> dict[str, dict[str, Any]]:
     """What a layer has of each file, by name."""
     found: dict[str, dict[str, Any]] = {}
     with tarfile.open(layer) as archive:
-        for order, member in enumerate(archive):
+        for member in archive:
             file = archive.extractfile(member) if member.isreg() else None
             content = hashlib.file_digest(file, "sha256").hexdigest() if file else ""  # type: ignore[arg-type]
-            facts = {"mode": oct(member.mode), "chksum": "", "content": content, "order": order}
-            found[member.name] = {**member.get_info(), **facts}
+            found[member.name] = {**member.get_info(), "mode": oct(member.mode), "chksum": "", "content": content}
     return found

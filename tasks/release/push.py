@@ -110,11 +110,10 @@ def push(session: Session, repository: Repository, built: image.Image, commit: s
     """Push an image under its digest, and attach its SBOM and its provenance."""
     say(f"pushing {repository.host}/{repository.name}@{image.digest_of(built.manifest)}")
     venv.sbom(session, [image.name_of(built.service)])
-    sbom = (REPORTS / f"sbom-{built.service}-release.cdx.json").read_bytes()
     for path in built.blobs:
         repository.push_blob(path.read_bytes())
     repository.push_manifest(built.manifest)
-    repository.attach(built.manifest, SBOM, sbom)
+    repository.attach(built.manifest, SBOM, (REPORTS / f"sbom-{built.service}-release.cdx.json").read_bytes())
     repository.attach(built.manifest, PROVENANCE, image.compact(provenance(repository, built, commit)))
 
 
@@ -162,8 +161,7 @@ def verify() -> None:
     for entry in read(RELEASE)["images"]:
         name, repository = entry["name"], Repository(entry["name"].rpartition("/")[0], entry["service"])
         there = {reference: repository.digest(reference) for reference in (entry["digest"], *entry["tags"])}
-        moved = {reference: found for reference, found in there.items() if found != entry["digest"]}
-        wrong += [f"{name}:{reference} is {found or 'missing'}" for reference, found in moved.items()]
+        wrong += [f"{name}:{tag} is {found or 'missing'}" for tag, found in there.items() if found != entry["digest"]]
         for digest in (manifest["digest"] for manifest in entry["manifests"]):
             if lost := {SBOM, PROVENANCE} - {found.get("artifactType") for found in repository.referrers(digest)}:
                 wrong.append(f"{name}@{digest} lacks {', '.join(sorted(lost))}")

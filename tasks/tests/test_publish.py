@@ -53,7 +53,7 @@ def made(folder: Path, service: str, content: str, platform: str = "amd64") -> i
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content.encode()))
     config.write_text(json.dumps({"os": "linux", "architecture": platform}))
-    packed = image.compressed(layer)
+    packed = image.packed(layer)
     content_of = {"config": image.descriptor(f"{image.OCI}.config.v1+json", config.read_bytes())}
     layers = [image.descriptor(f"{image.OCI}.layer.v1.tar+gzip", packed.read_bytes())]
     manifest = {"schemaVersion": 2, "mediaType": image.MANIFEST, **content_of, "layers": layers}
@@ -335,7 +335,7 @@ def layered(folder: Path, *members: dict[str, Any], **config: str) -> image.Imag
                 setattr(member, name, facts[name])
             archive.addfile(member, io.BytesIO(content.encode()))
     (folder / "config").write_text(json.dumps(config))
-    return image.Image("one", b"", [folder / "config", image.compressed(folder / "layer")])
+    return image.Image("one", b"", [folder / "config", image.packed(folder / "layer")])
 
 
 def test_the_first_file_that_differs_is_named_and_what_differs_in_it(tmp_path: Path) -> None:
@@ -345,7 +345,6 @@ def test_the_first_file_that_differs_is_named_and_what_differs_in_it(tmp_path: P
         "a (mode 0o644 and 0o755)": [{**first, "mode": 0o755}, second, link],
         "b (mtime 0 and 1)": [first, {**second, "mtime": 1}, {**link, "mtime": 1}],
         "b (uid 0 and 10001, gid 0 and 1)": [first, {**second, "uid": 10001, "gid": 1}, link],
-        "a (order 0 and 1)": [second, first, link],
         "b is in one of them only": [first, link],
         "c is in one of them only": [first, second, {"name": "c"}, link],
         "l (linkname  and a)": [first, second, {**link, "linkname": "a"}],
@@ -359,10 +358,23 @@ def test_the_first_file_that_differs_is_named_and_what_differs_in_it(tmp_path: P
 
 
 def test_layers_are_the_same_however_the_engine_stores_them(tmp_path: Path) -> None:
-    plain, packed = tmp_path / "plain", tmp_path / "packed"
-    plain.write_bytes(b"layer" * 1000)
-    packed.write_bytes(gzip.compress(plain.read_bytes(), 1))
-    assert image.compressed(plain).read_bytes() == image.compressed(packed).read_bytes()
+    """Compressed or not, in the order of a walk or in that of whole paths, in which "a-1" comes before "a/b"."""
+    content = {"a": "", "a/b": "text", "a-1": "more", "link": ""}
+    for number, names in enumerate((["a", "a/b", "a-1", "link"], ["a", "a-1", "a/b", "link"])):
+        with tarfile.open(tmp_path / str(number), ("w", "w:gz")[number]) as archive:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime, member.uid = len(content[name]), 7, 10001
+                member.type = {"a": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}.get(name, tarfile.REGTYPE)
+                archive.addfile(member, io.BytesIO(content[name].encode()))
+    layers = [image.packed(tmp_path / str(number)) for number in range(2)]
+    assert layers[0].read_bytes() == layers[1].read_bytes()
+    with tarfile.open(layers[0]) as archive:
+        assert archive.getnames() == ["a", "a/b", "a-1", "link"]
+        assert {(member.mtime, member.uid) for member in archive} == {(7, 10001)}
+        file = archive.extractfile("a/b")
+        assert file
+        assert file.read() == b"text"
 
 
 def test_verify_names_an_image_of_an_index_that_lacks_its_documents(
@@ -387,9 +399,11 @@ def builder(project: Path, no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A client that keeps what it was asked to bake, and saves an image with two layers; returns the builds' folder."""
     layers = project / "layers"
     layers.mkdir()
-    (layers / "config").write_text('{"os": "linux", "architecture": "arm64", "variant": "v8", "created": "then"}')
-    (layers / "plain").write_bytes(b"layer" * 1000)
-    (layers / "packed").write_bytes(gzip.compress(b"other" * 1000, 1))
+    config = {"os": "linux", "architecture": "arm64", "variant": "v8", "rootfs": {"type": "layers", "diff_ids": []}}
+    (layers / "config").write_text(json.dumps(config))
+    for name, mode in {"plain": "w", "packed": "w:gz"}.items():
+        with tarfile.open(layers / name, mode) as archive:  # type: ignore[call-overload]
+            archive.addfile(tarfile.TarInfo(name))
     (layers / "manifest.json").write_text('[{"Config": "config", "Layers": ["plain", "packed"]}]')
     (project / "model.json").write_text(json.dumps(MODEL))
     (project / "plans").mkdir()
@@ -423,7 +437,9 @@ def test_an_image_as_a_registry_takes_it(builder: Path) -> None:
     (folder / "old").touch()
     (found,) = image.build(["pilot"], folder="release-first")
     config, *layers = (path.read_bytes() for path in found.blobs)
-    assert [gzip.decompress(layer) for layer in layers] == [b"layer" * 1000, b"other" * 1000]
+    tars = [gzip.decompress(layer) for layer in layers]
+    assert [image.entries(path).keys() for path in found.blobs[1:]] == [{"plain"}, {"packed"}]
+    assert json.loads(config)["rootfs"]["diff_ids"] == [image.digest_of(tar) for tar in tars]
     assert {layer[3:8] for layer in layers} == {bytes(5)}  # no name and no time
     manifest = json.loads(found.manifest)
     assert manifest["config"] == image.descriptor(f"{image.OCI}.config.v1+json", config)
