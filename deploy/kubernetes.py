@@ -15,7 +15,21 @@ from pathlib import Path
 
 import kubernetes_validate
 import yaml
-from model import REPLICAS, Object, jobs, limits, load, needs, ports, replicas, seconds, step, stops_first, tmpfs
+from model import (
+    REPLICAS,
+    Object,
+    configs,
+    jobs,
+    limits,
+    load,
+    needs,
+    ports,
+    replicas,
+    seconds,
+    step,
+    stops_first,
+    tmpfs,
+)
 
 OLDEST = "1.30"  # the first that has preStop's sleep
 PORT = 8000  # what docker/server listens on
@@ -48,8 +62,17 @@ def kept(spec: Object) -> list[Object]:
     return [volume for volume in spec.get("volumes") or () if volume["type"] == "volume"]
 
 
-def storage(spec: Object) -> tuple[list[Object], list[Object]]:
-    """A pod's volumes, and where its container has them: tmpfs, secrets, and the claims of a StatefulSet."""
+def config_map(model: Object, service: str) -> Object:
+    """The ConfigMap with a service's configuration files; other texts have another name, so that pods are replaced."""
+    data = {config["source"]: config["text"] for config in configs(model, service)}
+    name = f"{service}-{hashlib.sha256(json.dumps(data).encode()).hexdigest()[:8]}"
+    metadata = {"name": name, "labels": {"stack.step": str(step(model, service))}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True, "data": data}
+
+
+def storage(model: Object, service: str) -> tuple[list[Object], list[Object]]:
+    """A pod's volumes, and where its container has them: tmpfs, secrets, configs, and the claims of a StatefulSet."""
+    spec = model["services"][service]
     mounts = [{"name": v["source"], "mountPath": v["target"]} for v in kept(spec)]
     volumes: list[Object] = []
     for number, path in enumerate(tmpfs(spec)):
@@ -63,13 +86,18 @@ def storage(spec: Object) -> tuple[list[Object], list[Object]]:
     for number, (folder, sources) in enumerate(folders.items()):
         volumes.append({"name": f"secrets-{number}", "projected": {"sources": sources}})
         mounts.append({"name": f"secrets-{number}", "mountPath": folder, "readOnly": True})
+    if files := configs(model, service):
+        items = [{"key": file["source"], "path": file["source"], "mode": file["mode"]} for file in files]
+        name = config_map(model, service)["metadata"]["name"]
+        volumes.append({"name": "configs", "configMap": {"name": name, "items": items}})
+        mounts += [{"name": "configs", "mountPath": file["target"], "subPath": file["source"]} for file in files]
     return volumes, mounts
 
 
 def pod(model: Object, service: str) -> Object:
     """A service's pod, which satisfies the restricted Pod Security Standard."""
     spec = model["services"][service]
-    volumes, mounts = storage(spec)
+    volumes, mounts = storage(model, service)
     user = int(str(spec.get("user", "")).partition(":")[0]) if re.match(r"\d", str(spec.get("user", ""))) else USER
     most = limits(service, spec)
     memory = f"{most['memory'] >> 20}Mi"
@@ -128,6 +156,8 @@ def objects(model: Object, service: str) -> list[Object]:
         return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": labels}, "spec": content}
 
     found = [made("NetworkPolicy", "networking.k8s.io/v1", policy(model, service))]
+    if configs(model, service):
+        found.append(config_map(model, service))
     if listens := ports(model, service):
         named = [{"name": f"port-{port}", "port": port, "targetPort": port} for port in listens]
         found.append(made("Service", "v1", {"selector": app, "ports": named}))

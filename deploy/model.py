@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 Object = dict[str, Any]
@@ -14,6 +15,7 @@ KNOWN = {
     *("image", "build", "command", "entrypoint", "user", "working_dir", "environment", "ports", "expose", "networks"),
     *("volumes", "tmpfs", "secrets", "read_only", "cap_drop", "security_opt", "healthcheck", "stop_grace_period"),
     *("mem_limit", "pids_limit", "cpus", "deploy", "depends_on", "labels", "logging", "restart", "init", "profiles"),
+    "configs",
 }
 
 
@@ -38,6 +40,22 @@ def limits(name: str, spec: Object) -> Object:
 def tmpfs(spec: Object) -> list[str]:
     """Where a service has file systems in memory; their options are not translated."""
     return [path.partition(":")[0] for path in spec.get("tmpfs") or ()]
+
+
+def configs(model: Object, service: str) -> list[Object]:
+    """A service's configuration files, with their target in its container and their text; exits for one without a text."""
+    found = []
+    for used in model["services"][service].get("configs") or ():
+        given = model["configs"][used["source"]]
+        if "file" in given:
+            text = Path(given["file"]).read_text(encoding="utf-8")
+        elif "content" in given:
+            text = given["content"].replace("$$", "$")  # as Compose's model has dollar signs
+        else:
+            sys.exit(f"the config {used['source']} of {service} has neither `file` nor `content`")
+        mode = int(str(used["mode"]), 8) if isinstance(used.get("mode"), str) else used.get("mode", 0o444)
+        found.append({"target": f"/{used['source']}", **used, "mode": mode, "text": text})
+    return found
 
 
 def jobs(model: Object) -> set[str]:

@@ -7,12 +7,13 @@ their order, each with its services, and how many nodes a service needs for a po
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
 
 import yaml
-from model import Object, jobs, limits, load, needs, replicas, step, stops_first, tmpfs
+from model import Object, configs, jobs, limits, load, needs, replicas, step, stops_first, tmpfs
 
 # What Swarm takes from a service's Compose settings as it is.
 SAME = (
@@ -30,6 +31,8 @@ def service(model: Object, name: str, ports: str) -> Object:
         *spec.get("volumes", ()),
         *({"type": "tmpfs", "target": path} for path in tmpfs(spec)),
     ]
+    if files := configs(model, name):
+        found["configs"] = [{key: value for key, value in file.items() if key != "text"} for file in files]
     if spec.get("ports"):
         found["ports"] = [
             {"target": port["target"], "published": int(port["published"]), "mode": ports} for port in spec["ports"]
@@ -58,7 +61,18 @@ def service(model: Object, name: str, ports: str) -> Object:
     }
 
 
-def render(model: Object, names: set[str], ports: str) -> Object:
+def write_configs(model: Object, names: set[str], folder: Path) -> Object:
+    """Write the configuration files of some services; those of a swarm cannot be changed, so other texts have other names."""
+    found = {}
+    for config in (config for name in names for config in configs(model, name)):
+        name, file = config["source"], folder / f"config-{config['source']}"
+        file.write_text(config["text"], encoding="utf-8")
+        digest = hashlib.sha256(config["text"].encode()).hexdigest()
+        found[name] = {"name": f"{model['name']}_{name}-{digest[:8]}", "file": str(file.absolute())}
+    return found
+
+
+def render(model: Object, names: set[str], ports: str, folder: Path) -> Object:
     """The content of a file with some services."""
     services = {name: service(model, name, ports) for name in sorted(names)}
     used = {secret["source"] for spec in services.values() for secret in spec.get("secrets", ())}
@@ -67,6 +81,7 @@ def render(model: Object, names: set[str], ports: str) -> Object:
         "services": services,
         "volumes": {name: {} for name in model.get("volumes", {})},
         "secrets": {name: {"external": True} for name in sorted(used)},
+        "configs": write_configs(model, names, folder),
         "networks": {"default": {"driver": "overlay"}},
     }
 
@@ -82,7 +97,8 @@ def main() -> None:
         parts[path.with_stem(f"{path.stem}-{number}")] = names
     parts[path] = set(model["services"]) - once
     for file, names in parts.items():
-        file.write_text(yaml.safe_dump(render(model, names, ports), sort_keys=False, width=120), encoding="utf-8")
+        content = render(model, names, ports, path.parent)
+        file.write_text(yaml.safe_dump(content, sort_keys=False, width=120), encoding="utf-8")
     taken = {name: spec for name, spec in model["services"].items() if spec.get("ports") and ports == "host"}
     nodes = {name: replicas(spec) + (not stops_first(spec)) for name, spec in taken.items()}
     print(json.dumps({"files": {str(file): sorted(names) for file, names in parts.items()}, "nodes": nodes}))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import cli
-from ..project import choose_services
+from ..project import REPORTS, choose_services
 from ..session import ready, session
 from ..terminal import say
 from . import image, push, rollout
@@ -39,7 +40,10 @@ def publish(session: nox.Session) -> None:
         say(f"the tags would be {', '.join(push.check(args)[1])}")
     else:
         ready()
-        push.publish(session, args)
+        try:
+            push.publish(session, args)
+        finally:
+            shutil.rmtree(REPORTS / "release", ignore_errors=True)
 
 
 @session(venv=True)

@@ -8,7 +8,6 @@ import json
 import shutil
 import tarfile
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from ..images import bake
@@ -20,12 +19,11 @@ from ..stack.model import production
 from ..terminal import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 OCI = "application/vnd.oci.image"
 MANIFEST = f"{OCI}.manifest.v1+json"
-PLATFORM = ("os", "architecture", "variant")
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,10 @@ class Image:
     def entry(self) -> dict[str, Any]:
         """What release.json says of it; the size is what a client downloads, in bytes."""
         config = json.loads(self.blobs[0].read_bytes())
-        platform = {key: config[key] for key in PLATFORM if config.get(key)}
-        found = {"service": self.service, "size": sum(path.stat().st_size for path in self.blobs)}
+        platform = {key: config[key] for key in ("os", "architecture", "variant") if config.get(key)}
+        named = {"service": self.service, "platforms": ["/".join(platform.values())]}
         described = descriptor(MANIFEST, self.manifest) | {"platform": platform}
-        return {**found, "platforms": ["/".join(platform.values())], "manifests": [described]}
+        return {**named, "manifests": [described], "size": sum(path.stat().st_size for path in self.blobs)}
 
 
 def digest_of(data: bytes) -> str:
@@ -70,13 +68,12 @@ def build(services: Sequence[str], *, cache: bool = True, folder: str = "release
 
     The images' files go to ``folder`` in reports/. Without ``cache``, all stages are built anew.
     """
-    builder = engine.current()
-    if builder.name != "docker":
+    if (builder := engine.current()).name != "docker":
         raise UserError(f"release images need Docker's BuildKit, and this machine has {builder.title}")
     epoch = output("git", "show", "--no-patch", "--format=%ct", "HEAD").strip()
-    # The cache ignores files' times, so these two stages may have those of another build. BuildKit's own attestations
-    # contain the time of the build, and would change the digest; publish attaches others.
-    options: dict[str, Any] = {"no-cache-filter": ["source", "prod"]} if cache else {"no-cache": True}
+    # The cache ignores files' times, so these two stages may have copied from another version of the slicer. BuildKit's own
+    # attestations contain the time of the build, and would change the digest; publish attaches others.
+    options: dict[str, Any] = {"no-cache-filter": ["runtime", "prod"]} if cache else {"no-cache": True}
     options |= {"attest": ["type=provenance,disabled=true"]}
     stack = production()
     for first in range(0, len(services), bake.BATCH):
@@ -99,20 +96,29 @@ def save(service: str, folder: Path) -> Image:
     output("tar", "--extract", f"--directory={folder}", f"--file={folder / 'image.tar'}")
     (folder / "image.tar").unlink()
     (found,) = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    blobs = [folder / found["Config"], *(compressed(folder / layer) for layer in found["Layers"])]
-    config, *layers = [path.read_bytes() for path in blobs]
-    content: dict[str, Any] = {"config": descriptor(f"{OCI}.config.v1+json", config)}
-    content |= {"layers": [descriptor(f"{OCI}.layer.v1.tar+gzip", layer) for layer in layers]}
-    return Image(service, compact({"schemaVersion": 2, "mediaType": MANIFEST, **content}), blobs)
+    layers = [packed(folder / layer) for layer in found["Layers"]]
+    config = json.loads((folder / found["Config"]).read_bytes())
+    config["rootfs"]["diff_ids"] = [digest_of(gzip.decompress(layer.read_bytes())) for layer in layers]
+    (folder / "config").write_bytes(compact(config))
+    content: dict[str, Any] = {"config": descriptor(f"{OCI}.config.v1+json", compact(config))}
+    content |= {"layers": [descriptor(f"{OCI}.layer.v1.tar+gzip", layer.read_bytes()) for layer in layers]}
+    return Image(service, compact({"schemaVersion": 2, "mediaType": MANIFEST, **content}), [folder / "config", *layers])
 
 
-def compressed(layer: Path) -> Path:
-    """A layer's file, compressed by gzip without a time or a name in the header, however the engine has stored it."""
+def packed(layer: Path) -> Path:
+    """A layer with its files in the order of their names, compressed by gzip without a time or a name in the header.
+
+    Docker orders them in one of two ways, as the layers below are also another image's or not.
+    """
     target = layer.with_suffix(".gz")
-    with layer.open("rb") as plain, gzip.open(layer) as unpacked, target.open("wb") as file:
-        source = unpacked if plain.peek(2).startswith(b"\x1f\x8b") else plain
-        with gzip.GzipFile("", "wb", 6, file, mtime=0) as out:
-            shutil.copyfileobj(source, out)
+    with (
+        tarfile.open(layer) as archive,
+        target.open("wb") as file,
+        gzip.GzipFile("", "wb", 6, file, mtime=0) as out,
+        tarfile.open(fileobj=out, mode="w") as ordered,
+    ):
+        for member in sorted(archive, key=lambda member: member.name.split("/")):
+            ordered.addfile(member, archive.extractfile(member) if member.isreg() else None)
     return target
 
 
@@ -126,20 +132,24 @@ def check_reproducible(services: Sequence[str]) -> None:
 
 
 def difference(one: Image, other: Image) -> str:
-    """The first file in which two images differ, or where else they do."""
+    """The first file in which two images differ, and in what; where all files are the same, what else of them differs."""
     for number, (left, right) in enumerate(zip(one.blobs[1:], other.blobs[1:], strict=False), 1):
-        nothing: dict[str, Any] = {}
-        for before, after in zip_longest(entries(left), entries(right), fillvalue=nothing):
-            if kinds := [kind for kind in before | after if before.get(kind) != after.get(kind)]:
-                return f"layer {number}: /{(before | after)['name']} ({', '.join(kinds)})"
-    return "the image's configuration"
+        before, after = entries(left), entries(right)
+        if lone := sorted(before.keys() ^ after.keys()):
+            return f"layer {number}: /{lone[0]} is in one of them only"
+        for name, facts in before.items():
+            if told := [f"{k} {old} and {after[name][k]}" for k, old in facts.items() if old != after[name][k]]:
+                return f"layer {number}: /{name} ({', '.join(told)})"
+    left, right = (json.loads(image.blobs[0].read_bytes()) for image in (one, other))
+    return f"the configuration: {', '.join(key for key in left | right if left.get(key) != right.get(key))}"
 
 
-def entries(layer: Path) -> Iterator[dict[str, Any]]:
-    """What a layer has of each file, in order."""
+def entries(layer: Path) -> dict[str, dict[str, Any]]:
+    """What a layer has of each file, by name."""
+    found: dict[str, dict[str, Any]] = {}
     with tarfile.open(layer) as archive:
         for member in archive:
             file = archive.extractfile(member) if member.isreg() else None
-            content = hashlib.file_digest(file, "sha256").hexdigest() if file else member.linkname  # type: ignore[arg-type]
-            facts = {kind: getattr(member, kind) for kind in ("name", "mode", "uid", "gid", "mtime", "type")}
-            yield facts | {"content": content}
+            content = hashlib.file_digest(file, "sha256").hexdigest() if file else ""  # type: ignore[arg-type]
+            found[member.name] = {**member.get_info(), "mode": oct(member.mode), "chksum": "", "content": content}
+    return found

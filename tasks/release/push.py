@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from .. import venv
@@ -27,15 +26,21 @@ if TYPE_CHECKING:
 RELEASE = REPORTS / "release.json"
 SBOM = "application/vnd.cyclonedx+json"
 PROVENANCE = "application/vnd.in-toto+json"
+ENTRY = ("service", "platforms", "manifests", "size", "name", "digest", "tags")  # what release.json says of an image
 
 
-def read(path: Path) -> dict[str, Any]:
-    """What was published; raises UserError where nothing was."""
+def read(path: Path, commit: str = "") -> dict[str, Any]:
+    """What was published; raises UserError where nothing was, or from another commit than ``commit``."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {key: found[key] for key in ("commit", "images")}
+        images = [{key: entry[key] for key in ENTRY} for entry in found["images"]]
+        if commit in {"", found["commit"]}:
+            return {"commit": found["commit"], "images": images}
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{path} does not say what was published ({error}): `nox -s publish` writes it") from None
+        why = getattr(error, "strerror", None) or repr(error)
+        raise UserError(f"{path} does not say what was published ({why}): `nox -s publish` writes it") from None
+    told = f"{path} is of commit {found['commit']}, and {commit} is checked out"
+    raise UserError(f"{told}: check out the other one, or publish this one")
 
 
 def clean_commit() -> str:
@@ -62,9 +67,7 @@ def publish(session: Session, args: argparse.Namespace) -> None:
     """Build, verify, push, tag; raises UserError, with no tag changed, when anything before the tags fails."""
     REPORTS.mkdir(exist_ok=True)
     commit, tags = check(args)
-    parts = [read(path) for path in args.merge]
-    if wrong := {part["commit"] for part in parts} - {commit}:
-        raise UserError(f"--merge: a part is of commit {wrong.pop()}, and {commit} is checked out")
+    parts = [read(path, commit) for path in args.merge]
     repositories = {service: Repository(args.registry, service) for service in args.services}
     tagged = {(service, tag): repositories[service].digest(tag) for service in args.services for tag in tags}
     for repository in repositories.values():
@@ -86,7 +89,6 @@ def publish(session: Session, args: argparse.Namespace) -> None:
     for service, tag in late:
         repositories[service].push_manifest(manifests[service], tag)
         say(f"tagged {args.registry}/{service}:{tag}")
-    shutil.rmtree(REPORTS / "release", ignore_errors=True)
     names = {s: {"name": f"{args.registry}/{s}", "digest": digests[s], "tags": tags} for s in digests}
     write(commit, [entry | names[entry["service"]] for entry in found])
 
@@ -94,12 +96,11 @@ def publish(session: Session, args: argparse.Namespace) -> None:
 def write(commit: str, published: Sequence[Mapping[str, Any]]) -> None:
     """Write what was published to reports/: release.json, a table in Markdown, and checksums as `sha256sum` has them."""
     RELEASE.write_text(json.dumps({"commit": commit, "images": published}, indent=1), encoding="utf-8")
-    rows = [["image", "platforms", "compressed MB", "tags"]]
-    rows += [
-        [f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), f"{e['size'] / 1e6:.1f}", " ".join(e["tags"])]
-        for e in published
-    ]
-    sums = "".join(f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n" for e in published)
+    rows, sums = [["image", "platforms", "compressed MB", "tags"]], ""
+    for e in published:
+        size = f"{e['size'] / 1e6:.1f}"
+        rows.append([f"{e['name']}@{e['digest']}", " ".join(e["platforms"]), size, " ".join(e["tags"])])
+        sums += f"{e['digest'].removeprefix('sha256:')}  {e['name']}\n"
     say(table(rows))
     RELEASE.with_suffix(".md").write_text(as_markdown(rows) + "\n", encoding="utf-8")
     RELEASE.with_suffix(".sha256").write_text(sums, encoding="utf-8")
@@ -109,11 +110,10 @@ def push(session: Session, repository: Repository, built: image.Image, commit: s
     """Push an image under its digest, and attach its SBOM and its provenance."""
     say(f"pushing {repository.host}/{repository.name}@{image.digest_of(built.manifest)}")
     venv.sbom(session, [image.name_of(built.service)])
-    sbom = (REPORTS / f"sbom-{built.service}-release.cdx.json").read_bytes()
     for path in built.blobs:
         repository.push_blob(path.read_bytes())
     repository.push_manifest(built.manifest)
-    repository.attach(built.manifest, SBOM, sbom)
+    repository.attach(built.manifest, SBOM, (REPORTS / f"sbom-{built.service}-release.cdx.json").read_bytes())
     repository.attach(built.manifest, PROVENANCE, image.compact(provenance(repository, built, commit)))
 
 
@@ -131,13 +131,10 @@ def provenance(repository: Repository, built: image.Image, commit: str) -> dict[
         ],
     }
     builder = {"id": env().get("GITHUB_WORKFLOW_REF") or f"{source}#local"}
-    subject = {
-        "name": f"{repository.host}/{repository.name}",
-        "digest": {"sha256": image.digest_of(built.manifest)[len("sha256:") :]},
-    }
+    digest = {"sha256": image.digest_of(built.manifest).removeprefix("sha256:")}
     return {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [subject],
+        "subject": [{"name": f"{repository.host}/{repository.name}", "digest": digest}],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {"buildDefinition": definition, "runDetails": {"builder": builder}},
     }
@@ -164,11 +161,9 @@ def verify() -> None:
     for entry in read(RELEASE)["images"]:
         name, repository = entry["name"], Repository(entry["name"].rpartition("/")[0], entry["service"])
         there = {reference: repository.digest(reference) for reference in (entry["digest"], *entry["tags"])}
-        moved = {reference: found for reference, found in there.items() if found != entry["digest"]}
-        wrong += [f"{name}:{reference} is {found or 'missing'}" for reference, found in moved.items()]
+        wrong += [f"{name}:{tag} is {found or 'missing'}" for tag, found in there.items() if found != entry["digest"]]
         for digest in (manifest["digest"] for manifest in entry["manifests"]):
-            kinds = {attached.get("artifactType") for attached in repository.referrers(digest)}
-            if lost := {SBOM, PROVENANCE} - kinds:
+            if lost := {SBOM, PROVENANCE} - {found.get("artifactType") for found in repository.referrers(digest)}:
                 wrong.append(f"{name}@{digest} lacks {', '.join(sorted(lost))}")
     if wrong:
         raise UserError(f"the registry differs from reports/release.json: {'; '.join(wrong)}")

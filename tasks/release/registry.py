@@ -25,8 +25,6 @@ from .image import MANIFEST, compact, descriptor, digest_of
 if TYPE_CHECKING:
     from email.message import Message
 
-    Answer = tuple[int, Message, bytes]  # status, headers, body
-
 INDEX = "application/vnd.oci.image.index.v1+json"
 EMPTY = b"{}"  # the configuration of what is no image
 TIMEOUT_S = 60
@@ -100,7 +98,7 @@ class Repository:
             index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": attached}
             self.push_manifest(compact(index), tag=digest_of(image).replace(":", "-"))
 
-    def ask(self, method: str, path: str, kind: str = "", data: bytes | None = None) -> Answer:
+    def ask(self, method: str, path: str, kind: str = "", data: bytes | None = None) -> tuple[int, Message, bytes]:
         """Send a request to a path or URL, ``kind`` being the media type of ``data``, or of the answer that is wanted.
 
         What is asked for without data may be missing (404); otherwise, raises UserError for a status from 400 on.
@@ -115,8 +113,8 @@ class Repository:
             self.check(request, status, body)
         return status, found, body
 
-    def send(self, request: Request, login: str) -> Answer:
-        """Send a request as it is; raises UserError where nobody answers."""
+    def send(self, request: Request, login: str) -> tuple[int, Message, bytes]:
+        """Send a request as it is, and return status, headers and body; raises UserError where nobody answers."""
         if login:
             request.add_unredirected_header("Authorization", login)  # not for the storage that a blob may be in
         try:
@@ -127,7 +125,7 @@ class Repository:
             with answer:
                 return answer.status, answer.headers, answer.read()
         except (OSError, HTTPException) as error:
-            why = f"cannot be reached ({getattr(error, 'reason', '') or error}): check its name and the network"
+            why = f"cannot be reached ({getattr(error, 'reason', '') or error}): check its name, the network, STACK_CA"
             raise UserError(f"the registry {self.host} {why}") from None
 
     def check(self, request: Request, status: int, body: bytes) -> None:

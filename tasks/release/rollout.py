@@ -26,7 +26,8 @@ ROLLED_BACK = ("rollback_completed", "rollback_paused", "paused")
 
 def model() -> dict[str, Any]:
     """Compose's production model with the images of reports/release.json, and nothing of this machine, such as free ports."""
-    images = {entry["service"]: f"{entry['name']}@{entry['digest']}" for entry in push.read(push.RELEASE)["images"]}
+    release = push.read(push.RELEASE, output("git", "rev-parse", "HEAD").strip())
+    images = {entry["service"]: f"{entry['name']}@{entry['digest']}" for entry in release["images"]}
     settings = REPORTS / "deploy.env"
     settings.write_text(users_part(read()), encoding="utf-8")
     found = Stack(name(), (PRODUCTION_FILE,), "prod", {"COMPOSE_ENV_FILES": str(settings)}).model
@@ -40,8 +41,8 @@ def model() -> dict[str, Any]:
 
 def translate(session: Session, script: str, *arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run a script of deploy/ with the model; return that, and the plan that its last line is. Raises UserError."""
-    venv.install(session, "release")
     content, said = model(), list[str]()
+    venv.install(session, "release")
     command = (venv.python(session), "-B", str(ROOT / "deploy" / script), *arguments)
     if lines(*command, on_line=said.append, stdin=json.dumps(content)):
         raise UserError(f"deploy/{script} failed: {said[-1]}")
@@ -155,8 +156,7 @@ def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], servic
 def complete(replicas: str) -> bool:
     """Whether a service runs as Swarm says "2/2", or a job has ended as it says "0/1 (1/1 completed)"."""
     found = re.search(r"\((\d+/\d+) completed", replicas) or re.match(r"(\d+/\d+)", replicas)
-    have, want = found[1].split("/") if found else ("", "all")
-    return have == want
+    return bool(found and re.fullmatch(r"(\d+)/\1", found[1]))
 
 
 def reason(docker: tuple[str, ...], service: str) -> str:

@@ -283,6 +283,63 @@ def test_how_many_nodes_ports_in_host_mode_need(tmp_path: Path) -> None:
     assert plan(tmp_path, "ingress")["nodes"] == {}
 
 
+def configured(folder: Path, text: str = "level = 1\n") -> dict[str, Any]:
+    """The model with two configuration files for the service and its job."""
+    (folder / "settings").write_text(text)
+    configs = {"settings": {"file": str(folder / "settings")}, "inline": {"content": "price: $$5\n"}}
+    used = [{"source": "settings"}, {"source": "inline", "target": "/etc/inline.yaml", "mode": "0440"}]
+    services = MODEL["services"]
+    with_configs = {name: {**services[name], "configs": used} for name in ("web", "web-migrate")}
+    return {**MODEL, "configs": configs, "services": {**services, **with_configs}}
+
+
+def test_configs_on_swarm_are_named_by_their_text(tmp_path: Path, docker: str) -> None:
+    """Swarm's cannot be changed: another text under the same name would be refused."""
+    names = []
+    for text in ("level = 1\n", "level = 1\n", "level = 2\n"):
+        assert "warning" not in script(
+            "swarm.py", str(tmp_path / "stack.yaml"), "host", model=configured(tmp_path, text)
+        )
+        stack = yaml.safe_load((tmp_path / "stack.yaml").read_text())
+        names.append(stack["configs"]["settings"]["name"])
+        assert (tmp_path / stack["configs"]["settings"]["file"]).read_text() == text
+    assert names[0] == names[1] != names[2]
+    assert (tmp_path / stack["configs"]["inline"]["file"]).read_text() == "price: $5\n"
+    assert [(used["source"], used["target"], used["mode"]) for used in stack["services"]["web"]["configs"]] == [
+        ("settings", "/settings", 0o444),
+        ("inline", "/etc/inline.yaml", 0o440),
+    ]
+    for name in ("stack-0.yaml", "stack-1.yaml", "stack.yaml"):
+        subprocess.run([docker, "stack", "config", "-c", tmp_path / name], check=True, capture_output=True)
+    assert "configs" not in yaml.safe_load((tmp_path / "stack-0.yaml").read_text())["services"]["store"]
+
+
+def test_configs_on_kubernetes_are_a_config_map_named_by_its_text(tmp_path: Path) -> None:
+    names = []
+    for text in ("level = 1\n", "level = 1\n", "level = 2\n"):
+        assert json.loads(script("kubernetes.py", str(tmp_path / "base"), model=configured(tmp_path, text)))
+        documents = {found["kind"]: found for found in yaml.safe_load_all((tmp_path / "base/web.yaml").read_text())}
+        settings, pod = documents["ConfigMap"], documents["Deployment"]["spec"]["template"]["spec"]
+        assert settings["data"] == {"settings": text, "inline": "price: $5\n"}
+        assert settings["metadata"]["labels"]["stack.step"] == "2"
+        (volume,) = [volume for volume in pod["volumes"] if "configMap" in volume]
+        assert volume["configMap"]["name"] == settings["metadata"]["name"]
+        assert volume["configMap"]["items"][1] == {"key": "inline", "path": "inline", "mode": 0o440}
+        mounts = {mount["mountPath"]: mount.get("subPath") for mount in pod["containers"][0]["volumeMounts"]}
+        assert mounts.items() >= {("/settings", "settings"), ("/etc/inline.yaml", "inline")}
+        names.append(settings["metadata"]["name"])
+    assert names[0] == names[1] != names[2]
+
+
+@pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])
+def test_a_config_whose_text_is_elsewhere(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    name, *rest = arguments
+    model = {**with_store(configs=[{"source": "theirs"}]), "configs": {"theirs": {"external": True}}}
+    said = script(name, str(tmp_path / "out"), *rest, model=model)
+    assert said == "the config theirs of store has neither `file` nor `content`\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_dockers_client_understands_the_stack(tmp_path: Path, docker: str) -> None:
     for ports in ("host", "ingress"):
         script("swarm.py", str(tmp_path / "stack.yaml"), ports)

@@ -211,7 +211,7 @@ def test_a_secret_that_is_missing_is_named(no_docker: Path) -> None:
 
 def test_without_a_release_there_is_nothing_to_deploy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(push, "RELEASE", tmp_path / "release.json")
-    with pytest.raises(UserError, match="`nox -s publish` writes it"):
+    with pytest.raises(UserError, match=r"published \(No such file or directory\): `nox -s publish` writes it"):
         push.read(push.RELEASE)
 
 
@@ -224,6 +224,10 @@ def test_the_users_settings_are_deployed_and_nothing_of_this_machine(
     web = {"image": "web", "ports": ["${WEB_PORT:-5000}:8000"], "environment": {"COLOR": "${COLOR:-}"}}
     (project / "docker").mkdir()
     (project / "docker/compose.prod.yaml").write_text(json.dumps({"services": {"web": web}}))
+    monkeypatch.setattr(rollout, "output", lambda *command: "0\n" if command[0] == "git" else output(*command))
+    (project / "reports/release.json").write_text('{"commit": "1", "images": []}')
+    with pytest.raises(UserError, match=r"is of commit 1, and 0 is checked out"):
+        rollout.model()
     (project / "reports/release.json").write_text('{"commit": "0", "images": []}')
     assert rollout.model()["services"]["web"]["environment"] == {"COLOR": ""}
     model_module._config.cache_clear()

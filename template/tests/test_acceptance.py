@@ -21,7 +21,7 @@ PARTS = {
     "tasks.machine.podman": ("tasks/machine/podman.py", "tasks/tests/test_podman.py"),
     "tasks.release": (
         *("tasks/release", "deploy", "docs/releasing.md", "docs/deploying.md", "tasks/tests/registry.py"),
-        *(f"tasks/tests/test_{name}.py" for name in ("publish", "registry", "deploy", "rollout")),
+        *(f"tasks/tests/test_{name}.py" for name in ("publish", "registry", "deploy", "rollout", "release")),
         "tasks/tests/slow/test_release.py",
         ".github/workflows/release.yml",
     ),

@@ -88,7 +88,7 @@ def extras(tree: Tree, venv: Path, source: Path, *names: str) -> None:
 if __name__ == "__main__":
     what, root, *arguments = sys.argv[1:]
     print(f"copying what a production image needs: {what}", flush=True)
-    tree = Tree(Path(root))
+    tree = Tree(Path(root), Path("/runtime"), Path("/service"))  # as far as docker/Dockerfile mounts them
     if what == "runtime":
         runtime(tree)
     elif what == "service":

@@ -26,8 +26,8 @@ YEAR = 365 * 24 * 3600
 class Tree:
     """A root file system in the making."""
 
-    def __init__(self, root: Path, below: Path = Path("/runtime")) -> None:
-        """Make ``root``; what is in ``below``, the layer under it, is not copied again."""
+    def __init__(self, root: Path, *below: Path) -> None:
+        """Make ``root``; what is in ``below``, the layers under it, is not copied again."""
         root.mkdir(parents=True)
         self.root = root
         self.below = below
@@ -40,8 +40,8 @@ class Tree:
         return inside
 
     def is_below(self, path: Path | str) -> bool:
-        """Whether the layer under this one has a path; of what both have, engines keep one time both, one time one."""
-        return os.path.lexists(self.below / str(path).lstrip("/"))
+        """Whether a layer under this one has a path: of what two have alike, some engines keep both and some one."""
+        return any(os.path.lexists(folder / str(path).lstrip("/")) for folder in self.below)
 
     def add(self, path: Path) -> None:
         """Copy a file, or make a folder, with the symbolic links on the way to it."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ...project import ROOT, service_names
+from ...release import image
+from ...release.registry import Repository
 from ..registry import PASSWORD, LocalRegistry
 from .runner import runner_of
 
@@ -59,23 +61,39 @@ def released(clone: Path) -> dict[str, Any]:
     return {e["service"]: e for e in json.loads((clone / "reports/release.json").read_text())["images"]}
 
 
+def pulled(entry: dict[str, Any], folder: Path) -> image.Image:
+    """A published image, its blobs as files."""
+    folder.mkdir(parents=True)
+    repository = Repository(entry["name"].rpartition("/")[0], entry["service"])
+    content = json.loads(manifest := repository.get(f"manifests/{entry['digest']}"))
+    blobs = [folder / str(number) for number in range(len(content["layers"]) + 1)]
+    for path, blob in zip(blobs, (content["config"], *content["layers"]), strict=True):
+        path.write_bytes(repository.get(f"blobs/{blob['digest']}"))
+    return image.Image(entry["service"], manifest, blobs)
+
+
 def test_two_clones_of_a_commit_release_the_same_digests(tmp_path: Path) -> None:
     one, other = clone_at(tmp_path / "here/one"), clone_at(tmp_path / "a longer path/other")
     try:
         with LocalRegistry(tmp_path) as registry:
             nox(one, "publish", "--", "--registry", f"{registry.host}/team")
             nox(one, "publish", "--", "--verify")
-            nox(other, "publish", "--", "--registry", f"{registry.host}/team")  # the same tags, so the same digests
-            assert released(one) == released(other)
+            nox(other, "publish", "--", "--registry", f"{registry.host}/again")
+            for service, entry in released(one).items():
+                again = released(other)[service]
+                if entry["digest"] != again["digest"]:
+                    images = (pulled(found, tmp_path / found["name"]) for found in (entry, again))
+                    pytest.fail(f"{service} differs in {image.difference(*images)}")
+                assert {**again, "name": entry["name"]} == entry
             assert sorted(released(one)) == service_names()
             for entry in released(one).values():
-                image = f"{entry['name']}@{entry['digest']}"
+                name = f"{entry['name']}@{entry['digest']}"
                 told = run(
                     one, "docker", "buildx", "imagetools", "inspect", f"{entry['name']}:{entry['tags'][0]}"
                 ).stdout
                 assert entry["digest"] in told  # by a tool that knows nothing of ours
-                assert not run(one, "docker", "pull", "--quiet", image).returncode
-                run(one, "docker", "image", "rm", image)
+                assert not run(one, "docker", "pull", "--quiet", name).returncode
+                run(one, "docker", "image", "rm", name)
             (other / "README.md").write_text("changed")
             dirty = run(
                 other, sys.executable, "-m", "nox", "-s", "publish", "--", "--registry", f"{registry.host}/team"
@@ -112,9 +130,9 @@ def test_a_version_tag_releases_by_the_workflow(seed: Clone, tmp_path: Path) -> 
         release = json.loads((runner.got / "release/release.json").read_text())
         assert sorted(entry["service"] for entry in release["images"]) == ["deck", "pilot"]
         for entry in release["images"]:
-            image = f"{registry.host}/team/{entry['service']}:v{version[1]}"
+            name = f"{registry.host}/team/{entry['service']}:v{version[1]}"
             assert entry["digest"] in runner.clone.output(
-                "docker", "buildx", "imagetools", "inspect", image, settings=runner.environment
+                "docker", "buildx", "imagetools", "inspect", name, settings=runner.environment
             )
             assert (
                 f"{entry['digest'].removeprefix('sha256:')}  {entry['name']}\n" in (runner.got / "attested").read_text()

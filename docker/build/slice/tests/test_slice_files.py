@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import marshal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -85,9 +86,9 @@ def test_what_the_layer_below_has_is_not_made_again(tmp_path: Path) -> None:
     (tmp_path / "lib/one").write_text("a")
     (tmp_path / "lib/two").write_text("b")
     (tmp_path / "link").symlink_to("lib")
-    below = tree.Tree(tmp_path / "below", tmp_path / "nothing")
+    below = tree.Tree(tmp_path / "below")
     below.add(tmp_path / "link/one")
-    made = tree.Tree(tmp_path / "root", tmp_path / "below")
+    made = tree.Tree(tmp_path / "root", tmp_path / "nothing", tmp_path / "below")
     for path in ("link", "link/one", "lib"):
         made.add(tmp_path / path)
     assert list(made.root.iterdir()) == []
@@ -105,3 +106,38 @@ def test_more_dependencies_than_a_command_line_has_room_for(tmp_path: Path, monk
     made.finish()
     assert (tmp_path / "asked").read_text().splitlines() == ["--search /usr/lib/libz.so /lib/libz.so", "--status libz1"]
     assert made.place("/var/lib/dpkg/status.d/libz1").is_file()
+
+
+def run(root: Path, *arguments: str | Path) -> tuple[str, set[str]]:
+    """Run the program; return what it said, and the names of the files that it made but for those of dpkg's records."""
+    command = [sys.executable, Path(tree.__file__).parent, arguments[0], root, *arguments[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    made = {path.name for path in root.rglob("*") if path.is_file() and "dpkg" not in path.parts}
+    return done.stderr, made
+
+
+def files(folder: Path, **texts: str) -> Path:
+    folder.mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / name.replace("_dot_", ".")).write_text(text)
+    return folder
+
+
+def test_a_services_dependencies_are_what_runs(tmp_path: Path) -> None:
+    venv = files(tmp_path / "venv", a_dot_py="", a_dot_h="", a_dot_pyx="", data_dot_json="", activate_dot_fish="")
+    files(venv / "__pycache__", b_dot_pyc="")
+    assert run(tmp_path / "root", "service", venv) == ("", {"a.pyc", "data.json"})
+
+
+def test_extras_are_what_code_or_the_build_names(tmp_path: Path) -> None:
+    venv, source = (
+        files(tmp_path / "venv", a_dot_py="import curses"),
+        files(tmp_path / "source", b_dot_py="import _pyio"),
+    )
+    data = files(tmp_path / "data/inside", one_dot_txt="").parent
+    asked = {"panel.pyc", "_pyio.pyc", "dbapi2.pyc", "one.txt"}
+    said, made = run(tmp_path / "root", "extras", venv, source, "sqlite3", data)
+    assert (said, made & {*asked, "a.pyc", "b.pyc"}) == ("", asked)
+    said, made = run(tmp_path / "other", "extras", venv, source, "/no/such.so")
+    assert said == "error: EXTRAS names /no/such.so, which the base image does not have: install it in stage `base`\n"
+    assert made & asked == {"panel.pyc", "_pyio.pyc"}

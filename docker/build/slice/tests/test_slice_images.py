@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+import tarfile
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,6 +127,30 @@ def test_images_depend_on_neither_umask_nor_folder_nor_time(project: Project, tm
     assert here == there
     other.build("ham", "verify")
     project.images |= other.images
+
+
+def test_times_are_those_of_the_commit_though_buildkit_compares_only_content(project: Project) -> None:
+    first, second = (project.build("plain", "prod", SOURCE_DATE_EPOCH=time) for time in ("1750000000", "1750000001"))
+    anew = project.build("plain", "prod", "--no-cache-filter=source,prod", SOURCE_DATE_EPOCH="1750000001")
+    assert second == anew != first
+
+
+def test_no_layer_repeats_what_one_below_it_has(project: Project, tmp_path: Path) -> None:
+    """Of what two layers have alike, the engine's image stores keep both or one: the digest would depend on the store."""
+    # A dependency needs the second one, too.
+    image = project.build("ham", "prod", EXTRAS="/etc/debian_version /lib/*/libresolv.so.2")
+    project.run("docker", "save", f"--output={tmp_path}/image", image)
+    seen: set[str] = set()
+    with tarfile.open(tmp_path / "image") as archive:
+        manifest = archive.extractfile("manifest.json")
+        assert manifest
+        for name in json.load(manifest)[0]["Layers"]:
+            with tarfile.open(fileobj=archive.extractfile(name)) as layer:
+                names = layer.getnames()
+            parents = {str(parent) for path in names for parent in PurePath(path).parents}
+            assert seen.intersection(names) <= parents
+            seen.update(names)
+    assert "etc/debian_version" in seen
 
 
 def test_a_service_finds_its_own_distribution(project: Project) -> None:
