@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..stack.model import Stack
 
 NEED_NEIGHBOURS = "TESTS_NEED_NEIGHBOURS"  # among a service's build arguments
-SECRETS = "/run/secrets/"
+SECRETS = "/run/secrets/"  # which no build has
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Target:
         """
         service = self.args["SERVICE"]
         environment = stack.service(service).get("environment") or {}
-        # No build has secrets.
-        given = {key: value for key, value in environment.items() if not (value or SECRETS).startswith(SECRETS)}
+        set_there = {name: value for name, value in environment.items() if value is not None}
+        given = {name: value for name, value in set_there.items() if not value.startswith(SECRETS)}
         verify_base = engine.current().verify_base(asdict(self), stack.flavor)
         tested = has_tests(service) and NEED_NEIGHBOURS not in self.args
         if not tested:

@@ -78,7 +78,7 @@ def with_names(posargs: Sequence[str]) -> list[str]:
         for name in suites():
             if any(f"{word}/".startswith(f"{folder}/") for folder in paths(SUITES[name])):
                 owners[word] = name
-        words.append(of_service[2] if of_service else word)
+        words.append(f"./{of_service[2]}" if of_service else word)
     if len(names := {*owners.values()}) > 1:
         raise UserError(
             f"{' and '.join(owners)} are tests of {' and '.join(sorted(names))}: name those of one at a time"

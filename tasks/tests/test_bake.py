@@ -63,7 +63,7 @@ def test_a_production_image_is_verified(engine: Path) -> None:
     assert plan["pilot"]["output"] == ["type=docker"]
     verify = plan["pilot-verify"]
     assert (verify["target"], verify["tags"], verify["output"]) == ("verify", [], ["type=cacheonly"])
-    assert verify["args"] == {"SERVICE": "pilot", "FLAVOR": "prod"}
+    assert verify["args"] == {"SERVICE": "pilot", "FLAVOR": "prod", "ENVIRONMENT": "{}"}
 
 
 def test_a_development_image_is_not_verified(engine: Path) -> None:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .. import ownership
+from ..images import bake
 from ..shell import UserError
+from ..stack import lifecycle
+from ..stack.model import Stack
 from ..terminal import Status
 from ..testing import containers
 from ..testing.containers import NO_TESTS_RAN, check
@@ -39,6 +42,27 @@ def test_one_service_has_the_terminal(no_docker: Path, project: Path, capfd: pyt
     )
     assert command.endswith(" -k x")
     assert f"$ env STACK_TESTING=true docker {command}"[:80] in out  # as one would type it
+
+
+@pytest.mark.usefixtures("project")
+def test_neighbours_are_started_for_tests_that_need_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = {"SERVICE": "pilot"}
+    other = {"build": {"args": {"SERVICE": "other"}}, "depends_on": {"pilot": {}}}
+    pilot = {"build": {"args": arguments}, "depends_on": {"database": {}, "migrate": {}}}
+    model = {"services": {"other": other, "pilot": pilot, "database": {}, "migrate": pilot}}
+    did: list[object] = []
+    monkeypatch.setattr(Stack, "model", model)
+    monkeypatch.setattr(bake, "build", did.append)
+    monkeypatch.setattr(lifecycle, "up", lambda stack, *words: did.append((stack.settings["STACK_SESSION"], *words)))
+    monkeypatch.setattr(lifecycle, "wait", lambda _: did.append("waited"))
+    containers.start_neighbours(["other", "pilot"])
+    assert did == []
+    arguments["TESTS_NEED_NEIGHBOURS"] = "1"
+    containers.start_neighbours(["other"])
+    assert did == []
+    containers.start_neighbours(["other", "pilot"])
+    session = ownership.session_id()  # what the clean-up after the tests goes by
+    assert did == [["pilot"], (session, ["database", "migrate"], "--no-recreate"), "waited"]
 
 
 def test_of_several_each_comes_in_one_piece(

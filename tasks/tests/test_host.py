@@ -38,6 +38,7 @@ def tests(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (project / "docker/empty/tests").mkdir(parents=True)
     more = Suite(("more",), "host", ("more/",), by_default=False, options=("--more",))
     monkeypatch.setattr(host, "SUITES", host.SUITES | {"more": more})
+    monkeypatch.setattr(containers, "start_neighbours", lambda _: None)
     return project
 
 
@@ -54,9 +55,10 @@ def test_a_suite_is_there_where_its_tests_are(tests: Path) -> None:
     [
         ("-x -k limit", "-x -k limit"),
         ("pilot tests/test_x.py", "pilot tests/test_x.py"),
-        ("services/pilot/tests/test_x.py::test_y -x", "pilot tests/test_x.py::test_y -x"),
-        ("pilot services/pilot/tests/ -x", "pilot pilot tests/ -x"),
-        ("services/pilot/pilot/test_x.py", "pilot pilot/test_x.py"),
+        ("services/pilot/tests/test_x.py::test_y -x", "pilot ./tests/test_x.py::test_y -x"),
+        ("pilot services/pilot/tests/ -x", "pilot pilot ./tests/ -x"),
+        ("services/pilot/pilot/test_x.py", "pilot ./pilot/test_x.py"),
+        ("services/pilot/tests", "pilot ./tests"),
         ("stack services/pilot/stack/test_c.py", "stack stack services/pilot/stack/test_c.py"),
         ("services/pilot/stack/test_c.py", "stack services/pilot/stack/test_c.py"),
         ("-m slow tasks/tests/test_a.py::test_z", "unit -m slow tasks/tests/test_a.py::test_z"),
@@ -137,16 +139,17 @@ def test_services_and_suites_run_side_by_side_and_the_stack_last(
     assert [*host.test(SESSION, ["pilot"], [], [])] == ["pilot"]
 
 
+@pytest.mark.parametrize("where", ["start_neighbours", "side_by_side"])
 @pytest.mark.parametrize(("services", "suites"), [(["pilot"], []), (["pilot"], ["stack"]), ([], ["stack"])])
 def test_an_interrupt_removes_the_containers(
-    monkeypatch: pytest.MonkeyPatch, no_docker: Path, services: list[str], suites: list[str]
+    monkeypatch: pytest.MonkeyPatch, no_docker: Path, services: list[str], suites: list[str], where: str
 ) -> None:
     def interrupted(*_: object) -> dict[str, int]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(venv, "install", lambda *_: None)
     monkeypatch.setattr(venv, "python", lambda _session: "python")
-    monkeypatch.setattr(containers, "side_by_side", interrupted)
+    monkeypatch.setattr(containers, where, interrupted)
     fake_docker(no_docker, {"ps --all --format": "", "network ls": "", "volume ls": "", "ps": "echo 12", "rm": ""})
     with pytest.raises(KeyboardInterrupt):
         host.test(SESSION, services, suites, [])

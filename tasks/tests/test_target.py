@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -63,19 +63,24 @@ def test_a_secret_of_the_environment_is_passed_where_it_is_set(
     assert "secret@" not in str(found)
 
 
-@pytest.mark.parametrize("tested", [True, False])
+@pytest.mark.parametrize("case", ["tested", "without tests", "tests need neighbours"])
 def test_verification_starts_from_the_flavor_and_keeps_nothing(
-    target: Target, project: Path, capsys: pytest.CaptureFixture[str], tested: bool
+    target: Target, project: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
-    if not tested:
+    if case == "without tests":
         (project / "services/pilot/tests/test_it.py").unlink()
-    model = {"services": {"pilot": {"environment": {"KEY": "a b", "UNSET": None}}}}
-    found = target.verification(cast("Stack", Namespace(flavor="prod", model=model)))
-    assert found.target == ("verify" if tested else "verify-import")
+    if case == "tests need neighbours":
+        target = replace(target, args={**target.args, "TESTS_NEED_NEIGHBOURS": "1"})
+    given = {"KEY": "a b", "UNSET": None, "PASSWORD_FILE": "/run/secrets/pilot", "EMPTY": ""}
+    model = {"services": {"pilot": {"build": {"args": {"SERVICE": "pilot"}}, "environment": given}}}
+    stack = Stack("ours-1", (), "prod")
+    stack.__dict__["model"] = model
+    found = target.verification(stack)
+    assert found.target == ("verify" if case == "tested" else "verify-import")
     assert (found.tags, found.output) == ((), ("type=cacheonly",))
-    environment = {} if tested else {"ENVIRONMENT": '{"KEY": "a b"}'}
-    assert found.args == {"SERVICE": "pilot", "FLAVOR": "prod", **environment}
-    assert ("services/pilot has no tests" in capsys.readouterr().out) is not tested
+    environment = '{"KEY": "a b", "EMPTY": ""}'
+    assert found.args == {**target.args, "FLAVOR": "prod", "ENVIRONMENT": environment}
+    assert ("can run no tests of services/pilot" in capsys.readouterr().out) is (case != "tested")
 
 
 @pytest.mark.parametrize(

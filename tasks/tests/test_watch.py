@@ -20,6 +20,14 @@ RUN = "compose --progress=quiet run --rm --no-deps --no-TTY"
 CLEAN = {"ps --all --format": "", "network ls": "", "ps --all --quiet": "echo 12", "rm": ""}
 
 
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The services whose neighbours were asked for."""
+    services: list[str] = []
+    monkeypatch.setattr(watch, "start_neighbours", services.extend)
+    return services
+
+
 def test_a_container_that_ends_is_told(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = f'echo $$ >"{no_docker}/pid"; exec sleep 60'
     fake_docker(
@@ -38,11 +46,14 @@ def test_a_container_that_ends_is_told(no_docker: Path, capsys: pytest.CaptureFi
     assert "rm --force --volumes 12" in calls(no_docker)
 
 
-def test_lines_of_a_single_service_come_as_they_are(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_a_single_service_come_as_they_are(
+    no_docker: Path, capsys: pytest.CaptureFixture[str], started: list[str]
+) -> None:
     fake_docker(no_docker, {RUN: "echo '\\033[1m1 passed'", **CLEAN})
     with pytest.raises(UserError):
         watch.watch(["pilot"], [])
     assert capsys.readouterr().out.splitlines()[1:] == ["\033[1m1 passed"]
+    assert started == ["pilot"]
 
 
 def test_ctrl_c_ends_all_containers(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:

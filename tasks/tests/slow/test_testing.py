@@ -24,6 +24,32 @@ def test_few_examples() -> None:
     assert settings().max_examples < 10
 """
 
+NEIGHBOUR = """\
+    depends_on:
+      mate:
+        condition: service_healthy
+
+  mate:
+    extends:
+      file: ../../docker/service.yaml
+      service: watched-by-${STACK_ENGINE:-docker}
+    image: ${STACK_CLONE:-local}/pilot:${STACK_FLAVOR:-${STACK_MODE:-dev}}
+    init: true
+    command: [python3, -m, http.server, "8000"]
+    healthcheck:
+      test: [CMD, python3, -c, "import socket; socket.create_connection(('127.0.0.1', 8000)).close()"]
+    labels:
+      stack.clone: ${STACK_CLONE:-local}
+      stack.session: ${STACK_SESSION:-}
+"""
+ASKS = """\
+from urllib.request import urlopen
+
+
+def test_a_neighbour_answers() -> None:
+    assert urlopen("http://mate:8000").status == 200
+"""
+
 
 def test_tests_run_in_the_container_against_the_mounted_source(clone: Clone) -> None:
     more = clone.root / "services/pilot/tests/test_more.py"
@@ -37,6 +63,26 @@ def test_tests_run_in_the_container_against_the_mounted_source(clone: Clone) -> 
     assert (clone.root / "reports/coverage-pilot.xml").exists()
     assert clone.git("status", "--porcelain") == ""
     assert clone.left("container", "network") == []
+
+
+def test_tests_that_need_neighbours_get_them(clone: Clone) -> None:
+    compose = clone.root / "services/pilot/compose.yaml"
+    edit(compose, "SERVICE: pilot", 'SERVICE: pilot\n        TESTS_NEED_NEIGHBOURS: "1"')
+    with compose.open("a") as file:
+        file.write(NEIGHBOUR)
+    (clone.root / "services/pilot/tests/test_more.py").write_text(ASKS)
+    try:
+        assert "3 passed" in clone.nox("-s", "test", "--", "services/pilot/tests")
+        assert clone.left("container", "network") == []
+        clone.nox("-s", "dev", "--", "pilot", "--detach")
+        before = clone.left("container")
+        assert "3 passed" in clone.nox("-s", "test", "--", "pilot")
+        assert clone.left("container") == before
+        clone.nox("-s", "down")
+        assert "a build can run no tests of services/pilot" in clone.nox("-s", "build", "--", "pilot")
+    finally:
+        clone.git("checkout", "--quiet", ".")
+        clone.git("clean", "--quiet", "--force", "services")
 
 
 def test_watched_tests_run_again_on_every_save_and_leave_nothing(clone: Clone) -> None:
