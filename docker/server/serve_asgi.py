@@ -84,11 +84,10 @@ class Middleware:
             status = too_large(target, headers) or limits.fault(method, scope["http_version"], target, known)
             length = int(fields.get("CONTENT-LENGTH", 0))
             if not status and (length > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
-                try:
+                with suppress(TimeoutError):
                     slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
-                    add({LARGE_BODIES: slot})
-                except TimeoutError:
-                    status = 503
+                add({LARGE_BODIES: slot})
+                status = 0 if slot else 503
             await (respond(status) if status else app(scope, receive_and_note, send_and_count))
         except BaseException:
             if gone and not started:
@@ -138,6 +137,7 @@ def run() -> None:
     health.bind(path)
     config = uvicorn.Config(
         Middleware(application),
+        loop="asyncio",  # uvloop, which uvicorn[standard] brings, reads as much as it likes
         http=Http,
         ws=web_socket,
         ws_max_size=limits.MESSAGE_BYTES,

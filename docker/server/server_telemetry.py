@@ -167,13 +167,11 @@ class Exchange:
 
     def end(self) -> None:
         """Log and count the request, unless there was none, or it was an internal one that succeeded."""
-        if not self.began and not self.status:
-            return
         duration_s, amounts = 0.0, {}
         if self.began:
             duration_s, amounts = time.monotonic() - self.began, {IN_PROGRESS: -1.0}
             self.status = self.status or 499  # as nginx says where the client has hung up
-        if not self.internal or self.status != 200:
+        if self.status and not (self.internal and self.status == 200):
             bucket = BUCKETS[bisect_left(SECONDS, duration_s)]
             amounts |= {STATUSES[self.status // 100 - 1]: 1, bucket: 1, COUNT: 1, SUM: duration_s}
             if ACCESS_LOG:
