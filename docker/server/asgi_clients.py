@@ -79,13 +79,17 @@ class Client(asyncio.Protocol):
             self.loop.call_later(1, self.check)
 
     def limit_memory(self, held: int) -> None:
-        """Count what this client holds; if all hold too much, disconnect the slowest, except the one that holds most."""
+        """Count what this client holds; if all hold too much, disconnect the slowest, except the one that holds most.
+
+        Of those that are equally slow, and of those that are not, it is the ones that hold most: an attack may be a crowd of
+        clients that wait for their turn, and who has just connected is not to pay for it.
+        """
         more = held - self.held
         Client.held_by_all += more
         self.held = held
         if more > 0 and Client.held_by_all > limits.MEMORY_BYTES:  # disconnect() calls this, too
             *others, largest = sorted(self.connections, key=lambda each: each.held)
-            others.sort(key=lambda each: (not each.client, not each.is_awaited(), each.time_left_s, -each.held))
+            others.sort(key=lambda each: (not each.client, each.time_left_s, -each.held))
             for slowest in others:  # some more than needed, because sorting takes time
                 if Client.held_by_all - largest.held <= limits.MEMORY_BYTES * 15 // 16:
                     break
