@@ -17,7 +17,7 @@ worker = import_module("gunicorn_worker")
 # sets to have an effect.
 OVERRIDDEN = {"load_wsgi", "set_accept_enabled", "enqueue_req", "wait_for_and_dispatch_events", "handle"}
 OVERRIDDEN |= {"handle_request", "_keepalive_after", "parse_chunk_size", "read_into"}
-CALLED = {"http.body:ChunkedReader": 2, "http.body:LengthReader": 2, "util:write_error": 4}
+CALLED = {"http.body:ChunkedReader": 2, "http.body:LengthReader.read": 2, "util:write_error": 4}
 CALLED |= {"workers.gthread:TConn.set_timeout": 1, "workers.gthread:ThreadWorker.accept": 2}
 USED = {
     "arbiter:Arbiter.handle_term": {"StopIteration"},
