@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -81,23 +79,27 @@ class Client(asyncio.Protocol):
             self.loop.call_later(1, self.check)
 
     def limit_memory(self, held: int) -> None:
-        """Count what this client holds; if all hold too much, disconnect the slowest, except the one that holds most."""
+        """Count what this client holds; if all hold too much, disconnect the slowest, except the one that holds most.
+
+        Of those that are equally slow, and of those that are not, it is the ones that hold most: an attack may be a crowd of
+        clients that wait for their turn, and who has just connected is not to pay for it.
+        """
         more = held - self.held
         Client.held_by_all += more
         self.held = held
         if more > 0 and Client.held_by_all > limits.MEMORY_BYTES:  # disconnect() calls this, too
             *others, largest = sorted(self.connections, key=lambda each: each.held)
-            others.sort(key=lambda each: (not each.client, not each.is_awaited(), each.time_left_s, -each.held))
+            others.sort(key=lambda each: (not each.client, each.time_left_s, -each.held))
             for slowest in others:  # some more than needed, because sorting takes time
                 if Client.held_by_all - largest.held <= limits.MEMORY_BYTES * 15 // 16:
                     break
                 slowest.disconnect()
 
     def disconnect(self) -> None:
-        """Reset the connection."""
+        """Close the connection; reset it if the client has not read all: the system would keep that for long."""
         self.limit_memory(0)
-        linger = struct.pack("ii", 1, 0)
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        if self.transport.get_write_buffer_size():
+            self.transport.get_extra_info("socket").setsockopt(*limits.RESET)
         self.transport.abort()
 
 
@@ -110,9 +112,9 @@ class Http(Client, HttpToolsProtocol):
 
     def is_awaited(self) -> bool:
         """Whether the client is to read, or to send; or sends no more, and has most likely gone."""
-        more_body = self.cycle is None or (self.cycle.more_body and not self.cycle.response_complete)
-        sends = self.head_bytes is not None or (more_body and not self.flow.read_paused)
-        return sends or self.half_closed or super().is_awaited()
+        cycle = self.cycle
+        answering = cycle and not cycle.response_complete and (not cycle.more_body or self.flow.read_paused)
+        return not answering or self.head_bytes is not None or self.half_closed or super().is_awaited()
 
     def held_bytes(self) -> int:
         """With a request's bytes, which the application may have by now; none when it is a web socket now."""
@@ -157,8 +159,12 @@ class Http(Client, HttpToolsProtocol):
         self.scope["stack.target"] = self.url  # type: ignore[typeddict-unknown-key]  # the path alone may hide another host
 
     def on_response_complete(self) -> None:
-        """Go on with the next request."""
-        super().on_response_complete()
+        """Go on with the next request; uvicorn would start a timer for each, here check() closes idle connections."""
+        self.time_left_s = limits.TIMEOUT_S
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
         self.limit_memory(self.held_bytes())
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import struct
 import threading
 import time
 from contextlib import suppress
 from select import POLLIN, POLLOUT, poll
-from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, SO_LINGER, SOL_SOCKET, socket
+from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, socket
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
-from server_limits import HEAD_BYTES, LARGE_BODIES, LINGER_BYTES, LINGER_S, MEMORY_BYTES, RATE, TIMEOUT_S
+from server_limits import HEAD_BYTES, LARGE_BODIES, LINGER_BYTES, LINGER_S, MEMORY_BYTES, RATE, RESET, TIMEOUT_S
 from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
 from server_telemetry import Exchange, add
 
@@ -143,7 +142,7 @@ class Client(socket):
                     with self.slow_changed:
                         self.disconnect_slowest(client for client in self.slow if client.large_body)
             queue.release()
-            add(self.large_body, LARGE_BODIES_GAUGE)
+            add({LARGE_BODIES_GAUGE: self.large_body})
         return self.large_body
 
     def end_large_body(self) -> None:
@@ -151,7 +150,7 @@ class Client(socket):
         if self.large_body:
             self.large_body = False
             LARGE_BODY_SLOTS.release()
-            add(-1, LARGE_BODIES_GAUGE)
+            add({LARGE_BODIES_GAUGE: -1})
 
     def disconnect_slowest(self, clients: Iterable[Client]) -> None:
         """Disconnect the one of some clients that was waited for longest during its request."""
@@ -163,7 +162,7 @@ class Client(socket):
         """Reset the connection; a thread that waits for this client goes on."""
         self.disconnected = True
         with suppress(OSError):
-            self.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            self.setsockopt(*RESET)
             self.shutdown(SHUT_RDWR)
 
     def discard(self, size: int, flags: int) -> bytes:

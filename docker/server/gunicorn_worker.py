@@ -13,7 +13,7 @@ from select import POLLIN, poll
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.http import errors
-from gunicorn.http.body import ChunkedReader, LengthReader
+from gunicorn.http.body import ChunkedReader
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
@@ -40,11 +40,12 @@ class BodyReader:
     """Reads a request's body for the application: sends 100 Continue, and detects a body that ends too early."""
 
     def __init__(self, req: Any, unreader: Any) -> None:
-        self.req, self.client = req, unreader.sock
+        self.req, self.client, self.reader = req, unreader.sock, req.body.reader
+        self.length = getattr(self.reader, "length", None)
         self.bytes_read = 0
-        self.bytes_left = getattr(req.body.reader, "length", None)  # None: chunked
-        self.reader = Chunks(req, unreader) if self.bytes_left is None else LengthReader(unreader, self.bytes_left)
-        self.expects_continue = req._expected_100_continue and self.bytes_left != 0
+        if self.length is None:
+            self.reader = Chunks(req, unreader)
+        self.expects_continue = req._expected_100_continue and self.length != 0
         if self.expects_continue:
             req.force_close()  # unless the application reads: the client may send the body without being asked, or not
         req._expected_100_continue = False  # gunicorn would send 100 at once
@@ -54,13 +55,11 @@ class BodyReader:
         if self.expects_continue:
             self.expects_continue = self.req.must_close = False
             self.client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        data: bytes = self.reader.read(size) if self.bytes_left != 0 else b""
+        data: bytes = self.reader.read(size)
         self.bytes_read += len(data)
-        if self.bytes_left is not None:
-            self.bytes_left -= len(data)
-            if self.bytes_left and len(data) < size:
-                raise errors.NoMoreData
-        elif len(data) < size and self.bytes_read <= LARGE_BYTES:
+        if len(data) < size and self.bytes_read < (self.length or 0):
+            raise errors.NoMoreData
+        if len(data) < size and self.length is None and self.bytes_read <= LARGE_BYTES:
             self.client.end_large_body()
         return data
 
@@ -197,7 +196,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         conn.sock.head_bytes = None
         req.max_buffer_headers = HEAD_BYTES  # of a trailer
         req.body.reader = body = BodyReader(req, conn.parser.unreader)
-        large = body.bytes_left is None or body.bytes_left > LARGE_BYTES
+        large = body.length is None or body.length > LARGE_BYTES
         if not status and large and not conn.sock.start_large_body(self.queue):
             status = 503
         if status:

@@ -17,6 +17,9 @@ from server_telemetry import LARGE_BODIES, METRICS, METRICS_PORT, METRICS_TYPE, 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 LARGE_BODY_SLOTS = asyncio.Semaphore(limits.LARGE_BODIES)
+# The fields that are read or made here, and their names in capitals.
+READ = ("CONTENT-LENGTH", "HOST", "TRANSFER-ENCODING", "X-FORWARDED-FOR", "X-FORWARDED-PROTO")
+NAMES = {name.lower().encode(): name for name in (*READ, "TRACEPARENT", "TRACESTATE", "X-REQUEST-ID")}
 WEB_SOCKET_STATUS = {"websocket.accept": 101, "websocket.close": 403}
 
 
@@ -24,7 +27,7 @@ class Middleware:
     """Logs and counts requests, rejects ambiguous ones, and calls the application with few large bodies at a time."""
 
     def __init__(self, app: Any) -> None:
-        self.app = app
+        self.app, self.app_behind_proxy = app, ProxyHeadersMiddleware(app, TRUSTED)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve a request."""
@@ -39,7 +42,7 @@ class Middleware:
             if slot:
                 slot = False
                 LARGE_BODY_SLOTS.release()
-                add(-1, LARGE_BODIES)
+                add({LARGE_BODIES: -1})
 
         async def receive_and_note() -> Any:
             nonlocal gone
@@ -69,23 +72,23 @@ class Middleware:
         if METRICS and port == METRICS_PORT:
             await respond(200, METRICS.text(), METRICS_TYPE)
             return
-        headers = [(name.decode("latin-1").upper(), value.decode("latin-1")) for name, value in scope["headers"]]
-        method, path = scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
-        made = exchange.start((scope["client"] or ("",))[0], method, path, dict(headers))
-        given = {name.lower().encode(): value.encode() for name, value in made.items()}
-        scope["headers"] = [field for field in scope["headers"] if field[0] not in given]
-        scope["headers"] += [field for field in given.items() if field[1]]
+        headers, method, path = scope["headers"], scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
         target = scope.get("stack.target", scope["raw_path"]).decode("latin-1")
+        known = [(NAMES[name], value.decode("latin-1")) for name, value in headers if name in NAMES]
+        fields = dict(known)
+        made = exchange.start((scope["client"] or ("",))[0], method, path, fields)
+        scope["headers"] = [field for field in headers if NAMES.get(field[0]) not in made]
+        scope["headers"] += [(name.lower().encode(), value.encode()) for name, value in made.items() if value]
+        app = self.app_behind_proxy if "X-FORWARDED-FOR" in fields or "X-FORWARDED-PROTO" in fields else self.app
         try:
-            status = too_large(target, headers) or limits.fault(method, scope["http_version"], target, headers)
-            length = int(dict(headers).get("CONTENT-LENGTH", 0))
-            if not status and (length > limits.LARGE_BYTES or "TRANSFER-ENCODING" in dict(headers)):
-                try:
+            status = too_large(target, headers) or limits.fault(method, scope["http_version"], target, known)
+            length = int(fields.get("CONTENT-LENGTH", 0))
+            if not status and (length > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
+                with suppress(TimeoutError):
                     slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
-                    add(slot, LARGE_BODIES)
-                except TimeoutError:
-                    status = 503
-            await (respond(status) if status else self.app(scope, receive_and_note, send_and_count))
+                add({LARGE_BODIES: slot})
+                status = 0 if slot else 503
+            await (respond(status) if status else app(scope, receive_and_note, send_and_count))
         except BaseException:
             if gone and not started:
                 return  # frameworks raise then; to log that for each client of an attack would take all the time
@@ -97,14 +100,14 @@ class Middleware:
             exchange.end()
 
 
-def too_large(target: str, headers: list[tuple[str, str]]) -> int:
+def too_large(target: str, headers: list[tuple[bytes, bytes]]) -> int:
     """The status for a head that is too large or has fields with underscores, as gunicorn has it; 0 for another."""
-    sizes = [len(name) + len(value) for name, value in headers]
     if len(target) > limits.LINE_BYTES:
         return 414
+    sizes = [len(name) + len(value) for name, value in headers]
     if sum(sizes) > limits.HEAD_BYTES or len(sizes) > limits.FIELDS or max(sizes, default=0) > limits.LINE_BYTES:
         return 431
-    return 400 if any("_" in name for name, _ in headers) else 0
+    return 400 if b"_" in b"".join([name for name, _ in headers]) else 0
 
 
 class Server(uvicorn.Server):
@@ -133,7 +136,8 @@ def run() -> None:
         os.unlink(path)  # noqa: PTH108
     health.bind(path)
     config = uvicorn.Config(
-        Middleware(ProxyHeadersMiddleware(application, TRUSTED)),
+        Middleware(application),
+        loop="asyncio",  # uvloop, which uvicorn[standard] brings, reads as much as it likes
         http=Http,
         ws=web_socket,
         ws_max_size=limits.MESSAGE_BYTES,

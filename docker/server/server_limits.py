@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import socket
+import struct
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -25,6 +26,7 @@ HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(:[0-9]*)?")
 open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(2 * CONNECTIONS, open_files), open_files))
 
+RESET = socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)  # for setsockopt, before the socket is closed
 SO_BINDTOIFINDEX, NO_INTERFACE = 62, 2**31 - 1
 
 

@@ -32,11 +32,12 @@ WSGI = {
     "ours": f"python {SERVE}",
     "ours, no log": f"python {SERVE}",
     "waitress": "waitress-serve --listen=127.0.0.1:{port} --threads=50 app:app",
-    "granian": "granian --interface=wsgi --port={port} app:app",
+    "granian": "granian --interface=wsgi --loop=asyncio --port={port} app:app",
     "cheroot": "cheroot --bind=127.0.0.1:{port} --threads=50 app:app",
 }
 ASGI = {
-    "uvicorn": "uvicorn --http=httptools --port={port} --no-access-log app:asgi_app",
+    "uvicorn": "uvicorn --loop=asyncio --http=httptools --port={port} --no-access-log app:asgi_app",
+    "uvicorn, log": "uvicorn --loop=asyncio --http=httptools --port={port} app:asgi_app",
     "ours, asgi": f"python {SERVE}",
     "ours, asgi, no log": f"python {SERVE}",
     "hypercorn": "hypercorn --bind=127.0.0.1:{port} app:asgi_app",

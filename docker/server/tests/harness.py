@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SERVER = Path(__file__).parents[1]
+sys.path.insert(0, str(SERVER))  # for tests that import its modules
 TIMEOUT_S, THREADS = 1.5, 32
 WSGI = {"INTERFACE": "wsgi", "APPLICATION": "app:app"}
 ASGI = {"INTERFACE": "asgi", "APPLICATION": "app:asgi_app"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen, run
 from threading import Timer
@@ -27,11 +28,8 @@ print("ready", flush=True)
 while True: time.sleep(1)
 """
 TIMEOUT_S = 10
-REAPS = 36  # PR_SET_CHILD_SUBREAPER of prctl(2): orphans become this process's, as they become PID 1's
-
-
-def become_reaper() -> None:
-    ctypes.CDLL(None).prctl(REAPS, 1)
+# PR_SET_CHILD_SUBREAPER: orphans become this process's, as they become PID 1's.
+become_reaper = partial(ctypes.CDLL(None).prctl, 36, 1)
 
 
 @contextmanager

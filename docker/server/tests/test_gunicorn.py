@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections import deque
 from importlib import import_module
+from inspect import getfullargspec, signature
 from pkgutil import resolve_name
 from threading import Lock
-from typing import Any
+from unittest.mock import patch
 
 import gunicorn
-import pytest
-from harness import SERVER
 
-# What the server overrides, and names that gunicorn's functions must use for what the server sets to have an effect.
+worker = import_module("gunicorn_worker")
+# What the server overrides; what it calls with how many arguments; names that gunicorn's functions must use for what the server
+# sets to have an effect.
 OVERRIDDEN = {"load_wsgi", "set_accept_enabled", "enqueue_req", "wait_for_and_dispatch_events", "handle"}
-OVERRIDDEN |= {"handle_request", "_keepalive_after"}
+OVERRIDDEN |= {"handle_request", "_keepalive_after", "parse_chunk_size", "read_into"}
+CALLED = {"http.body:ChunkedReader": 2, "http.body:LengthReader.read": 2, "util:write_error": 4}
+CALLED |= {"workers.gthread:TConn.set_timeout": 1, "workers.gthread:ThreadWorker.accept": 2}
 USED = {
     "arbiter:Arbiter.handle_term": {"StopIteration"},
     "http.body:ChunkedReader.__init__": {"limit_trailer_section"},
@@ -32,34 +35,33 @@ USED = {
 }
 
 
-@pytest.fixture
-def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(SERVER)
-    return import_module("gunicorn_worker")
-
-
-def test_gunicorn_is_as_the_server_expects_it(worker: Any) -> None:
+def test_gunicorn_is_as_the_server_expects_it() -> None:
     told = f"gunicorn {gunicorn.__version__} has changed: review docker/server/gunicorn_*.py, then adapt this test"
-    base = worker.gthread.ThreadWorker
-    assert {name for name in vars(worker.Worker) if hasattr(base, name) and name[:2] != "__"} == OVERRIDDEN, told
+    classes = worker.Worker, worker.Chunks
+    found = [(ours, name) for ours in classes for name in vars(ours) if callable(getattr(ours.__base__, name, None))]
+    assert {name for _, name in found} == OVERRIDDEN, told
+    for ours, name in found:  # without annotations, as gunicorn has none
+        theirs = getfullargspec(getattr(ours.__base__, name))[:-1]
+        assert getfullargspec(getattr(ours, name))[:-1] == theirs, (told, name)
+    for name, arguments in CALLED.items():
+        signature(resolve_name(f"gunicorn.{name}")).bind(*range(arguments))
     missing = {name: USED[name] - set(resolve_name(f"gunicorn.{name}").__code__.co_names) for name in USED}
     assert not any(missing.values()), (told, missing)
 
 
-def test_few_requests_at_a_time_compete_for_the_processor(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_requests_at_a_time_compete_for_the_processor() -> None:
     started: list[int] = []
-    monkeypatch.setattr(worker.Worker, "start", lambda _, conn, __: started.append(conn))
     one = worker.Worker.__new__(worker.Worker)
     facts = {"alive": True, "tpool": None, "starting": Lock(), "measured": (0.0, 0.0, 0.0)}
     one.__dict__ |= {**facts, "waiting": deque(range(100)), "busy": {}}
+    one.start = lambda conn, _: started.append(conn)
     for most, busy_s, pause_s, not_busy, expected in [
         (0.0, 60.0, 0, None, 16),
         (0.0, 60.0, 0, 0, 17),  # one has ended, or its client is slow
         (0.0, 0.01, 0.02, None, 33),
         (0.5, 60.0, 0.1, None, 100),  # they wait for something else than the processor
     ]:
-        monkeypatch.setattr(worker, "MOST", most)
-        monkeypatch.setattr(worker, "BUSY_S", busy_s)
-        time.sleep(pause_s)
-        one.start_waiting(not_busy)
+        with patch.multiple(worker, MOST=most, BUSY_S=busy_s):
+            time.sleep(pause_s)
+            one.start_waiting(not_busy)
         assert len(started) == expected

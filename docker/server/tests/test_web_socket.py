@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
 
 import pytest
 from corpus import G
 from harness import ASGI, Server, running, wait_for_reset
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 UPGRADE = (
     "Connection: Upgrade|Upgrade: websocket|Sec-WebSocket-Version: 13|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==||"
@@ -24,9 +20,8 @@ PART = b"\x82\xff" + (1_000_000).to_bytes(8, "big") + bytes(4 + 1000)  # of a me
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running(**ASGI) as started:
-        yield started
+def settings() -> dict[str, str]:
+    return ASGI
 
 
 def opened(server: Server) -> ClientConnection:
