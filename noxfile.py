@@ -166,7 +166,7 @@ def shell(session: nox.Session) -> None:
 def logs(session: nox.Session) -> None:
     """Follow the stack's log: -- [SERVICE...]"""
     stack = development()
-    lifecycle.follow(stack, *stack.processes(cli.logs(session.posargs).services))
+    lifecycle.follow(stack, *stack.processes(cli.logs(session.posargs)))
 
 
 @session()

@@ -8,9 +8,12 @@ from __future__ import annotations
 import datetime
 import json
 import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import nox
 
 from . import cli, venv
 from .images import bake
@@ -18,11 +21,6 @@ from .project import REPORTS, pyproject
 from .session import ready, session
 from .shell import UserError, run_parallel
 from .terminal import say, table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    import nox
 
 DATABASE = "https://api.osv.dev"
 TIMEOUT_S = 30

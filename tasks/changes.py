@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import tomllib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from .project import ROOT, libs_of, service_names, toml
 from .shell import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 # A change to one of these affects every service.
 AFFECTS_ALL = ("docker/", "tasks/", "noxfile.py", ".dockerignore", ".env.example")

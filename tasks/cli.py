@@ -6,15 +6,12 @@ import argparse
 import itertools
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from . import changes
 from .project import SERVICES, choose_services, service_names
 from .shell import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 FLAVORS = ("prod", "slim", "alpine")
 KINDS = ("flask", "fastapi", "worker")
@@ -86,11 +83,10 @@ def sizes(posargs: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def logs(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``logs``: ``services``; none means everything, databases too."""
-    args = parser("logs", services="*").parse_args(posargs)
-    args.services = choose_services(args.services) if args.services else []
-    return args
+def logs(posargs: Sequence[str]) -> list[str]:
+    """The services that ``logs`` shows; none means everything, databases too."""
+    wanted = parser("logs", services="*").parse_args(posargs).services
+    return choose_services(wanted) if wanted else []
 
 
 def shell(posargs: Sequence[str]) -> argparse.Namespace:

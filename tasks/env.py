@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .project import ROOT, SERVICES, clone_id, name
 from .shell import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ENV = ROOT / ".env"
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from nox import Session
 
 from . import venv
 from .project import ROOT, SERVICES, has_own_lock, libs_of, service_names
-
-if TYPE_CHECKING:
-    from nox import Session
 
 
 def lint(session: Session, *, fix: bool) -> None:

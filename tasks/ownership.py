@@ -10,17 +10,14 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .changes import git
 from .project import clone_id, name
 from .shell import CommandFailed, UserError, answer, ask, output, run
 from .terminal import say
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # The variable with the session's id; docker/service.yaml puts it into the label of the stack's containers.
 SESSION = "STACK_SESSION"

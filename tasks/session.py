@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import nox
 
@@ -15,9 +15,6 @@ from .machine import setup
 from .shell import UserError, interruptible
 from .stack import lifecycle, ports
 from .stack.model import development
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # nox says in each session that there is no uv, which is fine.
 logging.getLogger("nox").addFilter(lambda record: "uv binary not found" not in record.getMessage())

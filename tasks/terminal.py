@@ -6,11 +6,9 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from threading import Event, RLock, Thread
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import Self
 
 CLEAR = "\r\x1b[K"  # empties the terminal's last line
 TICK_S = 0.2

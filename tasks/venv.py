@@ -5,21 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import nox.project
+from nox import Session
 from nox.command import CommandFailed
 
 from .env import ca_bundle, env
 from .project import REPORTS, ROOT, libs_of, pyproject
 from .shell import UserError, lines, output, run, show
 from .terminal import say
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nox import Session
 
 
 def install(session: Session, *groups: str) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import nox
 
 from tasks import changes, cli
 from tasks.ownership import temporary_folder
 from tasks.session import ready, session
 from tasks.terminal import say, table
 from tasks.testing.host import SUITES, Suite
-
-if TYPE_CHECKING:
-    import nox
 
 BENCHES = ("reload", "verdict", "sessions", "scale", "sizes", "load", "servers", "cluster")
 

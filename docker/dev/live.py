@@ -25,14 +25,12 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from supervisor import NAME, Supervisor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 GRACE_S = 3.0  # for the requests that a replaced child has begun
 IDLE_S = 0.2  # how long a connection without a request holds a replaced child

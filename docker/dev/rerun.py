@@ -13,15 +13,12 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from supervisor import DONE, END_GRACE_S, NAME, Supervisor
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 EXAMPLES = 5  # how many examples Hypothesis tries per test, unless the test says so itself
 OPTIONS = [

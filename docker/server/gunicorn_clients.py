@@ -5,18 +5,16 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from select import POLLIN, POLLOUT, poll
 from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, socket
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
 from server_limits import HEAD_BYTES, LARGE_BODIES, LINGER_BYTES, LINGER_S, MEMORY_BYTES, RATE, RESET, TIMEOUT_S
 from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
 from server_telemetry import Exchange, add
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 LARGE_BODY_SLOTS = threading.Semaphore(LARGE_BODIES)
 SLOW_MS = 5  # a client is slow when it has sent nothing for so long, or when it does not read at once

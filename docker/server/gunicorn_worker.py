@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import selectors
+import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from select import POLLIN, poll
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from gunicorn.http import errors
 from gunicorn.http.body import ChunkedReader
@@ -21,11 +24,6 @@ from gunicorn.workers import gthread
 from gunicorn_clients import Client
 from server_limits import HEAD_BYTES, LARGE_BYTES, TIMEOUT_S, fault
 from server_telemetry import METRICS, METRICS_PORT, METRICS_TYPE, is_trusted
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterable
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
 # gunicorn parses the addresses at each request; a health check has none.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..machine import engine
 from ..project import REPORTS
@@ -14,9 +15,6 @@ from ..terminal import Status, masked, say
 from . import uptodate
 from .buildlog import Progress, reason
 from .target import Target, target_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 # BuildKit up to 0.14 sometimes fails with one of these when two builds run the same step; the next try finds that step
 # done (moby/buildkit, issues on "inconsistent graph state").

@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 from ..env import chosen_by_user, official_base
 from ..machine import engine, setup
 from ..project import SERVICES
 from ..shell import UserError, output, run_parallel, start
 from ..terminal import Status, say
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # How long a registry may take for its first line.
 REGISTRY_TIMEOUT_S = 10

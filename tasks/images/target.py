@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from ..machine import engine
 from ..project import SERVICES
+from ..stack.model import Stack
 from ..terminal import say
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from ..stack.model import Stack
 
 NEED_NEIGHBOURS = "TESTS_NEED_NEIGHBOURS"  # among a service's build arguments
 SECRETS = "/run/secrets/"  # which no build has
@@ -44,9 +40,8 @@ class Target:
         Where there are none, or they need neighbours, it only imports the service's application, with a warning.
         """
         service = self.args["SERVICE"]
-        environment = stack.service(service).get("environment") or {}
-        set_there = {name: value for name, value in environment.items() if value is not None}
-        given = {name: value for name, value in set_there.items() if not value.startswith(SECRETS)}
+        given = (stack.service(service).get("environment") or {}).items()
+        environment = {key: value for key, value in given if value is not None and not value.startswith(SECRETS)}
         verify_base = engine.current().verify_base(asdict(self), stack.flavor)
         tested = has_tests(service) and NEED_NEIGHBOURS not in self.args
         if not tested:
@@ -56,7 +51,7 @@ class Target:
             target="verify" if tested else "verify-import",
             tags=(),
             output=("type=cacheonly",),
-            args={**self.args, "FLAVOR": verify_base, "ENVIRONMENT": json.dumps(given)},
+            args={**self.args, "FLAVOR": verify_base, "ENVIRONMENT": json.dumps(environment)},
         )
 
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from ..machine import engine
 from ..project import REPORTS, ROOT, libs_of
 from ..shell import CommandFailed, output
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
-
-    from .target import Target
+from .target import Target
 
 # By an image's name: its id, and the fingerprint of what it was built from. Only builds that went well are in it.
 RECORD = REPORTS / "built.json"

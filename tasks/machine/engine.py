@@ -7,14 +7,12 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..env import env
 from ..shell import UserError, ask, lines, output
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 PROBE_TIMEOUT_S = 10
 

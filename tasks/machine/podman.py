@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..shell import UserError, lines, output
 from .engine import ENGINES, Docker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 SYSTEMD = Path("/run/systemd/system")  # exists where systemd runs
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import nox
 
 from .. import cli
 from ..project import REPORTS, choose_services
 from ..session import ready, session
 from ..terminal import say
 from . import image, push, rollout
-
-if TYPE_CHECKING:
-    import nox
 
 
 @session(venv=True)

@@ -7,8 +7,10 @@ import hashlib
 import json
 import shutil
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from ..images import bake
 from ..images.target import Target, target_of
@@ -17,10 +19,6 @@ from ..project import REPORTS, clone_id
 from ..shell import UserError, output
 from ..stack.model import production
 from ..terminal import say
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 OCI = "application/vnd.oci.image"
 MANIFEST = f"{OCI}.manifest.v1+json"

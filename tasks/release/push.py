@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nox import Session
 
 from .. import venv
 from ..changes import git
@@ -15,13 +20,6 @@ from ..sizes.report import as_markdown
 from ..terminal import masked, say, table
 from . import image
 from .registry import INDEX, Repository
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from nox import Session
 
 RELEASE = REPORTS / "release.json"
 SBOM = "application/vnd.cyclonedx+json"

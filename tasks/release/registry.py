@@ -10,10 +10,11 @@ import json
 import os
 import re
 import ssl
+from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode, urljoin
 from urllib.request import Request, urlopen
@@ -21,9 +22,6 @@ from urllib.request import Request, urlopen
 from ..env import ca_bundle, env
 from ..shell import UserError, start
 from .image import MANIFEST, compact, descriptor, digest_of
-
-if TYPE_CHECKING:
-    from email.message import Message
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 EMPTY = b"{}"  # the configuration of what is no image

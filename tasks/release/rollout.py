@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
+
+from nox import Session
 
 from .. import venv
 from ..env import read, users_part
@@ -14,11 +17,6 @@ from ..shell import CommandFailed, UserError, lines, output, run
 from ..stack.model import PRODUCTION_FILE, Stack, built_as
 from ..terminal import Status, say
 from . import push
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from nox import Session
 
 TIMEOUT_S = 600
 ROLLED_BACK = ("rollback_completed", "rollback_paused", "paused")

@@ -11,9 +11,12 @@ import re
 import shlex
 import shutil
 import tomllib
+from argparse import ArgumentParser, Namespace
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nox import Session
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -26,12 +29,6 @@ from ..terminal import say
 from . import environment, resolve, service
 from .application import CACHES, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
 from .requirements import find_needs, names
-
-if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
-    from collections.abc import Collection
-
-    from nox import Session
 
 # What precedes the settings for pytest that code was written with.
 SETTINGS = "# Its own settings for pytest; without this table, the project's hold.\n[tool.pytest.ini_options]\n"

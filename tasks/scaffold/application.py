@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from pathlib import Path
 from symtable import symtable
-from typing import TYPE_CHECKING
 
 from ..env import parse
 from ..project import toml
 from ..shell import UserError
 from .environment import FOLDER
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 # What makes an application with the interface that it has, and which files are not its code.
 KNOWN = toml((FOLDER / "known.toml").read_text(encoding="utf-8"))

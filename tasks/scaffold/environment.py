@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 from ..project import env_prefix, toml
 from .service import Skeleton
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
 
 FOLDER = Path(__file__).with_name("adopting")  # what is written into services
 # How code, as ast writes it, reads a variable: by os.environ, environs, or decouple.

@@ -10,13 +10,11 @@ A program of its own, run with Poetry's environment, which has tomlkit:
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tomlkit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def add(document: Any, name: str, *requirements: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..changes import git
@@ -14,9 +14,6 @@ from ..project import ROOT, name
 from ..shell import UserError
 from ..terminal import say
 from .service import LONGEST_NAME, is_label
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Lines that refer to template/ and go with it, marked by their end.
 MARKED = "(?:.*(?:# template only|<!-- template only -->)\n)+"

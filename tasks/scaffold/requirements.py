@@ -6,12 +6,16 @@ import json
 import re
 import shutil
 import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from configparser import ConfigParser, Error
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import nox.project
+from nox import Session
+from packaging.markers import Marker
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -23,14 +27,7 @@ from ..shell import CommandFailed, UserError, output
 from ..terminal import say
 from .application import KNOWN, text_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
-
-    from nox import Session
-    from packaging.markers import Marker
-
-    Line = tuple[str, str]  # a requirement as it is written, after its file
+Line = tuple[str, str]  # a requirement as it is written, after its file
 
 # What has a project's requirements, and what it calls the extra, the group or the file with what its tests need.
 FILES, TESTS, TEST_FILES = KNOWN["requirements"].values()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nox import Session
 from packaging.markers import Marker
 
 from .. import venv
@@ -17,11 +19,6 @@ from ..terminal import say
 from . import service
 from .environment import COMPILED, template
 from .requirements import applies, image_python, python
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from nox import Session
 
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")

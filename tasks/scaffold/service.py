@@ -6,9 +6,12 @@ import keyword
 import re
 import shutil
 import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from string import Template
-from typing import TYPE_CHECKING
+
+from nox import Session
 
 from .. import venv
 from ..changes import git
@@ -16,12 +19,6 @@ from ..project import ROOT, SERVICES, choose_services, env_prefix, has_own_lock,
 from ..shell import UserError
 from ..testing.host import SUITES
 from . import like
-
-if TYPE_CHECKING:
-    from argparse import Namespace
-    from collections.abc import Callable, Iterator, Mapping
-
-    from nox import Session
 
 SKELETON = ROOT / "tasks" / "scaffold" / "skeleton"
 STACK = ROOT / "docker" / "compose.yaml"

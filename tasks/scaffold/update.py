@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 import tempfile
+from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from ..changes import git
 from ..project import name
 from ..shell import UserError, run
 from ..terminal import say
 from .rename import VERSION, make_own, without_credentials
-
-if TYPE_CHECKING:
-    from argparse import Namespace
-    from collections.abc import Iterable
 
 # What is the clone's own, whatever the template does with it.
 OWN = ("services", "libs", "template", "README.md", "LICENSE", "poetry.lock", "tasks/VERSION")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from ..changes import base_of, git
 from ..env import parse
@@ -14,10 +15,6 @@ from ..project import REPORTS, pyproject
 from ..shell import UserError, output, run
 from ..terminal import say, table
 from .weigh import Image, weigh
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Sequence
 
 MEGABYTE = 1_000_000
 Row = list[str]

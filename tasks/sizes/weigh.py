@@ -10,14 +10,12 @@ import re
 import subprocess
 import tarfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..machine import engine
 from ..terminal import say
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 GZIP_LEVEL = 6  # Docker's
 

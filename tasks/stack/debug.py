@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..project import ROOT
 from ..shell import CommandFailed, run
 from ..terminal import say
 from .lifecycle import urls
-from .model import DEBUG_PORT
+from .model import DEBUG_PORT, Stack
 from .ports import is_taken
-
-if TYPE_CHECKING:
-    from .model import Stack
 
 OVERRIDE = ROOT / ".nox" / "debug.json"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from .. import ownership
 from ..env import env
@@ -16,11 +18,6 @@ from ..project import REPORTS, ROOT, clone_id
 from ..shell import CommandFailed, UserError, answer, ask, output, run, start, step, stop
 from ..terminal import say
 from .model import COMPOSE, Stack, development, production
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 READY_TIMEOUT_S = 120
 POLL_S = 0.2

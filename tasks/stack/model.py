@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..env import ENV, env, official_base
 from ..ownership import SESSION, session_id, test_project
 from ..project import ROOT, SERVICES, clone_id, env_prefix, service_names
 from ..shell import CommandFailed, UserError, ask, output
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 COMPOSE = ("docker", "compose")
 DEVELOPMENT_FILE = "docker/compose.yaml"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from .. import cli
 from ..project import name
 from ..shell import output
 from ..terminal import say
 from . import lifecycle
-
-if TYPE_CHECKING:
-    import argparse
-
-    from .model import Stack
+from .model import Stack
 
 LABEL = "stack.network"  # of the networks that were made here
 

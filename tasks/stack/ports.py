@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ..env import chosen_by_user, env
 from ..shell import UserError
 from ..terminal import say
-from .model import port_variables
-
-if TYPE_CHECKING:
-    from .model import Stack
+from .model import Stack, port_variables
 
 
 def choose(stack: Stack) -> dict[str, str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from ..images import bake
 from ..images.target import NEED_NEIGHBOURS
@@ -16,9 +16,6 @@ from ..stack import lifecycle
 from ..stack.lifecycle import RUN
 from ..stack.model import development
 from ..terminal import Status, say
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 TEST = ("env", "STACK_TESTING=true", *RUN)  # docker/service.yaml reads this variable
 INTERRUPTED, NO_TESTS_RAN = 2, 5  # pytest's exit codes for these

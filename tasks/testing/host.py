@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from nox import Session
 
 from .. import changes, ownership, venv
 from ..images import bake
@@ -17,11 +19,6 @@ from ..shell import UserError
 from ..stack import lifecycle
 from ..terminal import say
 from . import containers
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from nox import Session
 
 
 @dataclass(frozen=True)

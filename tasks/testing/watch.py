@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from subprocess import DEVNULL, PIPE, STDOUT
+from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from threading import Thread
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from ..ownership import remove_own
 from ..shell import UserError, show, start
 from ..stack.lifecycle import remove_unused_networks
 from ..terminal import say
 from .containers import TEST, start_neighbours
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from subprocess import Popen
 
 
 def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:

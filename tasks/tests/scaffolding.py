@@ -6,16 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import cast
+
+import pytest
+from nox import Session
 
 from .. import changes, project, venv
 from ..scaffold import groups, like, service
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
-    from nox import Session
 
 PYPROJECT = """\
 [project]

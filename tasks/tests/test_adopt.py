@@ -7,8 +7,9 @@ import re
 import shutil
 import tomllib
 from argparse import Namespace
+from collections.abc import Callable, Mapping
 from configparser import ConfigParser
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -19,11 +20,7 @@ from ..scaffold.requirements import find_needs
 from ..shell import UserError
 from .scaffolding import APP, DJANGO, FACTORY, NO_SESSION, commit, git, small_project
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    Write = Callable[[Mapping[str, str]], Path]
+Write = Callable[[Mapping[str, str]], Path]
 
 
 def adopting_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import tomllib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 from .scaffolding import APP, FACTORY, commit, git, in_git, real
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    Write = Callable[[Mapping[str, str]], Path]
+Write = Callable[[Mapping[str, str]], Path]
 
 pytestmark = pytest.mark.slow
 

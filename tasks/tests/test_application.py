@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,7 @@ from ..scaffold.requirements import find_needs
 from ..shell import UserError
 from .scaffolding import APP, DJANGO, FACTORY, NO_SESSION
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    Write = Callable[[Mapping[str, str]], Path]
+Write = Callable[[Mapping[str, str]], Path]
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from .. import audit
 from ..shell import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FLASK, OPENSSL = ("PyPI", "flask", "3.1.3"), ("Debian:13", "openssl", "3.5.9-1")
 SBOM: dict[str, Any] = {

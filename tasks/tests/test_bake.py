@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ..images import bake, buildlog, uptodate
 from ..shell import UserError
 from .conftest import calls, fake_docker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 URL = "https://user:secret@mirror/simple"
 

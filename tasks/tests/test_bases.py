@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +13,6 @@ from ..images import bases
 from ..machine import setup
 from ..shell import UserError
 from .conftest import FakeDistribution, calls, fake_docker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OFFICIAL = "python:3.13-slim"
 INSPECT = "image inspect --format {{join"

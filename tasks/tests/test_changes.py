@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from .. import changes
 from ..shell import UserError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LOCK = """
 [[package]]

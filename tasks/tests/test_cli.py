@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from .. import changes, cli
 from ..shell import UserError
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable
 
 pytestmark = pytest.mark.usefixtures("project")
 of_test = partial(cli.test, suites=["unit", "stack", "template"], by_default=["unit", "stack"])
@@ -57,6 +55,11 @@ def test_help_tells_what_test_takes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "-m slow" in told
 
 
+def test_the_log_is_everyones_unless_services_are_named() -> None:
+    assert cli.logs([]) == []
+    assert cli.logs(["pilot"]) == ["pilot"]
+
+
 def test_since_leaves_what_a_change_affects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes, "services_since", lambda ref: {"main": ["pilot"], "old": []}[ref])
     assert of_test(["--since", "main"]).services == ["pilot"]
@@ -79,7 +82,6 @@ def test_since_leaves_what_a_change_affects(monkeypatch: pytest.MonkeyPatch) -> 
         (partial(cli.sizes, []), {"services": EVERY, "flavor": ["prod"], "against": None, "layers": False}),
         (partial(cli.sizes, ["--flavor=slim", "--flavor=prod"]), {"flavor": ["slim", "prod"]}),
         (partial(cli.sizes, ["--json", "x"]), {"json": Path("x"), "markdown": None}),
-        (partial(cli.logs, []), {"services": []}),
         (partial(cli.services, "remove", ["pilot"], one=True), {"services": ["pilot"]}),
         (partial(cli.services, "x", []), {"services": EVERY}),
         (partial(cli.shell, ["pilot"]), {"services": ["pilot"], "prod": False, "command": []}),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -17,10 +18,6 @@ from ..terminal import Status
 from ..testing import containers
 from ..testing.containers import NO_TESTS_RAN, check
 from .conftest import calls, fake_docker
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 RUN = "compose --progress=quiet run --rm --no-deps --volume"
 

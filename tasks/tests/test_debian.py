@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import tarfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from ..machine import debian, setup
 from ..shell import UserError
 from .conftest import calls, fake_docker, write_tool
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BOOKWORM = {"ID": "debian", "VERSION_CODENAME": "bookworm"}
 TARGETS = """cat <<END

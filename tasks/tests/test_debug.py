@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from ..shell import UserError
 from ..stack import debug
 from ..stack.model import DEBUG_PORT, Stack
 from .conftest import calls, fake_docker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("project")
 STACK = Stack("ours-1", ("docker/compose.yaml",), "dev", {"STACK_SESSION": "x"})

@@ -6,15 +6,13 @@ import json
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from ..project import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DIGEST = "@sha256:" + "ab" * 32
 COMMON = {

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from ..machine import engine
 from ..shell import UserError
 from .conftest import calls, fake_docker, fake_engine
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_versions_are_those_of_the_engine_and_of_its_clients_plugins(no_docker: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,11 +16,7 @@ from ..scaffold.environment import databases, neighbours, variables
 from .scaffolding import APP, FACTORY, NO_SESSION, git
 from .test_adopt import adopting_project, take
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    Write = Callable[[Mapping[str, str]], Path]
+Write = Callable[[Mapping[str, str]], Path]
 
 
 @pytest.fixture

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
 
 import pytest
+from nox import Session
 
 from .. import changes, venv
 from ..images import bake
@@ -14,12 +17,6 @@ from ..stack import lifecycle
 from ..testing import containers, host
 from ..testing.host import Suite
 from .conftest import calls, fake_docker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from nox import Session
 
 SESSION = cast("Session", None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +13,6 @@ from ..shell import UserError
 from ..stack import lifecycle
 from ..stack.model import Stack
 from .conftest import calls, fake_docker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STACK = Stack("ours-1", ("docker/compose.yaml",), "dev")
 ARGS = argparse.Namespace()

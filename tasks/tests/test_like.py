@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from ..scaffold import like
 from .scaffolding import small_project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

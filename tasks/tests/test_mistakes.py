@@ -6,7 +6,8 @@ import ast
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,11 +15,7 @@ from ..images import bases
 from ..project import ROOT, service_names
 from .conftest import fake_engine
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    Nox = Callable[..., subprocess.CompletedProcess[str]]
+Nox = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def told(done: subprocess.CompletedProcess[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,6 @@ from ..shell import UserError
 from ..stack import model
 from ..stack.model import Container, Stack
 from .conftest import calls, fake_docker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

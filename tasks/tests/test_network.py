@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +10,6 @@ from .. import cli
 from ..stack import lifecycle, network
 from ..stack.model import Stack
 from .conftest import calls, fake_docker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("project")
 STACK = Stack("ours-1", ("docker/compose.yaml",), "dev")

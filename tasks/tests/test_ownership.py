@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,6 @@ from ..project import clone_id
 from ..shell import UserError
 from .conftest import calls, fake_docker
 from .scaffolding import commit, git
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

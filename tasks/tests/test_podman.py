@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,6 @@ from ..stack import lifecycle
 from ..stack.model import Stack
 from ..testing import host
 from .conftest import calls, fake_docker, fake_engine, write_tool
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KIND = "Podman Engine"
 TARGET = Target(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,6 @@ from ..shell import UserError
 from ..stack import model, ports
 from ..stack.model import Stack
 from .conftest import fake_docker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STACK = Stack("ours-1", ("docker/compose.yaml",), "dev")
 

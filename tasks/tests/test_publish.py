@@ -13,9 +13,11 @@ import socket
 import subprocess
 import tarfile
 from argparse import Namespace
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
@@ -29,10 +31,6 @@ from .conftest import fake_docker, write_tool
 from .registry import LocalRegistry, log_in
 from .test_bake import MODEL
 from .test_workflow import jobs
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 SERVICES = ["one", "two"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

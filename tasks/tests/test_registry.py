@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +12,6 @@ from ..release.registry import Repository, credentials
 from ..shell import UserError
 from .conftest import write_tool
 from .registry import LocalRegistry, log_in
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_token_that_expires_during_a_build_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from .. import release
 from ..release import push
 from ..shell import UserError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_built_images_do_not_stay_when_publishing_fails(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import tomllib
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,11 +15,7 @@ from ..shell import UserError
 from .conftest import move_root
 from .scaffolding import commit, git
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    Nox = Callable[..., subprocess.CompletedProcess[str]]
+Nox = Callable[..., subprocess.CompletedProcess[str]]
 
 ARCHIVED = "0123456789" * 4
 

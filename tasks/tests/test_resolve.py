@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import tomllib
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -15,11 +16,7 @@ from ..shell import CommandFailed, UserError
 from .scaffolding import APP, DJANGO, NO_SESSION, git
 from .test_adopt import adopting_project, take
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    Write = Callable[[Mapping[str, str]], Path]
+Write = Callable[[Mapping[str, str]], Path]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,6 @@ from ..stack import model as model_module
 from .conftest import calls, fake_docker, write_tool
 from .scaffolding import NO_SESSION
 from .test_deploy import MODEL, script
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +14,6 @@ from ..scaffold import groups, service
 from ..shell import UserError
 from ..testing.host import SUITES
 from .scaffolding import LOCK, NO_SESSION, PYPROJECT, commit, git, in_git, real, small_project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

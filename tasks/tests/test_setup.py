@@ -7,18 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
 
 import pytest
 
 from ..machine import engine, setup
 from ..shell import UserError
 from .conftest import FakeDistribution, calls, fake_engine, write_tool
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # A daemon outlives the session that starts it.
 pytestmark = pytest.mark.filterwarnings(r"ignore:subprocess \d+ is still running:ResourceWarning")

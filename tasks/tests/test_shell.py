@@ -8,11 +8,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -20,10 +22,6 @@ from .. import shell
 from ..project import ROOT
 from ..shell import CommandFailed, UserError, output, run_parallel
 from .conftest import write_tool
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
 
 URL = "https://user:secret@mirror/simple"
 

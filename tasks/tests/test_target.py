@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from ..images.target import Target, has_tests, target_of
 from ..stack.model import Stack
 from .conftest import fake_docker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MODEL = {
     "services": {

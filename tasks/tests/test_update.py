@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +14,6 @@ from ..project import ROOT
 from ..scaffold import update
 from ..shell import UserError
 from .scaffolding import commit, git
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def nox(root: Path, *args: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,7 @@ from ..images.target import Target
 from ..project import ROOT
 from .conftest import calls, fake_docker
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    Edit = Callable[["Repository"], object]
+Edit = Callable[["Repository"], object]
 
 
 class Repository:

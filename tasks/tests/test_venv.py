@@ -5,17 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import pytest
+from nox import Session
 from nox.command import CommandFailed
 
 from .. import env, venv
 from ..shell import UserError
 from .conftest import write_tool
-
-if TYPE_CHECKING:
-    from nox import Session
 
 INDEX = "https://user:secret@mirror/simple"
 LOCK = """

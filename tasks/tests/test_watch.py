@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from ..shell import UserError
 from ..testing import watch
 from .conftest import calls, fake_docker
 from .test_shell import alive
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("project")
 RUN = "compose --progress=quiet run --rm --no-deps --no-TTY"

@@ -7,16 +7,13 @@ import hashlib
 import io
 import json
 import tarfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from ..machine import engine
 from ..sizes import weigh
 from .conftest import fake_docker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILES = {
     "usr/bin/python3.13": 7000,

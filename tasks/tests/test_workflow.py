@@ -6,17 +6,15 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
 from .. import cli
 from ..project import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 WORKFLOWS = {path.stem: path for path in sorted((ROOT / ".github/workflows").glob("*.yml"))}
 # What a change must pass before it lands.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 from tasks.env import env
@@ -18,10 +20,6 @@ from tasks.tests.slow.clones import Clone, edit
 from . import SERVICE, row
 from .nodes import NODES, PREFIX, REGISTRY, Cluster, until
 from .steady_load import SLOW_S, Case, Load, Result
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 CONTEXT = "cluster"
 REQUESTS = (

@@ -7,8 +7,10 @@ import multiprocessing
 import socket
 import statistics
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tasks.images import bake
 from tasks.ownership import labels
@@ -17,10 +19,6 @@ from tasks.shell import UserError, output
 from tasks.terminal import say
 
 from . import SERVICE, row
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 # As docker/service.yaml has them.
 LIMITS = ("--memory=256m", "--cpus=1", "--pids-limit=2048", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tasks.env import env
 from tasks.ownership import labels
 from tasks.project import ROOT, clone_id, name
 from tasks.shell import CommandFailed, UserError, output
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 NODES = ("node1", "node2", "node3")
 OTHERS = ("registry", "entry")

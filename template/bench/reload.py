@@ -8,9 +8,11 @@ import re
 import shlex
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tasks.images import bake
 from tasks.ownership import labels
@@ -19,10 +21,6 @@ from tasks.shell import UserError, output
 from tasks.terminal import say
 
 from . import SERVICE, row
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 FLASK = ("flask", "run", "--host=0.0.0.0", "--port=8000")
 # Each case's command, in the development image of the sample service. The first is ours, the second its reference.

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from tasks.env import parse
 from tasks.terminal import say
 from tasks.tests.slow.clones import Clone
 
 from . import row, timed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 REPOSITORIES = (1, 10, 50)
 MODEL = "s0"

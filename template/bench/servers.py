@@ -9,19 +9,17 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.project import ROOT
 from tasks.shell import UserError, output
 from tasks.terminal import say
 
 from . import row
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PACKAGES = ("gunicorn==27.*", "uvicorn", "httptools", "websockets", "waitress", "granian", "cheroot", "hypercorn")
 SERVE, TESTS = str(ROOT / "docker/server/serve.py"), ROOT / "docker/server/tests"

@@ -6,8 +6,10 @@ import http.client
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tasks.shell import UserError
 from tasks.stack.model import COMPOSE
@@ -15,10 +17,6 @@ from tasks.terminal import say
 from tasks.tests.slow.clones import ENVIRONMENT, Clone
 
 from . import SERVICE, row
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 TIMEOUT_S = 120.0
 NOX = (sys.executable, "-m", "nox", "-s")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.env import env
 from tasks.images import bake, target
 from tasks.project import clone_id, service_names
-from tasks.sizes.weigh import weigh
+from tasks.sizes.weigh import Image, weigh
 from tasks.stack.model import production
 
 from . import row
-
-if TYPE_CHECKING:
-    from tasks.sizes.weigh import Image
 
 RECIPES = Path(__file__).parent.parent / "references"
 MEGABYTE = 1_000_000

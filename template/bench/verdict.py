@@ -7,8 +7,10 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tasks.images import bake
 from tasks.ownership import remove_own
@@ -19,10 +21,6 @@ from tasks.terminal import say
 from tasks.testing.watch import rerun
 
 from . import SERVICE, row
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 PAUSE_S = 0.5  # between a verdict and the next save, which finds everything idle
 # The references run the same tests with as few examples as the watching process, by this plugin of pytest's.

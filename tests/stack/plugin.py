@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -22,8 +22,6 @@ from tasks.shell import UserError, output
 from tasks.stack import lifecycle
 from tasks.stack.model import COMPOSE, Stack, under_test
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
 TIMEOUT_S = 40
 STACK = under_test(os.environ.get("PYTEST_XDIST_WORKER", ""))
 

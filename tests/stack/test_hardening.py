@@ -12,20 +12,17 @@ import signal
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tasks.env import env
 from tasks.project import ROOT, clone_id, pyproject, service_names
 from tasks.shell import CommandFailed, output
+from tasks.stack.model import Stack
 from tests.stack.plugin import alone, processes, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tasks.stack.model import Stack
 
 MIB = 1024 * 1024
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tasks.shell import output
+from tasks.stack.model import Stack
 from tests.stack.plugin import processes
-
-if TYPE_CHECKING:
-    from tasks.stack.model import Stack
 
 pytestmark = pytest.mark.parametrize("service", processes())
 

@@ -6,14 +6,11 @@ import re
 import runpy
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tasks.project import ROOT, service_names
-
-if TYPE_CHECKING:
-    from tasks.stack.model import Stack
+from tasks.stack.model import Stack
 
 CORPUS = runpy.run_path(str(ROOT / "docker/server/tests/corpus.py"))
 

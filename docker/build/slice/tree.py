@@ -10,11 +10,8 @@ import re
 import shutil
 import subprocess
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # Modules whose source is read: by typeguard, TorchScript and Numba's cache, and migrations, for which Alembic lists files.
 READ_AS_SOURCE = re.compile(rb"@(typeguard\.)?typechecked|torch\.jit|jit\(.*cache=True|(?m:^)from alembic import")

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
 from .process import Program, running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 VERDICT = re.compile(r"^web: (.*) in [\d.]+ s$", re.MULTILINE)
 TEST = """

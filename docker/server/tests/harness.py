@@ -9,15 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from corpus import encoded
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SERVER = Path(__file__).parents[1]
 sys.path.insert(0, str(SERVER))  # for tests that import its modules

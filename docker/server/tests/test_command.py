@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen, run
 from threading import Timer
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SERVE = Path(__file__).parents[1] / "serve.py"
 WORKER = """

@@ -11,16 +11,13 @@ import signal
 import time
 from http.client import HTTPConnection, HTTPResponse
 from threading import Event
-from typing import TYPE_CHECKING
 from wsgiref.simple_server import make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 from corpus import G, encoded
 from harness import SERVER, Server, running
 from test_server import LARGE
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
 
 TRACE, MADE = "4bf92f3577b34da6a3ce929d0e0e4736", r"[0-9a-f]{32}"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"

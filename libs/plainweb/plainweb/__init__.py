@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from flask import Response, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
-
-if TYPE_CHECKING:
-    from flask import Flask
 
 
 def init_app(app: Flask) -> None:

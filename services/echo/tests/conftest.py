@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from echo import create_app
 from echo.settings import Settings
-
-if TYPE_CHECKING:
-    from flask import Flask
-    from flask.testing import FlaskClient
+from flask import Flask
+from flask.testing import FlaskClient
 
 LIMIT = 1000
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 from werkzeug.exceptions import ServiceUnavailable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .neighbour import Answer
+from .neighbour import Answer
 
 TIMEOUT_S = 2.0  # for a connection, and for an answer
 Connection = psycopg.Connection[DictRow]

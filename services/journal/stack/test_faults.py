@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
 
 import httpx
 import pytest
@@ -13,13 +14,8 @@ import pytest
 from tasks.ownership import labels
 from tasks.project import clone_id
 from tasks.shell import output
+from tasks.stack.model import Stack
 from tests.stack.plugin import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
-
-    from tasks.stack.model import Stack
 
 DATABASE, WRITERS = "journal-database", 200
 AWAY_S = 3

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 
 from tasks.project import ROOT
 from tasks.shell import CommandFailed, output
+from tasks.stack.model import Stack
 from tests.stack.plugin import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tasks.stack.model import Stack
 
 DATABASE = "journal-database"
 MIGRATIONS = Path(__file__).parents[1] / "journal/migrations"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tasks.shell import CommandFailed, output
+from tasks.stack.model import Stack
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
-
-    from tasks.stack.model import Stack
-
-    OwnStack = Callable[[str], AbstractContextManager[Stack]]
+OwnStack = Callable[[str], AbstractContextManager[Stack]]
 
 DATABASE = "journal-database"
 

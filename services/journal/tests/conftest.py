@@ -1,21 +1,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from flask import Flask, Response, request
+from flask.testing import FlaskClient
 from journal import create_app, database
 from journal.database import folded
+from journal.neighbour import Answer
 from journal.settings import Settings
 from werkzeug.serving import make_server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from flask.testing import FlaskClient
-    from journal.neighbour import Answer
 
 NOBODY = "127.0.0.1:1"  # no one listens on port 1
 

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
 
 import pytest
+from flask.testing import FlaskClient
 from journal.views import LONGEST_BODY, PAGE
 
 from .conftest import make_client
-
-if TYPE_CHECKING:
-    from flask.testing import FlaskClient
 
 PLAIN = "text/plain; charset=utf-8"
 

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from journal import create_app
 from journal.settings import Settings
 from psycopg.conninfo import conninfo_to_dict
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_defaults() -> None:

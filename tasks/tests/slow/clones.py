@@ -11,17 +11,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from ...env import env
 from ...images import bases
 from ...ownership import SESSION
 from ...project import ROOT, service_names
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 # The user's: this module is loaded before a fixture changes the PATH, and a clone's sessions are not this session's.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in {SESSION, "PYTHONDONTWRITEBYTECODE"}}

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from .clones import Clone
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 # Two processes that run tests must not find the same free ports at the same time.
 PORTS = 5000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

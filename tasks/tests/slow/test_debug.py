@@ -9,19 +9,14 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from .clones import ENVIRONMENT, answer, edit, url_of
+from .clones import ENVIRONMENT, Clone, answer, edit, url_of
 from .editor import TIMEOUT_S, attached
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from .clones import Clone
 
 pytestmark = pytest.mark.slow
 TEXT = "Hello from pilot"

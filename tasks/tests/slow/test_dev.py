@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 
 from ...env import parse
 from .clones import Clone, answer, edit, url_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 pytestmark = pytest.mark.slow
 TEXT = "Hello from pilot"

@@ -7,17 +7,13 @@ import re
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from .clones import Clone
 from .traces import traces
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from .clones import Clone
 
 pytestmark = pytest.mark.slow
 # Each session is interrupted after these parts of the time that it takes otherwise.

@@ -6,14 +6,11 @@ import re
 import shutil
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 
 from .clones import ENVIRONMENT, LIMIT_S, Clone, answer, edit, url_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 pytestmark = pytest.mark.slow
 MAIL = """\

@@ -6,19 +6,15 @@ import os
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from ...env import env
 from ...ownership import LABEL, SESSION, TEMPORARY, host
+from .clones import Clone
 from .traces import traces
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from .clones import Clone
 
 pytestmark = pytest.mark.slow
 ELSEWHERE = "0badb007-1"  # the boot id and pid namespace of a host that is not this one

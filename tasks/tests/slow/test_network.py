@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
 from ...project import name
-
-if TYPE_CHECKING:
-    from .clones import Clone
+from .clones import Clone
 
 pytestmark = pytest.mark.slow
 ASK = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"

@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,12 +16,8 @@ from ...project import ROOT, service_names
 from ...release import image
 from ...release.registry import Repository
 from ..registry import PASSWORD, LocalRegistry
+from .clones import Clone
 from .runner import runner_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from .clones import Clone
 
 pytestmark = pytest.mark.slow
 

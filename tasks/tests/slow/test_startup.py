@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
-from .clones import answer, edit, url_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .clones import Clone
+from .clones import Clone, answer, edit, url_of
 
 pytestmark = pytest.mark.slow
 # A dependency of pilot, on its own image, that listens only after 3 s, and is asked for that.

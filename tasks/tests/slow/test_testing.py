@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import pytest
 
 from .clones import Clone, edit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 pytestmark = pytest.mark.slow
 WATCH_TIMEOUT_S = 300

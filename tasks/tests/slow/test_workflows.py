@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from .clones import Clone
 from .runner import REPOSITORY, Runner, runner_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .clones import Clone
 
 pytestmark = pytest.mark.slow
 TEST = "services/pilot/tests/test_more.py"

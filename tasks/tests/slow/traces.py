@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .clones import Clone
+from .clones import Clone
 
 
 def traces(clone: Clone, scratch: Path) -> dict[str, list[str]]:
