@@ -86,14 +86,20 @@ def urls(stack: Stack) -> None:
 def follow(stack: Stack, *services: str) -> None:
     """Show the log on this terminal until the stack ends; print the URLs as soon as all services are ready.
 
-    Raises UserError when there is no stack, and as `wait` does.
+    Raises UserError when there is no stack, and when a container has ended with an error; a service that runs and is not
+    ready can be mended while it does.
     """
     if not stack.containers():
         raise UserError("nothing is running: `nox -s dev` starts it")
     colour = () if sys.stdout.isatty() else ("--no-color",)
     with start(*COMPOSE, "logs", "--follow", *colour, *services, env=stack.env, stdin=subprocess.DEVNULL) as logs:
         try:
-            wait(stack)
+            try:
+                wait(stack)
+            except UserError as error:
+                if any(not found.ready and found.state != "running" for found in stack.containers()):
+                    raise
+                say(str(error))
             urls(stack)
             logs.wait()
         finally:

@@ -18,6 +18,7 @@ STACK = Stack("ours-1", ("docker/compose.yaml",), "dev")
 ARGS = argparse.Namespace()
 HEALTHY = "printf '1\\tpilot\\trunning\\tUp 1 s (healthy)\\t127.0.0.1:5001->8000/tcp\\n'"
 STARTING = "printf '1\\tpilot\\trunning\\tUp 1 s (health: starting)\\t\\n'"
+UNHEALTHY = "printf '1\\tpilot\\trunning\\tUp 1 s (unhealthy)\\t127.0.0.1:5001->8000/tcp\\n'"
 FAILED = "printf '1\\tpilot\\texited\\tExited (3) 1 s ago\\t\\n2\\tother\\trunning\\tUp 1 s\\t\\n'"
 DOWN = "compose --progress=plain down --remove-orphans"
 LOG = "compose logs --no-color"
@@ -133,6 +134,11 @@ def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: p
     lifecycle.follow(STACK, "pilot")
     assert "compose logs --follow --no-color pilot" in calls(no_docker)
     assert capsys.readouterr().out.endswith("pilot  http://127.0.0.1:5001\n")
+    fake_docker(no_docker, {"compose logs --follow --no-color": "", "ps --all": UNHEALTHY, LOG: "echo why"})
+    lifecycle.follow(STACK)  # a save may mend it
+    said = capsys.readouterr().out.splitlines()
+    assert (said[0], said[1].partition(";")[0]) == ("why", "pilot is unhealthy")
+    assert said[2:] == ["pilot  http://127.0.0.1:5001"]
     fake_docker(no_docker, {"ps --all": ""})
     with pytest.raises(UserError, match="nothing is running"):
         lifecycle.follow(STACK)

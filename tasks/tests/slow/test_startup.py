@@ -84,3 +84,16 @@ def test_a_service_that_ends_fails_the_session(clone: Clone) -> None:
     assert "deck exited with 1; its last lines stand above" in text
     assert "no settings" in text
     assert clone.left("container", "network") == []
+
+
+def test_a_service_that_cannot_be_imported_is_told_when_nobody_follows_its_log(clone: Clone) -> None:
+    edit(clone.root / "services/pilot/pilot/__init__.py", "from flask", "import no_such_module\nfrom flask")
+    text = clone.nox("-s", "dev", "--", "--detach", code=1)
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in text
+    assert "pilot is unhealthy; its last lines stand above" in text
+    assert clone.left("container", "network") == []
+
+
+def test_an_application_that_takes_long_to_import_is_waited_for(clone: Clone) -> None:
+    edit(clone.root / "services/pilot/pilot/__init__.py", "from flask", "import time\ntime.sleep(25)\nfrom flask")
+    assert answer(url_of(clone.nox("-s", "dev", "--", "pilot", "--detach"))) == "Hello from pilot\n"
