@@ -42,10 +42,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned columns, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
-    def aligned(cell: str, width: int) -> str:
+    def align(cell: str, width: int) -> str:
         return cell.rjust(width) if re.match(r"[+-]?\d", cell) else cell.ljust(width)
 
-    return "\n".join("  ".join(map(aligned, row, widths)).rstrip() for row in rows)
+    return "\n".join("  ".join(map(align, row, widths)).rstrip() for row in rows)
 
 
 class Status:

@@ -28,7 +28,7 @@ from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
 from .application import CACHES, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
-from .requirements import find_needs, names
+from .requirements import Needs, find_needs, names
 
 # What precedes the settings for pytest that code was written with.
 SETTINGS = "# Its own settings for pytest; without this table, the project's hold.\n[tool.pytest.ini_options]\n"
@@ -72,42 +72,19 @@ def adopt(session: Session, args: Namespace) -> None:
         newer = re.sub(r"==((\d+)[\w.]*)$", lambda pin: f">={pin[1]},<{int(pin[2]) + 1}", str(pinned.specifier))
         pinned.specifier = SpecifierSet(newer)
     taken, left = copy(source, found.root, folder, {text for text in code.texts if text.endswith((".md", ".rst"))})
-    # Production gets the package alone, or everything where there is more that it may need.
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
-    others = [item for item in taken if item != own and not matches(item, TESTS)]
     if own in left:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
     kept = environment.databases(code.texts | code.imports, *map(text_of, source.glob("*.ini")))
-    modules = any((folder / item).is_dir() or item.endswith(".py") for item in others)
-    if kept or modules or (others and own.endswith(".py")) or own not in taken:
-        own = "."
-    # What the code keeps beside itself is kept in instance/, which production has on a volume, and git ignores but for this.
-    if kept or (source / "instance").is_dir():
-        (folder / "instance").mkdir()
-        (folder / "instance/.gitignore").write_text("*\n!.gitignore\n", encoding="utf-8")
-        (folder / ".gitignore").write_text(f"{text_of(folder / '.gitignore')}\n!instance/\n", encoding="utf-8")
-    for name in kept:
-        (folder / name).symlink_to(f"instance/{name}")
-    application = f"{found.module}:{found.call}" if found.module else found.call
-    told = {"APPLICATION": application, "DISTRIBUTION": needs.distribution, "ENTRY_POINTS": needs.entry_points}
-    arguments = {"SERVICE": args.name, "PACKAGE": own} | {key: text and json.dumps(text) for key, text in told.items()}
+    keep(source, folder, kept)
     packages = {canonicalize_name(one.name) for one in needs.main}
-    if headers := [text for package, text in environment.COMPILED.items() if package in packages]:
-        arguments["BUILD_PACKAGES"] = " ".join(["gcc libc6-dev python3-dev", *headers])
-    arguments["INTERFACE"] = "" if found.interface == "wsgi" else found.interface
-    service.fill(args.name, {key: value for key, value in arguments.items() if value}, "compose.yaml.in")
+    arguments = build_arguments(found, needs, packages, own if is_all(folder, own, taken) and not kept else ".")
+    service.fill(args.name, {"SERVICE": args.name} | arguments, "compose.yaml.in")
     read = environment.variables(code.trees.values())
     beside = environment.neighbours(packages, code.texts)
     second = next((one.call for one in code.every if one.interface == "command"), "")
     finish(args.name, found, worker(source), second, environment.compose_lines(args.name, beside, read))
-    # Its tests are where those of services are, also in the verification of production images.
-    if (folder / "test").is_dir() and not (folder / "tests").exists():
-        (folder / "test").rename(folder / "tests")
-    (folder / "tests").mkdir(exist_ok=True)
-    for path in [path for path in folder.glob("*.py") if matches(path.name, [*TESTS, "tests.py"])]:
-        path.rename(folder / "tests" / path.name.replace("tests.py", "test_all.py"))
-    if not any((folder / "tests").iterdir()):
-        (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
+    place_tests(folder)
     if not (folder / "ruff.toml").exists():
         shutil.copy(environment.FOLDER / "ruff.toml", folder)
     settings, tested = pytest_settings(source, found.root), has_tests(args.name)
@@ -118,20 +95,9 @@ def adopt(session: Session, args: Namespace) -> None:
             settings = {"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | settings
     text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
-    # A server in production is ours; pytest does not belong there.
-    server = service.SERVERS.get(found.interface, ())
-    servers = {"uwsgi", *names(line for lines in service.SERVERS.values() for line in lines)} if server else set()
-    tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
-    lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
-    left += [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
-    asked = [one for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
-    known = servers | names(lines) | {*environment.COMPILED}
-    theirs = [str(one) for one in asked if canonicalize_name(one.name) not in known]
-    choices = test_tools([*dict.fromkeys(theirs)]) if tested or tools else []
-    why = "its tests need more than the shared test tools" * (choices[:1] not in ([], [resolve.shared_tools()]))
-    resolve.lock(session, args.name, [*lines, *server], choices, "--own-lock asks for it" * args.own_lock or why)
-    say(f"{application} ({found.interface}), named by {found.said_by}; taken: {', '.join(taken)}")
-    say(f"left out: {', '.join(left) or 'nothing'}")
+    left += lock(session, args, found, needs, tested=tested)
+    say(f"{json.loads(arguments['APPLICATION'])} ({found.interface}), named by {found.said_by}")
+    say(f"taken: {', '.join(taken)}; left out: {', '.join(left) or 'nothing'}")
     if native := {path.name for kind in ("*.pyx", "*.c", "*.cpp", "*.rs") for path in folder.rglob(kind)}:
         say(f"warning: its own extension modules are not compiled, see docs/adopting.md: {', '.join(sorted(native))}")
     if kept:
@@ -143,6 +109,60 @@ def adopt(session: Session, args: Namespace) -> None:
     for one in beside:
         how = "to provide it, uncomment its lines in" if one.url else "set its address in"
         say(f"it seems to use {one.name}: {how} services/{args.name}/compose.yaml")
+
+
+def is_all(folder: Path, own: str, taken: Collection[str]) -> bool:
+    """Whether production needs nothing of what was ``taken`` but the application's ``own`` package or module."""
+    others = [item for item in taken if item != own and not matches(item, TESTS)]
+    code = any((folder / item).is_dir() or item.endswith(".py") for item in others)
+    return own in taken and not code and not (others and own.endswith(".py"))
+
+
+def keep(source: Path, folder: Path, files: Collection[str]) -> None:
+    """Have ``files`` that the code keeps beside itself in instance/, which production has on a volume and git ignores."""
+    if files or (source / "instance").is_dir():
+        (folder / "instance").mkdir()
+        (folder / "instance/.gitignore").write_text("*\n!.gitignore\n", encoding="utf-8")
+        (folder / ".gitignore").write_text(f"{text_of(folder / '.gitignore')}\n!instance/\n", encoding="utf-8")
+    for name in files:
+        (folder / name).symlink_to(f"instance/{name}")
+
+
+def build_arguments(found: Application, needs: Needs, packages: Collection[str], own: str) -> dict[str, str]:
+    """The arguments of the image's build, for an application, what it needs, and the package in which it is."""
+    application = f"{found.module}:{found.call}" if found.module else found.call
+    told = {"APPLICATION": application, "DISTRIBUTION": needs.distribution, "ENTRY_POINTS": needs.entry_points}
+    arguments = {"PACKAGE": own} | {key: json.dumps(text) for key, text in told.items() if text}
+    if headers := [text for package, text in environment.COMPILED.items() if package in packages]:
+        arguments["BUILD_PACKAGES"] = " ".join(["gcc libc6-dev python3-dev", *headers])
+    return arguments | ({} if found.interface == "wsgi" else {"INTERFACE": found.interface})
+
+
+def place_tests(folder: Path) -> None:
+    """Have tests where those of services are, also in the verification of production images."""
+    if (folder / "test").is_dir() and not (folder / "tests").exists():
+        (folder / "test").rename(folder / "tests")
+    (folder / "tests").mkdir(exist_ok=True)
+    for path in [path for path in folder.glob("*.py") if matches(path.name, [*TESTS, "tests.py"])]:
+        path.rename(folder / "tests" / path.name.replace("tests.py", "test_all.py"))
+    if not any((folder / "tests").iterdir()):
+        (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
+
+
+def lock(session: Session, args: Namespace, found: Application, needs: Needs, *, tested: bool) -> list[str]:
+    """Lock what a service needs, with our server, and what its tests need; return what is left out of that."""
+    server = service.SERVERS.get(found.interface, ())
+    servers = {"uwsgi", *names(line for lines in service.SERVERS.values() for line in lines)} if server else set()
+    # pytest does not belong in production.
+    tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
+    lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
+    asked = [one for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
+    known = servers | names(lines) | {*environment.COMPILED}
+    theirs = [str(one) for one in asked if canonicalize_name(one.name) not in known]
+    choices = test_tools([*dict.fromkeys(theirs)]) if tested or tools else []
+    why = "its tests need more than the shared test tools" * (choices[:1] not in ([], [resolve.shared_tools()]))
+    resolve.lock(session, args.name, [*lines, *server], choices, "--own-lock asks for it" * args.own_lock or why)
+    return [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
 
 
 def test_tools(theirs: list[str]) -> list[list[str]]:

@@ -19,7 +19,7 @@ from ..terminal import say
 
 GZIP_LEVEL = 6  # Docker's
 
-# Which part of an image a file belongs to: the first pattern that matches its path.
+# Which part of an image a file belongs to: the first pattern that matches its path; the last one matches everything.
 GROUPS = (
     ("service", r"app/"),
     ("{0}", r".*/(?:site|dist)-packages/([A-Za-z0-9_]+)"),
@@ -119,7 +119,5 @@ def weigh_layer(blob: bytes) -> Layer | None:
 
 def group_of(path: str) -> str:
     """The group that a file of an image belongs to, by its path."""
-    for group, pattern in GROUPS:
-        if found := re.match(pattern, path.removeprefix("./")):
-            return group.format(*found.groups())
-    raise AssertionError  # the last pattern matches everything
+    inside = path.removeprefix("./")
+    return next(group.format(*found.groups()) for group, pattern in GROUPS if (found := re.match(pattern, inside)))

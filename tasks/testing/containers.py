@@ -80,8 +80,7 @@ def check(codes: Mapping[str, int], *, filtered: bool) -> None:
     if not codes:
         say("nothing is affected by the change; no tests were run")
     empty = [part for part, code in codes.items() if code == NO_TESTS_RAN]
-    failed = [part for part, code in codes.items() if code not in {0, NO_TESTS_RAN}]
-    if failed:
+    if failed := [part for part, code in codes.items() if code not in {0, NO_TESTS_RAN}]:
         raise UserError(f"tests failed: {', '.join(failed)}")
     if empty and filtered and len(empty) == len(codes):
         raise UserError(f"no test matches: {', '.join(empty)}")

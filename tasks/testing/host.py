@@ -67,20 +67,20 @@ def with_names(posargs: Sequence[str]) -> list[str]:
 
     A service's path becomes that in its container. Raises UserError for paths of several: pytest gets the same arguments for all.
     """
-    owners: dict[str, str] = {}  # by path
+    names: set[str] = set()
     words = []
     for word in posargs:
-        if of_service := re.fullmatch(r"services/([^/]+)/((?!stack\b).+)", word):
-            owners[word] = of_service[1]
-        for name in suites():
-            if any(f"{word}/".startswith(f"{folder}/") for folder in paths(SUITES[name])):
-                owners[word] = name
+        of_service = re.fullmatch(r"services/([^/]+)/((?!stack\b).+)", word)
+        names |= {of_service[1]} if of_service else {name for name in suites() if belongs(word, SUITES[name])}
         words.append(f"./{of_service[2]}" if of_service else word)
-    if len(names := {*owners.values()}) > 1:
-        raise UserError(
-            f"{' and '.join(owners)} are tests of {' and '.join(sorted(names))}: name those of one at a time"
-        )
+    if len(names) > 1:
+        raise UserError(f"these are paths of {' and '.join(sorted(names))}: name those of one at a time")
     return [*names, *words]
+
+
+def belongs(path: str, suite: Suite) -> bool:
+    """Whether a path lies in one of a suite's folders."""
+    return any(f"{path}/".startswith(f"{folder}/") for folder in paths(suite))
 
 
 def affected(since: str | None) -> list[str]:

@@ -18,12 +18,12 @@ TESTS = {"tests", "skeleton"}
 PROGRAMS = {
     "slicer": ("docker/build/slice", 450),
     "reloader and rerunner": ("docker/dev", 900),
-    "server": ("docker/server", 1_615),  # WSGI, ASGI with WebSockets, commands, telemetry
+    "server": ("docker/server", 1_605),  # WSGI, ASGI with WebSockets, commands, telemetry
 }
 ADOPT = tuple(
     f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")
 )
-OPTIONAL = {("tasks/release",): 540, ADOPT: 632, ("tasks/audit.py",): 130}
+OPTIONAL = {("tasks/release",): 534, ADOPT: 633, ("tasks/audit.py",): 128}
 HOST = 2_800
 
 
