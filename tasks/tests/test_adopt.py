@@ -100,7 +100,9 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
     take(source, name="front-end")
     said = capsys.readouterr().out
     assert "web.a:asgi (asgi), named by its code\n" in said
-    assert "taken: web; left out: .git, Dockerfile, data.db, docs, requirements.txt, gunicorn==20, uWSGI, pytest\n" in said
+    assert (
+        "taken: web; left out: .git, Dockerfile, data.db, docs, requirements.txt, gunicorn==20, uWSGI, pytest\n" in said
+    )
     assert (ours / "services/front-end/tests/__init__.py").exists()
     compose = (ours / "services/front-end/compose.yaml").read_text()
     assert 'SERVICE: front-end PACKAGE: web APPLICATION: "web.a:asgi" INTERFACE: asgi' in " ".join(compose.split())
