@@ -173,7 +173,7 @@ class Exchange:
             self.status = self.status or 499  # as nginx says where the client has hung up
         if self.status and not (self.internal and self.status == 200):
             bucket = BUCKETS[bisect_left(SECONDS, duration_s)]
-            amounts |= {STATUSES[self.status // 100 - 1]: 1, bucket: 1, COUNT: 1, SUM: duration_s}
+            amounts |= {STATUSES[min(self.status // 100, 5) - 1]: 1, bucket: 1, COUNT: 1, SUM: duration_s}
             if ACCESS_LOG:
                 self.log(duration_s)
         add(amounts)

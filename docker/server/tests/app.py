@@ -1,7 +1,7 @@
 """Applications to test the servers with: they answer with the body, /ids with two header fields, /large with 4 MB.
 
-/unread does not read the body, /fail raises, and /wait takes 1 s. A web socket gets the size of each binary message, and is
-flooded with messages of the size that it sends as text.
+/unread does not read the body, /fail raises, /wait takes 1 s, and by WSGI the status of /odd is 999. A web socket gets the
+size of each binary message, and is flooded with messages of the size that it sends as text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def answer(path: str, body: bytes, *ids: str) -> bytes:
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    status, path, body = "200 OK", environ["PATH_INFO"], b""
+    path, body = environ["PATH_INFO"], b""
+    status = "999 Odd" if path == "/odd" else "200 OK"
     try:
         body = b"" if path == "/unread" else environ["wsgi.input"].read()
     except Exception:  # as frameworks do

@@ -16,7 +16,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 from corpus import G, encoded
-from harness import SERVER, Server, running
+from harness import SERVER, WSGI, Server, running
 from test_server import LARGE
 
 TRACE, MADE = "4bf92f3577b34da6a3ce929d0e0e4736", r"[0-9a-f]{32}"
@@ -53,6 +53,14 @@ def test_a_request_is_logged_with_its_ids(server: Server) -> None:
     expected = {"request_id": "proxy-1", "trace_id": TRACE, "client": "192.0.2.7", "method": "GET", "path": "/ids"}
     assert line == {**expected, "status": 200, "bytes": len(text)}
     assert "/healthz" not in server.log.read_text()
+
+
+def test_a_status_of_no_class_is_logged() -> None:
+    """By gunicorn; uvicorn knows none from 600 on."""
+    with running(**WSGI) as server:
+        answer, _ = get(server, "/odd")
+        assert answer.status == logged(server, answer.headers["X-Request-ID"])["status"] == 999
+        assert "Traceback" not in server.log.read_text()
 
 
 @pytest.mark.parametrize("parent", ["", PARENT.upper(), PARENT.replace(TRACE, "0" * 32), f"ff{PARENT[2:]}"])
