@@ -33,6 +33,7 @@ def bench(session: nox.Session) -> None:
     with temporary_folder() as folder:
         found = import_module(f"template.bench.{args.name}").measure(folder, args.runs)
     rows = found["rows"]
-    say(table([list(rows[0]), *([str(value) for value in row.values()] for row in rows)]))
+    columns = list(dict.fromkeys(column for row in rows for column in row))  # not every case has all
+    say(table([columns, *([str(row.get(column, "")) for column in columns] for row in rows)]))
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
