@@ -95,8 +95,9 @@ def named(source: Path) -> Iterator[tuple[str, str]]:
 
 
 def worker(source: Path) -> str:
-    """The command line of a Procfile's worker; "" where it has none."""
-    return next(iter(re.findall(r"^worker:\s*(.*\S)", text_of(source / "Procfile"), re.MULTILINE)), "")
+    """The command line of a Procfile's worker, without variables in front; "" where it has none."""
+    found = re.search(r"^worker:\s*(?:[A-Z_]+=\S*\s+)*(.*\S)", text_of(source / "Procfile"), re.MULTILINE)
+    return found[1] if found else ""
 
 
 class Code:

@@ -310,7 +310,14 @@ def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:
     assert "ports:" in compose
     assert "healthcheck" not in compose
     service.remove(NO_SESSION, "theirs")
-    take(write({"app.py": APP, "Procfile": "web: gunicorn app:app\nworker: celery -A app.celery worker\n"}))
+    take(
+        write(
+            {
+                "app.py": APP,
+                "Procfile": "web: gunicorn app:app\nworker: REMAP_SIGTERM=SIGQUIT celery -A app.celery worker\n",
+            }
+        )
+    )
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert "  theirs: &theirs\n" in compose
     assert "  theirs-worker:\n    <<: *theirs\n" in compose
