@@ -55,7 +55,8 @@ def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable
         for variable in sorted(name for name in read if re.fullmatch(one.variable, name)) or [one.usual]
     ]
     waits = [f"      %name-{one.name}:\n        condition: service_healthy\n" for one in provided]
-    itself = f"    environment: &environment\n{''.join(urls)}    depends_on:\n{''.join(waits)}" if provided else ""
+    waiting = f"    depends_on:  # tests that need these: see docs/recipes.md\n{''.join(waits)}"
+    itself = f"    environment: &environment\n{''.join(urls)}{waiting}" if provided else ""
     words = {"name": service, "PREFIX": env_prefix(service)}
     services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)
     volumes = "".join(
