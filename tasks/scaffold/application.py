@@ -18,8 +18,8 @@ from .environment import FOLDER
 # What makes an application with the interface that it has, and which files are not its code.
 KNOWN = toml((FOLDER / "known.toml").read_text(encoding="utf-8"))
 MAKERS = {maker: interface for interface, makers in KNOWN["makers"].items() for maker in makers}
-CACHES, LEFT, TESTS = KNOWN["files"].values()
-ASGI, FACTORIES, CELERY = map(set, KNOWN["names"].values())
+CACHES, LEFT, TESTS = (KNOWN["files"][name] for name in ("caches", "left", "tests"))
+ASGI, FACTORIES, CELERY = ({*KNOWN["names"][name]} for name in ("asgi", "factories", "celery"))
 # The parameters of a function that is an application itself.
 PARAMETERS = {("environ", "start_response"): "wsgi", ("scope", "receive", "send"): "asgi"}
 # The modules that by convention are for servers, and what servers look for in a module.

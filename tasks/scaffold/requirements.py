@@ -30,7 +30,7 @@ from .application import KNOWN, text_of
 Line = tuple[str, str]  # a requirement as it is written, after its file
 
 # What has a project's requirements, and what it calls the extra, the group or the file with what its tests need.
-FILES, TESTS, TEST_FILES = KNOWN["requirements"].values()
+FILES, TESTS, TEST_FILES = (KNOWN["requirements"][name] for name in ("files", "tests", "test_files"))
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory

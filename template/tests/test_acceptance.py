@@ -18,7 +18,10 @@ PARTS = {
     "tasks.machine.podman": ("tasks/machine/podman.py", "tasks/tests/test_podman.py"),
     "tasks.release": (
         *("tasks/release", "deploy", "docs/releasing.md", "docs/deploying.md", "tasks/tests/registry.py"),
-        *(f"tasks/tests/test_{name}.py" for name in ("publish", "registry", "deploy", "rollout", "release")),
+        *(
+            f"tasks/tests/test_{name}.py"
+            for name in ("publish", "registry", "deploy", "rollout", "release", "release_image")
+        ),
         "tasks/tests/slow/test_release.py",
         ".github/workflows/release.yml",
     ),
@@ -31,7 +34,10 @@ PARTS = {
     "tasks.scaffold.adopt": (
         *(f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")),
         "tasks/scaffold/adopting",
-        *(f"tasks/tests/test_{name}.py" for name in ("adopt", "adopt_slow", "application", "environment", "resolve")),
+        *(
+            f"tasks/tests/test_{name}.py"
+            for name in ("adopt", "adopt_slow", "application", "environment", "requirements", "resolve")
+        ),
     ),
 }
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import pytest
 
 from .clones import Clone, edit
+from .test_startup import SLOW
 
 pytestmark = pytest.mark.slow
 WATCH_TIMEOUT_S = 300
@@ -21,30 +22,12 @@ def test_few_examples() -> None:
     assert settings().max_examples < 10
 """
 
-NEIGHBOUR = """\
-    depends_on:
-      mate:
-        condition: service_healthy
-
-  mate:
-    extends:
-      file: ../../docker/service.yaml
-      service: watched-by-${STACK_ENGINE:-docker}
-    image: ${STACK_CLONE:-local}/pilot:${STACK_FLAVOR:-${STACK_MODE:-dev}}
-    init: true
-    command: [python3, -m, http.server, "8000"]
-    healthcheck:
-      test: [CMD, python3, -c, "import socket; socket.create_connection(('127.0.0.1', 8000)).close()"]
-    labels:
-      stack.clone: ${STACK_CLONE:-local}
-      stack.session: ${STACK_SESSION:-}
-"""
 ASKS = """\
 from urllib.request import urlopen
 
 
 def test_a_neighbour_answers() -> None:
-    assert urlopen("http://mate:8000").status == 200
+    assert urlopen("http://slow:8000").status == 200
 """
 
 
@@ -66,7 +49,7 @@ def test_tests_that_need_neighbours_get_them(clone: Clone) -> None:
     compose = clone.root / "services/pilot/compose.yaml"
     edit(compose, "SERVICE: pilot", 'SERVICE: pilot\n        TESTS_NEED_NEIGHBOURS: "1"')
     with compose.open("a") as file:
-        file.write(NEIGHBOUR)
+        file.write(SLOW)
     (clone.root / "services/pilot/tests/test_more.py").write_text(ASKS)
     try:
         assert "3 passed" in clone.nox("-s", "test", "--", "services/pilot/tests")
