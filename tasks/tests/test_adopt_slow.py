@@ -96,14 +96,14 @@ def test_pins_that_do_not_go_with_the_other_services(clone: Path, write: Write) 
     assert git(clone, "diff", "--cached", "--name-only", "HEAD~1") == ""
 
 
-def test_tests_that_need_what_production_needs_on_an_older_python(clone: Path, write: Write) -> None:
+def test_tests_that_need_what_production_needs_too(clone: Path, write: Write) -> None:
     in_git(clone)
     files = {
         "app.py": APP,
         "tests/test_app.py": "import typing_extensions\n\n\ndef test_it():\n    assert typing_extensions\n",
     }
-    # referencing needs it before Python 3.13.
-    lists = {"requirements.txt": "flask\nreferencing\n", "requirements-test.txt": "typing-extensions\n"}
+    # referencing needs it before Python 3.13; Hypothesis, a test tool, needs sortedcontainers.
+    lists = {"requirements.txt": "flask\nreferencing\nsortedcontainers\n", "requirements-test.txt": "typing-extensions\n"}
     real(clone, "new", "--", "blog", "--from", str(write(files | lists)))
     try:
         assert "built blog" in real(clone, "build", "--", "blog")
