@@ -169,8 +169,8 @@ def test_tools(theirs: list[str]) -> list[list[str]]:
     """What tests may be run with that need ``theirs``, the best first: with the shared test tools, with its own versions of these, with any."""
     shared = resolve.shared_tools()
     more = [line for line in theirs if names([line]).isdisjoint(names(shared))]
-    pinned = [*(line for line in shared if names([line]).isdisjoint(names(theirs))), *theirs]
-    return [[*shared, *more], pinned, [*shared, *sorted(names(more))], sorted({"pytest", *names(theirs)})]
+    others = [line for line in shared if names([line]).isdisjoint(names(theirs))]
+    return [[*shared, *more], [*others, *theirs], sorted({"pytest", *names(theirs)})]
 
 
 def comment(text: str) -> str:
