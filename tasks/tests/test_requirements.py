@@ -33,6 +33,7 @@ Write = Callable[[Mapping[str, str]], Path]
             {"requirements.txt": "a==1 \\\n    --hash=sha256:12 \\\n    --hash=sha256:34\nb==2 --hash=sha256:56\n"},
             ["a==1", "b==2"],
         ),
+        ({"requirements.txt": "a==1 \\\r\n    --hash=sha256:12\r\nb[x] \\\r\n >= 2  # why\r\n"}, ["a==1", "b[x]>=2"]),
         (
             {"requirements.txt": 'a; python_version > "3.9"\nb; sys_platform == "win32"\n'},
             ['a; python_version > "3.9"'],
@@ -76,6 +77,7 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
         ),
         ({"requirements.txt": "-r lost.txt\n"}, r"requirements.txt, line 1: there is no file lost.txt"),
         ({"requirements.txt": "-r b.txt\n", "b.txt": "\n\n!\n"}, r"b.txt, line 3: '!' is no requirement"),
+        ({"requirements.txt": "a \\\n --hash=sha256:12\n!\n"}, r"requirements.txt, line 3: '!' is no requirement"),
         ({"pyproject.toml": "[project\n"}, "pyproject.toml or setup.cfg does not parse"),
         ({"pyproject.toml": "[project]\ndependencies = ['a b']\n"}, "pyproject.toml: 'a b' is no requirement"),
         (
