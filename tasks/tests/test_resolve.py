@@ -185,9 +185,14 @@ def test_other_versions_of_test_tools(
 
 
 @pytest.mark.usefixtures("ours")
-def test_requirements_of_tests_that_cannot_be_read(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    take(write({"app.py": APP, "requirements.txt": "flask\n", "requirements-dev.txt": "black\n-r lost.txt\n"}))
-    told = "warning: requirements-dev.txt, for tests, is left out: .*requirements-dev.txt, line 2: there is no file lost.txt"
+@pytest.mark.parametrize(
+    ("line", "why"), [("-r lost.txt", "there is no file lost.txt"), ("a=1", "'a=1' is no requirement")]
+)
+def test_requirements_of_tests_that_cannot_be_read(
+    write: Write, capsys: pytest.CaptureFixture[str], line: str, why: str
+) -> None:
+    take(write({"app.py": APP, "requirements.txt": "flask\n", "requirements-dev.txt": f"black\n{line}\n"}))
+    told = f"warning: requirements-dev.txt, for tests, is left out: .*requirements-dev.txt, line 2: {why}"
     assert re.search(told, capsys.readouterr().out)
 
 
