@@ -28,7 +28,7 @@ from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
 from .application import CACHES, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
-from .requirements import Needs, find_needs, names
+from .requirements import Needs, by_name, find_needs
 
 # What precedes the settings for pytest that code was written with.
 SETTINGS = "# Its own settings for pytest; without this table, the project's hold.\n[tool.pytest.ini_options]\n"
@@ -152,25 +152,20 @@ def place_tests(folder: Path) -> None:
 def lock(session: Session, args: Namespace, found: Application, needs: Needs, *, tested: bool) -> list[str]:
     """Lock what a service needs, with our server, and what its tests need; return what is left out of that."""
     server = service.SERVERS.get(found.interface, ())
-    servers = {"uwsgi", *names(line for lines in service.SERVERS.values() for line in lines)} if server else set()
+    servers = {"uwsgi", *by_name(line for lines in service.SERVERS.values() for line in lines)} if server else set()
     # pytest does not belong in production.
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
-    asked = [one for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
-    known = servers | names(lines) | {*environment.COMPILED}
-    theirs = [str(one) for one in asked if canonicalize_name(one.name) not in known]
-    choices = test_tools([*dict.fromkeys(theirs)]) if tested or tools else []
-    why = "its tests need more than the shared test tools" * (choices[:1] not in ([], [resolve.shared_tools()]))
-    resolve.lock(session, args.name, [*lines, *server], choices, "--own-lock asks for it" * args.own_lock or why)
+    asked = [str(one) for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
+    known = servers | by_name(lines).keys() | environment.COMPILED.keys()
+    theirs = {name: line for name, line in by_name(asked).items() if name not in known}
+    shared = by_name(resolve.shared_tools())
+    # What its tests may be run with, the best first: the shared test tools, its own versions of these, any versions.
+    choices = [[*(shared | theirs | shared).values()], [*(shared | theirs).values()], sorted({"pytest", *theirs})]
+    why = "its tests need more than the shared test tools" * bool(theirs.keys() - shared.keys())
+    why = "--own-lock asks for it" * args.own_lock or why
+    resolve.lock(session, args.name, [*lines, *server], choices if tested or tools else [], why)
     return [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
-
-
-def test_tools(theirs: list[str]) -> list[list[str]]:
-    """What tests may be run with that need ``theirs``, the best first: with the shared test tools, with its own versions of these, with any."""
-    shared = resolve.shared_tools()
-    more = [line for line in theirs if names([line]).isdisjoint(names(shared))]
-    others = [line for line in shared if names([line]).isdisjoint(names(theirs))]
-    return [[*shared, *more], [*others, *theirs], sorted({"pytest", *names(theirs)})]
 
 
 def comment(text: str) -> str:

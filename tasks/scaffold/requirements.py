@@ -134,9 +134,9 @@ def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list
     return first + [one for more in others for one in more if one.name.startswith("pytest-")]
 
 
-def names(requirements: Iterable[str]) -> set[str]:
-    """The names of the packages that are asked for, as indexes spell them."""
-    return {canonicalize_name(Requirement(line).name) for line in requirements}
+def by_name(lines: Iterable[str]) -> dict[str, str]:
+    """Requirements by the names of their packages, as indexes spell these; of two for one package, the later."""
+    return {canonicalize_name(Requirement(line).name): line for line in lines}
 
 
 def ask(session: Session, program: str, source: Path, failure: str) -> Any:
