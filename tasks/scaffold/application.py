@@ -186,8 +186,7 @@ class Code:
     def importable(self, path: Path) -> tuple[Path, str]:
         """The folder that a module is imported from, and its name then."""
         root = path.parent
-        # Django's manage.py imports what is beside it.
-        while root != self.source and not (root / "manage.py").is_file() and self.is_package(root):
+        while root != self.source and self.is_package(root):
             root = root.parent
         return root, ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
@@ -195,7 +194,9 @@ class Code:
         """Whether modules are imported as parts of a folder: it has an __init__.py, or others import from it all the same."""
         files = [folder.parent / name.replace(".", "/") for name in self.imports if name.startswith(f"{folder.name}.")]
         named = any(file.is_dir() or file.with_suffix(".py").is_file() for file in files)
-        return named or folder in self.packages or (folder / "__init__.py").is_file()
+        # Django's manage.py imports what is beside it.
+        marked = (folder / "__init__.py").is_file() and not (folder / "manage.py").is_file()
+        return marked or named or folder in self.packages
 
 
 def imported(node: ast.AST) -> Iterator[str]:

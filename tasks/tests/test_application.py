@@ -46,6 +46,15 @@ Write = Callable[[Mapping[str, str]], Path]
             {"src/__init__.py": "", **{f"src/{name}": text for name, text in DJANGO.items()}},
             "shop.wsgi:application wsgi",
         ),
+        (
+            {
+                "shop/__init__.py": "",
+                "shop/manage.py": "",
+                "shop/run.py": FACTORY,
+                "shop/wsgi.py": "from shop.run import x as app\n",
+            },
+            "shop.wsgi:app wsgi",
+        ),
         ({"flask/app.py": APP}, "app:app wsgi"),
         ({"backend/main.py": f"{APP}import models\n", "backend/models.py": ""}, "main:app wsgi"),
         ({"web/wsgi.py": "from web import core\napp = core.app\n", "web/core.py": APP}, "web.wsgi:app wsgi"),
