@@ -70,8 +70,8 @@ def find_application(code: Code, wanted: str = "") -> Application:
         texts = [text_of(source / name) for name in ("pyproject.toml", "setup.cfg", "setup.py")]
         runs = [code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.stem == "__main__"]
         way = [*(f"python -m {run}" for run in runs), *COMMAND.findall("\n".join(texts)), "python -m MODULE"][0]
-        ways = f"say --app MODULE:NAME, or a command: --app '{way}'"
-        raise UserError(f"{source}: no application found, see docs/adopting.md; {ways}")
+        lost = "no application found, see docs/adopting.md; say --app MODULE:NAME, or a command"
+        raise UserError(f"{source}: {lost}: --app '{way}'")
     choices = [*dict.fromkeys(one.call if " " in one.call else f"{one.module}:{one.call}" for one in found)]
     listed = " or ".join(f"--app '{choice}'" for choice in choices[:6]) + ", ..." * (len(choices) > 6)
     raise UserError(f"{source} has {len(choices)} applications: choose with {listed}")
@@ -185,18 +185,16 @@ class Code:
 
     def importable(self, path: Path) -> tuple[Path, str]:
         """The folder that a module is imported from, and its name then."""
-        root = path.parent
-        while root != self.source and self.is_package(root):
-            root = root.parent
+        root = next(root for root in path.parents if root == self.source or not self.is_package(root))
         return root, ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
     def is_package(self, folder: Path) -> bool:
         """Whether modules are imported as parts of a folder: it has an __init__.py, or others import from it all the same."""
-        files = [folder.parent / name.replace(".", "/") for name in self.imports if name.startswith(f"{folder.name}.")]
-        named = any(file.is_dir() or file.with_suffix(".py").is_file() for file in files)
+        names = (name.replace(".", "/") for name in self.imports if name.startswith(f"{folder.name}."))
+        named = any((folder.parent / name).is_dir() or (folder.parent / f"{name}.py").is_file() for name in names)
         # Django's manage.py imports what is beside it.
-        marked = (folder / "__init__.py").is_file() and not (folder / "manage.py").is_file()
-        return marked or named or folder in self.packages
+        django = (folder / "manage.py").is_file()
+        return named or folder in self.packages or (not django and (folder / "__init__.py").is_file())
 
 
 def imported(node: ast.AST) -> Iterator[str]:
