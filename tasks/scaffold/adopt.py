@@ -157,9 +157,9 @@ def lock(session: Session, args: Namespace, found: Application, needs: Needs, *,
     asked = [str(one) for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
     known = servers | by_name(lines).keys() | environment.COMPILED.keys()
     theirs = {name: line for name, line in by_name(asked).items() if name not in known}
-    shared = by_name(resolve.shared_tools())
-    # What its tests may be run with, the best first: the shared test tools, its own versions of these, any versions.
-    choices = [[*(shared | theirs | shared).values()], [*(shared | theirs).values()], sorted({"pytest", *theirs})]
+    shared, own = by_name(resolve.shared_tools()), by_name(["pytest", "pytest-cov"]) | theirs
+    # The best first: with the shared test tools, without these at its own versions, without these at any.
+    choices = [[*(shared | theirs | shared).values()], [*own.values()], sorted(own)]
     why = "its tests need more than the shared test tools" * bool(theirs.keys() - shared.keys())
     why = "--own-lock asks for it" * args.own_lock or why
     resolve.lock(session, args.name, [*lines, *server], choices if tested or tools else [], why)
