@@ -73,7 +73,8 @@ def adopt(session: Session, args: Namespace) -> None:
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
     if own in left:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
-    kept = environment.databases(code.texts | code.imports, *map(text_of, source.glob("*.ini")))
+    texts = [path.read_text("utf-8", "replace") for path in [*source.glob("*.ini"), *code.trees]]
+    kept = environment.databases(code.texts, code.imports, *texts)
     keep(source, folder, kept)
     packages = {canonicalize_name(one.name) for one in needs.main}
     arguments = build_arguments(found, needs, packages, own if is_all(folder, own, taken) and not kept else ".")
@@ -123,7 +124,11 @@ def keep(source: Path, folder: Path, files: Collection[str]) -> None:
         (folder / "instance/.gitignore").write_text("*\n!.gitignore\n", encoding="utf-8")
         (folder / ".gitignore").write_text(f"{text_of(folder / '.gitignore')}\n!instance/\n", encoding="utf-8")
     for name in files:
-        (folder / name).symlink_to(f"instance/{name}")
+        place = (folder / name).parent
+        if not place.exists():
+            place.symlink_to("instance")
+        elif not place.is_symlink() and not (folder / name).exists():
+            (folder / name).symlink_to("../" * name.count("/") + f"instance/{Path(name).name}")
 
 
 def build_arguments(found: Application, needs: Needs, packages: Collection[str], own: str) -> dict[str, str]:

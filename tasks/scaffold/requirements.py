@@ -28,6 +28,8 @@ from .application import KNOWN, text_of
 
 # What has a project's requirements, and what it calls the extra, the group or the file with what its tests need.
 FILES, TESTS, TEST_FILES = (KNOWN["requirements"][name] for name in ("files", "tests", "test_files"))
+# How a file for pip names the project beside it.
+ITSELF = re.compile(r"^(?:-e\s*|--editable[\s=]+)?\.(?:\[(.*)\])?\s*$", re.MULTILINE)
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory
@@ -85,16 +87,21 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     elif "dependencies" in poetry:
         groups |= ask(session, ASK_POETRY, source, f"{path}: Poetry cannot read it")
         main = parse(path, groups.pop("main"))
-    elif files and not (built and {*extras} - groups.keys()):  # such an extra may be in the metadata
-        main = listed(files[0])
-    elif built:
-        with temporary_folder() as folder:  # setuptools writes to the folder that it builds
-            shutil.copytree(source, folder / "source", symlinks=True)
-            points, distribution, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build fails")
-        main = parse("its metadata", lines)
-        for line in lines:
-            for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
-                groups.setdefault(extra, []).append(line)
+    elif files or built:
+        missing = {*extras} - groups.keys()  # they may be in the metadata
+        itself = ITSELF.search(text_of(files[0])) if files and built else None
+        main = listed(files[0]) if files and not (built and missing) else []
+        if built and (not files or missing or itself or "entry_points" in text_of(source / "setup.py")):
+            with temporary_folder() as folder:  # setuptools writes to the folder that it builds
+                shutil.copytree(source, folder / "source", symlinks=True)
+                points, distribution, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build fails")
+            listed_names = {canonicalize_name(one.name) for one in main}
+            more = parse("its metadata", lines if itself or not main else ())
+            main += [one for one in more if canonicalize_name(one.name) not in listed_names]
+            extras = [*extras, *re.findall(r"[\w-]+", itself[1] or "" if itself else "")]
+            for line in lines:
+                for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
+                    groups.setdefault(extra, []).append(line)
     elif not (groups and extras):
         lost = f"no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"
         ways = [f"--extra {name}" for name in groups]
@@ -130,7 +137,7 @@ def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list
                 found.setdefault(kind, listed(file))
             except UserError as error:  # no reason to leave the rest
                 say(f"warning: {file.name}, for tests, is left out: {error}")
-    first, *others = [*found.values()] or [[]]
+    first, *others = [*filter(None, found.values())] or [[]]
     return first + [one for more in others for one in more if one.name.startswith("pytest-")]
 
 
@@ -168,6 +175,8 @@ def for_images(own: str, requirements: Iterable[Requirement], *extras: str) -> l
     found = [one for one in requirements if canonicalize_name(one.name) != own and applies(one.marker, *extras)]
     for one in found:
         one.marker = None if "extra ==" in str(one.marker) else one.marker
+        # Else it needs a libpq of the system's, or a compiler.
+        one.extras = one.extras - {"c"} | {"binary"} if one.name == "psycopg" else one.extras
     return [*dict.fromkeys(found)]
 
 

@@ -20,6 +20,7 @@ Write = Callable[[Mapping[str, str]], Path]
     [
         ({"pyproject.toml": "[project]\nname = 'w'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
         ({"pyproject.toml": "[tool.black]\n", "requirements.txt": "a==1\n"}, ["a==1"]),
+        ({"requirements.txt": "psycopg[c,pool]>=3\npsycopg-pool\n"}, ["psycopg[binary,pool]>=3", "psycopg-pool"]),
         ({"requirements/prod.txt": "-rbase.txt\nb\n", "requirements/base.txt": "a\n"}, ["a", "b"]),
         (
             {
@@ -132,6 +133,11 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
     source = write({"requirements.txt": "pinned\n"})
     assert [str(one) for one in find_needs(NO_SESSION, source).main] == ["pinned"]
     assert [one.name for one in find_needs(NO_SESSION, source, ["cache"]).main] == ["flask", "redis"]
+    (source / "setup.py").write_text("setup(entry_points={})\n")
+    needs = find_needs(NO_SESSION, source)
+    assert ([one.name for one in needs.main], needs.entry_points) == (["pinned"], "[x.y]\na = b:c\n")
+    (source / "requirements.txt").write_text("pinned\nFlask==3.1\n-e .[cache]\n")
+    assert [str(one) for one in find_needs(NO_SESSION, source).main] == ["pinned", "Flask==3.1", "redis"]
     for name in ("setup.py", "setup.cfg", "pyproject.toml"):
         (source / name).unlink()
     with pytest.raises(UserError, match="has no extra or group cache; it has none"):
@@ -158,6 +164,7 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
             },
             ["b", "a"],
         ),
+        ({"requirements.txt": "", "requirements-test.txt": "", "requirements-dev.txt": "b\n"}, ["b"]),
         ({"requirements.txt": ""}, []),
     ],
 )
