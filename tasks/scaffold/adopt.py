@@ -49,9 +49,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
     parser.add_argument("--app", metavar="MODULE:NAME", default="", help="with --from: the application or a command")
     parser.add_argument("--extra", action="append", metavar="NAME", help="with --from: an extra or a group, too")
-    parser.add_argument(
-        "--unpin", action="store_true", help="with --from: take newer versions than ==, of the same major"
-    )
+    parser.add_argument("--unpin", action="store_true", help="with --from: newer versions than ==, of the same major")
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
 
@@ -164,9 +162,9 @@ def lock(session: Session, args: Namespace, found: Application, needs: Needs, *,
     asked = [str(one) for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
     known = servers | by_name(lines).keys() | environment.COMPILED.keys()
     theirs = {name: line for name, line in by_name(asked).items() if name not in known}
-    shared = by_name(resolve.shared_tools())
-    # What its tests may be run with, the best first: the shared test tools, its own versions of these, any versions.
-    choices = [[*(shared | theirs | shared).values()], [*(shared | theirs).values()], sorted({"pytest", *theirs})]
+    shared, own = by_name(resolve.shared_tools()), by_name(["pytest", "pytest-cov"]) | theirs
+    # The best first: with the shared test tools, without these at its own versions, without these at any.
+    choices = [[*(shared | theirs | shared).values()], [*own.values()], sorted(own)]
     why = "its tests need more than the shared test tools" * bool(theirs.keys() - shared.keys())
     why = "--own-lock asks for it" * args.own_lock or why
     resolve.lock(session, args.name, [*lines, *server], choices if tested or tools else [], why)

@@ -196,8 +196,9 @@ def listed(path: Path) -> list[Requirement]:
     text, found = "\n".join(text_of(path).splitlines()), []
     for raw in re.finditer(r"(?:.*\\\n)*.+", text):  # a line, and those that it continues on
         place = f"{path}, line {len(text[: raw.start()].splitlines()) + 1}"
-        line = re.sub(r"\\\n|(^|\s)(#|--hash).*|^(-e|--editable)\s", " ", raw[0]).strip()
-        url, _, egg = line.partition("#egg=")
+        line = re.sub(r"\\\n|(^|\s)(#|--hash).*|^(-e|--editable)[\s=]", " ", raw[0]).strip()
+        url, _, fragment = line.partition("#egg=")
+        egg, _, more = fragment.partition("&")  # such as subdirectory=NAME
         if include := re.match(r"(?:-r|--requirement)[\s=]*(.+)", line):
             if not (path.parent / include[1]).is_file():
                 raise UserError(f"{place}: there is no file {include[1]}")
@@ -206,5 +207,5 @@ def listed(path: Path) -> list[Requirement]:
             say(f"{place}: not taken: {line}")
         elif line:
             name = egg or "".join(re.findall(r"^git\+.*/([\w.-]+?)(?:\.git)?(?:@[^/]*)?$", url))
-            found += parse(place, [f"{name} @ {url}" if name and " @ " not in url else line])
+            found += parse(place, [f"{name} @ {url}{more and '#'}{more}" if name and " @ " not in url else line])
     return found

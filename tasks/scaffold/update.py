@@ -107,7 +107,7 @@ def merge(base: str, new: str, title: str) -> list[str]:
 
 def deleted(base: str, new: str) -> set[str]:
     """The template's files that this clone has deleted, and new ones in folders that it has deleted."""
-    before, after, here = ({*listing("ls-tree", "-rz", "--name-only", commit)} for commit in (base, new, "HEAD"))
+    before, after, here = ({*listing("ls-tree", "-rz", "--name-only", tree)} for tree in (base, new, "HEAD"))
     gone = folders(before) - folders(here)
     return {path for path in (before | after) - here if path in before or folders([path]) & gone}
 

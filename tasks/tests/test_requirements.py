@@ -59,6 +59,10 @@ Write = Callable[[Mapping[str, str]], Path]
                 *("d @ git+https://h.invalid/x/d.git@v1", "e @ git+ssh://git@h.invalid/e"),
             ],
         ),
+        (
+            {"requirements.txt": "--editable=git+https://h.invalid/x/a@v1#egg=a&subdirectory=b/c\n"},
+            ["a @ git+https://h.invalid/x/a@v1#subdirectory=b/c"],
+        ),
         ({"requirements.txt": "\ufeff--index-url https://h.invalid/\n-c limits.txt\n-e .\n.\na\n"}, ["a"]),
         ({"pyproject.toml": "[project]\nname='a'\nversion='1'\ndependencies = ['a[x]', 'b']\n"}, ["b"]),
     ],

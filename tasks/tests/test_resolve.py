@@ -175,8 +175,8 @@ def test_other_versions_of_test_tools(
     shared = ["hypothesis>=6,<7", "pytest>=9,<10"]
     assert seen == [
         [*shared, "pytest-asyncio==0.24"],
-        [shared[0], "pytest==8.3", "pytest-asyncio==0.24"],
-        ["pytest", "pytest-asyncio"],
+        ["pytest==8.3", "pytest-cov", "pytest-asyncio==0.24"],
+        ["pytest", "pytest-asyncio", "pytest-cov"],
     ]
     told = capsys.readouterr().out
     assert told.count("warning: what its tests need is tried in other versions, because the requirements cannot") == 2
@@ -247,7 +247,7 @@ def test_shared_test_tools_that_do_not_go_with_what_it_needs(
     monkeypatch.setattr(venv, "poetry", run)
     files = {"app.py": APP, "test_app.py": "def test(): ...\n", "requirements.txt": "h11==0.14\npytest==7.2\n"}
     take(write(files))
-    assert tomllib.loads(path.read_text())["dependency-groups"] == {"tests": ["pytest"]}
+    assert tomllib.loads(path.read_text())["dependency-groups"] == {"tests": ["pytest==7.2", "pytest-cov"]}
     service.remove(NO_SESSION, "theirs")
     fits = True
     take(write({}))
