@@ -204,7 +204,8 @@ def listed(path: Path) -> list[Requirement]:
                 raise UserError(f"{place}: there is no file {include[1]}")
             found += listed(path.parent / include[1])
         elif line.startswith(("-", ".")):
-            say(f"{place}: not taken: {line}")
+            if not ITSELF.match(line):
+                say(f"{place}: not taken: {line}")
         elif line:
             name = egg or "".join(re.findall(r"^git\+.*/([\w.-]+?)(?:\.git)?(?:@[^/]*)?$", url))
             found += parse(place, [f"{name} @ {url}{more and '#'}{more}" if name and " @ " not in url else line])

@@ -111,7 +111,9 @@ def test_how_requirements_are_encoded(tmp_path: Path) -> None:
         find_needs(NO_SESSION, tmp_path)
 
 
-def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requirements_that_only_a_build_knows(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     answer = [
         "[x.y]\na = b:c\n",
         "x==1.2",
@@ -138,6 +140,7 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
     assert ([one.name for one in needs.main], needs.entry_points) == (["pinned"], "[x.y]\na = b:c\n")
     (source / "requirements.txt").write_text("pinned\nFlask==3.1\n-e .[cache]\n")
     assert [str(one) for one in find_needs(NO_SESSION, source).main] == ["pinned", "Flask==3.1", "redis"]
+    assert "not taken" not in capsys.readouterr().out
     for name in ("setup.py", "setup.cfg", "pyproject.toml"):
         (source / name).unlink()
     with pytest.raises(UserError, match="has no extra or group cache; it has none"):
