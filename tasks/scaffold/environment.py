@@ -71,9 +71,8 @@ def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable
     itself = f"    environment: &environment\n{variables}{waiting}" if provided else ""
     words = {"name": service, "PREFIX": env_prefix(service)}
     services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)
-    volumes = "".join(
-        f"  %name-{one.name}:\n    labels:\n      stack.clone: ${{STACK_CLONE:-local}}\n" for one in provided
-    )
+    label = "    labels:\n      stack.clone: ${STACK_CLONE:-local}\n"
+    volumes = "".join(f"  %name-{one.name}:\n{label}" for one in provided)
     return Skeleton(itself).substitute(words), services, Skeleton(volumes).substitute(words)
 
 

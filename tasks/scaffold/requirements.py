@@ -28,7 +28,7 @@ from .application import KNOWN, text_of
 
 # What has a project's requirements, and what it calls the extra, the group or the file with what its tests need.
 FILES, TESTS, TEST_FILES = (KNOWN["requirements"][name] for name in ("files", "tests", "test_files"))
-# How a file for pip names the project beside it.
+# How a file for pip names the project beside it, and its extras.
 ITSELF = re.compile(r"^(?:-e\s*|--editable[\s=]+)?\.(?:\[(.*)\])?\s*$", re.MULTILINE)
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
@@ -89,7 +89,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         main = parse(path, groups.pop("main"))
     elif files or built:
         missing = {*extras} - groups.keys()  # they may be in the metadata
-        itself = ITSELF.search(text_of(files[0])) if files and built else None
+        itself = ITSELF.findall(text_of(files[0])) if files and built else []
         main = listed(files[0]) if files and not (built and missing) else []
         if built and (not files or missing or itself or "entry_points" in text_of(source / "setup.py")):
             with temporary_folder() as folder:  # setuptools writes to the folder that it builds
@@ -98,7 +98,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
             listed_names = {canonicalize_name(one.name) for one in main}
             more = parse("its metadata", lines if itself or not main else ())
             main += [one for one in more if canonicalize_name(one.name) not in listed_names]
-            extras = [*extras, *re.findall(r"[\w-]+", itself[1] or "" if itself else "")]
+            extras = [*extras, *re.findall(r"[\w-]+", ",".join(itself))]
             for line in lines:
                 for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
                     groups.setdefault(extra, []).append(line)
