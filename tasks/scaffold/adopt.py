@@ -28,7 +28,7 @@ from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
 from .application import CACHES, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
-from .requirements import Needs, find_needs, names
+from .requirements import Needs, by_name, find_needs
 
 # What precedes the settings for pytest that code was written with.
 SETTINGS = "# Its own settings for pytest; without this table, the project's hold.\n[tool.pytest.ini_options]\n"
@@ -49,9 +49,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
     parser.add_argument("--app", metavar="MODULE:NAME", default="", help="with --from: the application or a command")
     parser.add_argument("--extra", action="append", metavar="NAME", help="with --from: an extra or a group, too")
-    parser.add_argument(
-        "--unpin", action="store_true", help="with --from: take newer versions than ==, of the same major"
-    )
+    parser.add_argument("--unpin", action="store_true", help="with --from: newer versions than ==, of the same major")
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
 
@@ -75,7 +73,8 @@ def adopt(session: Session, args: Namespace) -> None:
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
     if own in left:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
-    kept = environment.databases(code.texts | code.imports, *map(text_of, source.glob("*.ini")))
+    texts = [path.read_text("utf-8", "replace") for path in [*source.glob("*.ini"), *code.trees]]
+    kept = environment.databases(code.texts, code.imports, *texts)
     keep(source, folder, kept)
     packages = {canonicalize_name(one.name) for one in needs.main}
     arguments = build_arguments(found, needs, packages, own if is_all(folder, own, taken) and not kept else ".")
@@ -125,7 +124,11 @@ def keep(source: Path, folder: Path, files: Collection[str]) -> None:
         (folder / "instance/.gitignore").write_text("*\n!.gitignore\n", encoding="utf-8")
         (folder / ".gitignore").write_text(f"{text_of(folder / '.gitignore')}\n!instance/\n", encoding="utf-8")
     for name in files:
-        (folder / name).symlink_to(f"instance/{name}")
+        place = (folder / name).parent
+        if not place.exists():
+            place.symlink_to("instance")
+        elif not place.is_symlink() and not (folder / name).exists():
+            (folder / name).symlink_to("../" * name.count("/") + f"instance/{Path(name).name}")
 
 
 def build_arguments(found: Application, needs: Needs, packages: Collection[str], own: str) -> dict[str, str]:
@@ -152,25 +155,20 @@ def place_tests(folder: Path) -> None:
 def lock(session: Session, args: Namespace, found: Application, needs: Needs, *, tested: bool) -> list[str]:
     """Lock what a service needs, with our server, and what its tests need; return what is left out of that."""
     server = service.SERVERS.get(found.interface, ())
-    servers = {"uwsgi", *names(line for lines in service.SERVERS.values() for line in lines)} if server else set()
+    servers = {"uwsgi", *by_name(line for lines in service.SERVERS.values() for line in lines)} if server else set()
     # pytest does not belong in production.
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
-    asked = [one for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
-    known = servers | names(lines) | {*environment.COMPILED}
-    theirs = [str(one) for one in asked if canonicalize_name(one.name) not in known]
-    choices = test_tools([*dict.fromkeys(theirs)]) if tested or tools else []
-    why = "its tests need more than the shared test tools" * (choices[:1] not in ([], [resolve.shared_tools()]))
-    resolve.lock(session, args.name, [*lines, *server], choices, "--own-lock asks for it" * args.own_lock or why)
+    asked = [str(one) for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
+    known = servers | by_name(lines).keys() | environment.COMPILED.keys()
+    theirs = {name: line for name, line in by_name(asked).items() if name not in known}
+    shared, own = by_name(resolve.shared_tools()), by_name(["pytest", "pytest-cov"]) | theirs
+    # The best first: with the shared test tools, without these at its own versions, without these at any.
+    choices = [[*(shared | theirs | shared).values()], [*own.values()], sorted(own)]
+    why = "its tests need more than the shared test tools" * bool(theirs.keys() - shared.keys())
+    why = "--own-lock asks for it" * args.own_lock or why
+    resolve.lock(session, args.name, [*lines, *server], choices if tested or tools else [], why)
     return [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
-
-
-def test_tools(theirs: list[str]) -> list[list[str]]:
-    """What tests may be run with that need ``theirs``, the best first: with the shared test tools, with its own versions of these, with any."""
-    shared = resolve.shared_tools()
-    more = [line for line in theirs if names([line]).isdisjoint(names(shared))]
-    pinned = [*(line for line in shared if names([line]).isdisjoint(names(theirs))), *theirs]
-    return [[*shared, *more], pinned, [*shared, *sorted(names(more))], sorted({"pytest", *names(theirs)})]
 
 
 def comment(text: str) -> str:

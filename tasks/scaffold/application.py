@@ -24,6 +24,8 @@ ASGI, FACTORIES, CELERY = ({*KNOWN["names"][name]} for name in ("asgi", "factori
 PARAMETERS = {("environ", "start_response"): "wsgi", ("scope", "receive", "send"): "asgi"}
 # The modules that by convention are for servers, and what servers look for in a module.
 MODULES, NAMES = ("wsgi", "asgi"), ("application", "app")
+# A command of a project's own, in its pyproject.toml, setup.cfg or setup.py.
+COMMAND = re.compile(r"""^[\s"'\[]*([\w-]+)["']?\s*=\s*["']?[\w.]+:\w+\W*$""", re.MULTILINE)
 WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
 
 
@@ -65,9 +67,11 @@ def find_application(code: Code, wanted: str = "") -> Application:
     if not code.trees:
         raise UserError(f"{source} has no Python code, or none but tests")
     if not found:
+        texts = [text_of(source / name) for name in ("pyproject.toml", "setup.cfg", "setup.py")]
         runs = [code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.stem == "__main__"]
-        ways = f"say --app MODULE:NAME, or a command: --app 'python -m {(runs or ['MODULE'])[0]}'"
-        raise UserError(f"{source}: no application found, see docs/adopting.md; {ways}")
+        way = [*(f"python -m {run}" for run in runs), *COMMAND.findall("\n".join(texts)), "python -m MODULE"][0]
+        lost = "no application found, see docs/adopting.md; say --app MODULE:NAME, or a command"
+        raise UserError(f"{source}: {lost}: --app '{way}'")
     choices = [*dict.fromkeys(one.call if " " in one.call else f"{one.module}:{one.call}" for one in found)]
     listed = " or ".join(f"--app '{choice}'" for choice in choices[:6]) + ", ..." * (len(choices) > 6)
     raise UserError(f"{source} has {len(choices)} applications: choose with {listed}")
@@ -112,9 +116,11 @@ class Code:
                 self.trees |= {} if skipped else {path: ast.parse(path.read_bytes())}
             except (SyntaxError, ValueError):  # a template, or code for another Python
                 continue
-        nodes = [node for tree in self.trees.values() for node in ast.walk(tree)]
-        self.texts = {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
-        self.imports = {name for node in nodes for name in imported(node)}
+        nodes = [(path, node) for path, tree in self.trees.items() for node in ast.walk(tree)]
+        self.texts = {str(node.value) for _, node in nodes if isinstance(node, ast.Constant)}
+        self.imports = {name for _, node in nodes for name in imported(node)}
+        # Folders whose modules import by relative names: packages, with or without __init__.py.
+        self.packages = {folder for path, node in nodes for folder in path.parents[: getattr(node, "level", 0)]}
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
         # The interface where an application does not tell.
         self.interface = "asgi" if libraries & ASGI and not libraries & {"flask", "django"} else "wsgi"
@@ -179,15 +185,16 @@ class Code:
 
     def importable(self, path: Path) -> tuple[Path, str]:
         """The folder that a module is imported from, and its name then."""
-        root = path.parent
-        while root != self.source and ((root / "__init__.py").is_file() or self.imported_as_package(root)):
-            root = root.parent
+        root = next(root for root in path.parents if root == self.source or not self.is_package(root))
         return root, ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
-    def imported_as_package(self, folder: Path) -> bool:
-        """Whether modules import something of this folder's by its name, although it has no __init__.py."""
-        files = [folder.parent / name.replace(".", "/") for name in self.imports if name.startswith(f"{folder.name}.")]
-        return any(file.is_dir() or file.with_suffix(".py").is_file() for file in files)
+    def is_package(self, folder: Path) -> bool:
+        """Whether modules are imported as parts of a folder: it has an __init__.py, or others import from it all the same."""
+        names = (name.replace(".", "/") for name in self.imports if name.startswith(f"{folder.name}."))
+        named = any((folder.parent / name).is_dir() or (folder.parent / f"{name}.py").is_file() for name in names)
+        # Django's manage.py imports what is beside it.
+        django = (folder / "manage.py").is_file()
+        return named or folder in self.packages or (not django and (folder / "__init__.py").is_file())
 
 
 def imported(node: ast.AST) -> Iterator[str]:

@@ -14,11 +14,12 @@ from .service import Skeleton
 FOLDER = Path(__file__).with_name("adopting")  # what is written into services
 # How code, as ast writes it, reads a variable: by os.environ, environs, or decouple.
 READERS = re.compile(r"(?<![\w.])(?:os\.environ(?:\.\w+)?|(?:os\.)?getenv|config|env(?:\.\w+)?)[(\[]'([A-Z][A-Z\d_]+)'")
-# The name of a database in the working directory.
-DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?([\w-]+\.(?:db|sqlite3?))")
+# The name of a database in the working directory, or in a folder there; and as code joins it.
+DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?((?:[\w-]+/)?[\w-]+\.(?:db|sqlite3?))")
+JOINED = re.compile(r"""["']([\w-]+)["']\s*[,/]\s*["']([\w-]+\.(?:db|sqlite3?))["']""")
 # Each has what adopting/neighbours.toml says.
 TABLES = toml((FOLDER / "neighbours.toml").read_text(encoding="utf-8"))
-NEIGHBOURS = [SimpleNamespace(**{"name": name, "url": ""} | table) for name, table in TABLES.items()]
+NEIGHBOURS = [SimpleNamespace(**{"name": name, "url": "", "parts": {}} | table) for name, table in TABLES.items()]
 # Packages that come without wheels, and what Debian calls the headers that they are compiled with.
 COMPILED: dict[str, str] = toml((FOLDER / "compiled.toml").read_text(encoding="utf-8"))
 
@@ -33,35 +34,45 @@ def variables(trees: Iterable[ast.Module]) -> set[str]:
     return names
 
 
-def databases(texts: Collection[str], *configurations: str) -> list[str]:
-    """The names of SQLite's files beside the code: among the ``texts`` of code that uses it, and in files for Paste."""
-    found = {*texts} if any("sqlite" in text.lower() for text in texts) else set()
-    found.update(name for text in configurations for name in re.findall(r"%\(here\)s/(\S+)", text))
-    return sorted({name[1] for text in found if (name := DATABASE.fullmatch(text))})
+def databases(texts: Collection[str], imports: Collection[str], *files: str) -> list[str]:
+    """The names of SQLite's files beside the code: among the ``texts`` of code that uses it, and in ``files``, for Paste or of code."""
+    used = any("sqlite" in text.lower() for text in [*texts, *imports])
+    found = {*texts, *("/".join(names) for text in files for names in JOINED.findall(text))} if used else set()
+    found.update(name for text in files for name in re.findall(r"%\(here\)s/(\S+)", text))
+    names = {name[1] for text in found if (name := DATABASE.fullmatch(text))}
+    return sorted(name for name in names if not any(other.endswith(f"/{name}") for other in names))
 
 
-def neighbours(packages: Iterable[str], texts: Iterable[str]) -> list[SimpleNamespace]:
-    """The databases and brokers that a project's packages and URLs in its code are for."""
-    found = [*packages, *(f"{text.partition('://')[0]}:" for text in texts if "://" in text[:30])]
-    return [one for one in NEIGHBOURS if any(map(re.compile(one.uses).fullmatch, found))]
+def neighbours(packages: Collection[str], texts: Iterable[str]) -> list[SimpleNamespace]:
+    """The databases and brokers that a project's packages and URLs in its code are for, with the driver that a URL names."""
+    pattern = re.compile(r"^([a-z]+\+\w+$|[a-z]+(?:\+\w+)?(?=://))")
+    schemes = {scheme for text in texts for scheme in pattern.findall(text)}
+    found = []
+    for one in NEIGHBOURS:
+        own = [scheme for scheme in schemes if re.fullmatch(one.uses, f"{scheme}:")]
+        if own or any(re.fullmatch(one.uses, package) for package in packages):
+            # Where code has several, it replaces one by the other.
+            url = re.sub(r"^\w+", own[0], one.url) if len(own) == 1 and "+" in own[0] else one.url
+            found.append(SimpleNamespace(**vars(one) | {"url": url}))
+    return found
 
 
 def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable[str]) -> tuple[str, str, str]:
     """Lines of compose.yaml that provide neighbours: of the service itself, further services, and volumes."""
     provided = [one for one in found if one.url]
-    urls = [
-        f"      {variable}: {one.url}\n"
-        for one in provided
-        for variable in sorted(name for name in read if re.fullmatch(one.variable, name)) or [one.usual]
-    ]
+    values: dict[str, str] = {}
+    for one in provided:
+        told = [(one.variable, one.url), *one.parts.items()]
+        own = {name: value for pattern, value in told for name in sorted(read) if re.fullmatch(pattern, name)}
+        values |= own or {one.usual: one.url}
+    variables = "".join(f"      {name}: {value}\n" for name, value in values.items())
     waits = [f"      %name-{one.name}:\n        condition: service_healthy\n" for one in provided]
     waiting = f"    depends_on:  # tests that need these: see docs/recipes.md\n{''.join(waits)}"
-    itself = f"    environment: &environment\n{''.join(urls)}{waiting}" if provided else ""
+    itself = f"    environment: &environment\n{variables}{waiting}" if provided else ""
     words = {"name": service, "PREFIX": env_prefix(service)}
     services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)
-    volumes = "".join(
-        f"  %name-{one.name}:\n    labels:\n      stack.clone: ${{STACK_CLONE:-local}}\n" for one in provided
-    )
+    label = "    labels:\n      stack.clone: ${STACK_CLONE:-local}\n"
+    volumes = "".join(f"  %name-{one.name}:\n{label}" for one in provided)
     return Skeleton(itself).substitute(words), services, Skeleton(volumes).substitute(words)
 
 

@@ -13,7 +13,7 @@ from ..images.uptodate import RECORD
 from ..project import ROOT, name
 from ..shell import UserError
 from ..terminal import say
-from .service import LONGEST_NAME, is_label
+from .service import check_label
 
 # Lines that refer to template/ and go with it, marked by their end.
 MARKED = "(?:.*(?:# template only|<!-- template only -->)\n)+"
@@ -23,11 +23,7 @@ VERSION = ROOT / "tasks" / "VERSION"
 
 def rename(wanted: str) -> None:
     """Give the clone a name, remove what only the template's makers need, and record the template's commit."""
-    if not is_label(wanted) or len(wanted) > LONGEST_NAME:
-        raise UserError(
-            f"a project cannot be called {wanted!r}: it must be lower-case letters and digits, words joined by single dashes, "
-            f"at most {LONGEST_NAME} characters"
-        )
+    check_label("a project", wanted)
     if git("status", "--porcelain"):
         raise UserError("there are changes that git does not have, and `rename` edits files: commit or discard them")
     old = name()

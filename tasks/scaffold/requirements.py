@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from configparser import ConfigParser, Error
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +16,6 @@ from typing import Any
 import nox.project
 from nox import Session
 from packaging.markers import Marker
-from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -27,10 +26,10 @@ from ..shell import CommandFailed, UserError, output
 from ..terminal import say
 from .application import KNOWN, text_of
 
-Line = tuple[str, str]  # a requirement as it is written, after its file
-
 # What has a project's requirements, and what it calls the extra, the group or the file with what its tests need.
 FILES, TESTS, TEST_FILES = (KNOWN["requirements"][name] for name in ("files", "tests", "test_files"))
+# How a file for pip names the project beside it, and its extras.
+ITSELF = re.compile(r"^(?:-e\s*|--editable[\s=]+)?\.(?:\[(.*)\])?\s*$", re.MULTILINE)
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
 ASK_POETRY = """
 import json, pathlib, sys; from poetry.core.factory import Factory
@@ -65,6 +64,7 @@ class Needs:
 def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Needs:
     """Read what a project needs from its files, with its own extras or groups named; raises UserError, with file and line, for what is no requirement."""
     path, config = source / "pyproject.toml", ConfigParser(interpolation=None)
+    config.read_dict({"metadata": {}, "options.entry_points": {}})
     try:
         data = tomllib.loads(text_of(path))
         config.read(source / "setup.cfg", encoding="utf-8")
@@ -72,33 +72,36 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     except (ValueError, LookupError, Error) as error:
         raise UserError(f"{source}: pyproject.toml or setup.cfg does not parse: {error}") from None
     project, (poetry, uv) = data.get("project", {}), (data.get("tool", {}).get(tool, {}) for tool in ("poetry", "uv"))
-    metadata = dict(config["metadata"]) if config.has_section("metadata") else {}
-    made, _ = parse_email(text_of(source / "PKG-INFO"))
+    named = [table for table in (project, poetry, config["metadata"]) if "name" in table]
     # A version that only its build tells is 0: what asks for it finds something.
-    names = [f"{table.get('name')}=={table.get('version')}" for table in (project, poetry, metadata, made)]
-    names += [f"{table.get('name')}==0" for table in (project, poetry, metadata)]
-    distribution = next((name for name in names if re.fullmatch(r"(?!None=)[\w.-]+==v?\d[\w.+!-]*", name)), "")
-    points = distribution and entry_points(source, project, poetry, config)
+    names = [f"{table['name']}=={version}" for table in named for version in (table.get("version"), "0")]
+    distribution = next((name for name in names if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", name)), "")
+    points = distribution and entry_points(project, poetry, config["options.entry_points"])
     for name, lines in project.get("optional-dependencies", {}).items():
         groups[name] = [*groups.get(name, ()), *lines]  # some have an extra and a group of one name
     built = project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file()
     files = [source / name for name in FILES if (source / name).is_file()]
-    main: list[Line] = []
+    main: list[Requirement] = []
     if "dependencies" in project:
-        main = [(str(path), line) for line in project["dependencies"]]
+        main = parse(path, project["dependencies"])
     elif "dependencies" in poetry:
         groups |= ask(session, ASK_POETRY, source, f"{path}: Poetry cannot read it")
-        main = [(str(path), line) for line in groups.pop("main")]
-    elif files and not (built and {*extras} - groups.keys()):  # such an extra may be in the metadata
-        main = [*listed(files[0])]
-    elif built:
-        with temporary_folder() as folder:  # setuptools writes to the folder that it builds
-            shutil.copytree(source, folder / "source", symlinks=True)
-            points, distribution, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build fails")
-        main = [("its metadata", line) for line in lines]
-        for line in lines:
-            for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
-                groups.setdefault(extra, []).append(line)
+        main = parse(path, groups.pop("main"))
+    elif files or built:
+        missing = {*extras} - groups.keys()  # they may be in the metadata
+        itself = ITSELF.findall(text_of(files[0])) if files and built else []
+        main = listed(files[0]) if files and not (built and missing) else []
+        if built and (not files or missing or itself or "entry_points" in text_of(source / "setup.py")):
+            with temporary_folder() as folder:  # setuptools writes to the folder that it builds
+                shutil.copytree(source, folder / "source", symlinks=True)
+                points, distribution, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build fails")
+            listed_names = {canonicalize_name(one.name) for one in main}
+            more = parse("its metadata", lines if itself or not main else ())
+            main += [one for one in more if canonicalize_name(one.name) not in listed_names]
+            extras = [*extras, *re.findall(r"[\w-]+", ",".join(itself))]
+            for line in lines:
+                for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
+                    groups.setdefault(extra, []).append(line)
     elif not (groups and extras):
         lost = f"no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"
         ways = [f"--extra {name}" for name in groups]
@@ -107,7 +110,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     for extra in extras:
         if extra not in groups:
             raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
-        main += [(str(path), line) for line in groups[extra]]
+        main += parse(path, groups[extra])
     own = canonicalize_name(distribution.partition("==")[0])
     left = [name for name in groups if name not in {*TESTS, *extras}]
     found = for_images(own, main, *extras)
@@ -116,48 +119,42 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
     return Needs(found, for_images(own, tests(source, path, groups), *TESTS), distribution, points, left)
 
 
-def entry_points(source: Path, project: Mapping[str, Any], poetry: Mapping[str, Any], config: ConfigParser) -> str:
-    """The entry_points.txt of a project, from its tables in pyproject.toml and setup.cfg, or else as setuptools made it."""
+def entry_points(project: Mapping[str, Any], poetry: Mapping[str, Any], setuptools: Mapping[str, str]) -> str:
+    """The entry_points.txt of a project, from its tables in pyproject.toml and setup.cfg."""
     scripts = {"console_scripts": own} if (own := project.get("scripts", poetry.get("scripts"))) else {}
-    found = dict(config["options.entry_points"]) if config.has_section("options.entry_points") else {}
+    found = dict(setuptools)
     for group, table in (scripts | poetry.get("plugins", {}) | project.get("entry-points", {})).items():
-        found[group] = "".join(f"{name} = {value}\n" for name, value in table.items() if isinstance(value, str))
-    texts = [f"[{group}]\n{text.strip()}\n" for group, text in found.items() if text]
-    made = [*source.glob("*.egg-info/entry_points.txt"), *source.glob("src/*.egg-info/entry_points.txt")]
-    return "".join(texts or map(text_of, made))
+        found[group] = "\n".join(f"{name} = {value}" for name, value in table.items() if isinstance(value, str))
+    return "".join(f"[{group}]\n{text.strip()}\n" for group, text in found.items() if text)
 
 
-def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list[Line]:
+def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list[Requirement]:
     """What the tests need: the first extra, group or file with a name for that, and pytest's plugins in the others."""
-    found = {kind: [(str(path), line) for line in groups[kind]] for kind in TESTS if kind in groups}
+    found = {kind: parse(path, groups[kind]) for kind in TESTS if kind in groups}
     for kind, name in product(TESTS, TEST_FILES):
         if (file := source / name.format(kind)).is_file():
             try:
-                found.setdefault(kind, [*listed(file)])
+                found.setdefault(kind, listed(file))
             except UserError as error:  # no reason to leave the rest
-                say(f"warning: {name.format(kind)}, for tests, is left out: {error}")
-    first, *others = [*found.values()] or [[]]
-    return first + [(place, line) for lines in others for place, line in lines if line.startswith("pytest-")]
+                say(f"warning: {file.name}, for tests, is left out: {error}")
+    first, *others = [*filter(None, found.values())] or [[]]
+    return first + [one for more in others for one in more if one.name.startswith("pytest-")]
 
 
-def names(requirements: Iterable[str]) -> set[str]:
-    """The names of the packages that are asked for, as indexes spell them."""
-    return {canonicalize_name(Requirement(line).name) for line in requirements}
+def by_name(lines: Iterable[str]) -> dict[str, str]:
+    """Requirements by the names of their packages, as indexes spell these; of two for one package, the later."""
+    return {canonicalize_name(Requirement(line).name): line for line in lines}
 
 
 def ask(session: Session, program: str, source: Path, failure: str) -> Any:
     """Run a program about a folder where Poetry is installed; return what it prints, which is JSON."""
     venv.poetry(session, "--version", "--quiet")  # installs it
+    index = env().get("PIP_INDEX_URL")
+    words = (venv.python(session), "-W", "ignore", "-c", program, str(source))
     try:
-        return json.loads(python(session, "-W", "ignore", "-c", program, str(source)).splitlines()[-1])
+        return json.loads(output(*words, env={"PIP_INDEX_URL": index} if index else {}).splitlines()[-1])
     except CommandFailed as error:
         raise UserError(f"{failure}: {error.last}") from None
-
-
-def python(session: Session, *words: str) -> str:
-    """Run Python where Poetry and pip are installed, with the machine's package index; return what it prints."""
-    index = env().get("PIP_INDEX_URL")
-    return output(venv.python(session), *words, env={"PIP_INDEX_URL": index} if index else {})
 
 
 def image_python() -> str:
@@ -173,38 +170,43 @@ def applies(marker: Marker | None, *extras: str) -> bool:
     return marker is None or any(marker.evaluate({**image, "extra": extra}) for extra in ("", *extras))
 
 
-def for_images(own: str, lines: Iterable[Line], *extras: str) -> list[Requirement]:
-    """The requirements that images have; raises UserError, with the place, for what is none."""
-    found: dict[Requirement, None] = {}
-    for place, line in lines:
+def for_images(own: str, requirements: Iterable[Requirement], *extras: str) -> list[Requirement]:
+    """The requirements that images have, each once, without the project's ``own`` name."""
+    found = [one for one in requirements if canonicalize_name(one.name) != own and applies(one.marker, *extras)]
+    for one in found:
+        one.marker = None if "extra ==" in str(one.marker) else one.marker
+        # Else it needs a libpq of the system's, or a compiler.
+        one.extras = one.extras - {"c"} | {"binary"} if one.name == "psycopg" else one.extras
+    return [*dict.fromkeys(found)]
+
+
+def parse(place: object, lines: Iterable[str]) -> list[Requirement]:
+    """The requirements in some lines; raises UserError, with the place, for what is none."""
+    found = []
+    for line in lines:
         try:
-            one = Requirement(line)
+            found.append(Requirement(line))
         except InvalidRequirement as error:
             raise UserError(f"{place}: {line!r} is no requirement: {str(error).splitlines()[0]}") from None
-        if canonicalize_name(one.name) != own and applies(one.marker, *extras):
-            one.marker = None if "extra ==" in str(one.marker) else one.marker
-            found[one] = None
-    return [*found]
+    return found
 
 
-def listed(path: Path) -> Iterator[Line]:
+def listed(path: Path) -> list[Requirement]:
     """The requirements in a file for pip and in those that it includes; no constraints, because Poetry locks versions."""
-    kept = ""
-    for number, raw in enumerate(text_of(path).splitlines(), 1):
-        kept += re.sub(r"(^|\s)#.*", "", raw).strip()
-        if kept.endswith("\\"):
-            kept = kept[:-1] + " "
-            continue
-        line, kept = re.split(r"\s--hash", kept)[0].removeprefix("-e ").removeprefix("--editable ").strip(), ""
-        option, _, value = re.sub(r"=|(?<=^-r)(?=\w)", " ", line, count=1).partition(" ")
-        place, file = f"{path}, line {number}", path.parent / value.strip()
-        url, _, egg = line.partition("#egg=")
-        if option in {"-r", "--requirement"}:
-            if not file.is_file():
-                raise UserError(f"{place}: there is no file {value.strip()}")
-            yield from listed(file)
+    text, found = "\n".join(text_of(path).splitlines()), []
+    for raw in re.finditer(r"(?:.*\\\n)*.+", text):  # a line, and those that it continues on
+        place = f"{path}, line {len(text[: raw.start()].splitlines()) + 1}"
+        line = re.sub(r"\\\n|(^|\s)(#|--hash).*|^(-e|--editable)[\s=]", " ", raw[0]).strip()
+        url, _, fragment = line.partition("#egg=")
+        egg, _, more = fragment.partition("&")  # such as subdirectory=NAME
+        if include := re.match(r"(?:-r|--requirement)[\s=]*(.+)", line):
+            if not (path.parent / include[1]).is_file():
+                raise UserError(f"{place}: there is no file {include[1]}")
+            found += listed(path.parent / include[1])
         elif line.startswith(("-", ".")):
-            say(f"{place}: not taken: {line}")
+            if not ITSELF.match(line):
+                say(f"{place}: not taken: {line}")
         elif line:
             name = egg or "".join(re.findall(r"^git\+.*/([\w.-]+?)(?:\.git)?(?:@[^/]*)?$", url))
-            yield place, f"{name} @ {url}" if name and " @ " not in url else line
+            found += parse(place, [f"{name} @ {url}{more and '#'}{more}" if name and " @ " not in url else line])
+    return found

@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 from nox import Session
@@ -18,68 +17,66 @@ from ..shell import CommandFailed, UserError
 from ..terminal import say
 from . import service
 from .environment import COMPILED, template
-from .requirements import applies, image_python, python
+from .requirements import applies, image_python
 
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
 
 
 def lock(session: Session, name: str, lines: list[str], choices: list[list[str]], why: str) -> None:
-    """Lock a service's requirements, as `solve` does, and say what has no wheel for the Python of the images."""
-    solve(session, name, lines, choices, why)
-    hint = "; --unpin takes newer versions" * any("==" in line for line in lines)
-    for package in without_wheels(name):
-        told = f"warning: {package['name']} {package['version']} has no wheel for Python {image_python()}"
-        found = range_of(wheels(session, package["name"]))
-        say(f"{told}; if it needs a compiler, its build will fail; {found}{hint}")
-
-
-def solve(session: Session, name: str, lines: list[str], choices: list[list[str]], why: str) -> None:
-    """Lock requirements with those of all services; by themselves where ``why`` says so, and where that fails.
+    """Lock a service's requirements with those of all services; by themselves where ``why`` says so, and where that fails.
 
     ``choices`` are what tests may be run with then, the best first. Raises UserError where there is no solution.
     """
-    if not why:
-        service.edit_group(session, "add", name, *lines)
-        try:
-            venv.poetry(session, "lock", silent=True)
-            return
-        except CommandFailed as error:
-            # What else may fail, such as the network, would fail again, and so does what no version matches.
-            if not (found := CONFLICT.search(error.text)) or "doesn't match any versions" in found[0]:
-                raise UserError(reason(session, error.text)) from None
-            why = f"what it needs does not go with what the others need: {conclusion(found[0])}"
-        service.edit_group(session, "remove", name)
-    tests, here = choices[0] if choices else [], f'python_version == "{image_python()}"'
-    pythons = sorted([sys.version_info[:2], tuple(map(int, image_python().split(".")))])
-    words = {"name": name, "python": f">={pythons[0][0]}.{pythons[0][1]},<{pythons[-1][0]}.{pythons[-1][1] + 1}"}
-    words["lines"] = json.dumps(lines, indent=4)
-    words["tests"] = f"\n[dependency-groups]\ntests = {json.dumps(tests, indent=4)}\n" if tests else ""
-    file = SERVICES / name / "pyproject.toml"
-    settings = file.read_text(encoding="utf-8")
-    file.write_text(template("pyproject.toml.in", words) + settings, encoding="utf-8")
-    try:
-        venv.poetry(session, f"--directory=services/{name}", "lock", silent=True)
-    except CommandFailed as error:
-        told = reason(session, error.text)
-        file.write_text(settings, encoding="utf-8")
-        if "requires Python" in error.text and here not in "".join([*lines, *tests]):
-            # Else Poetry looks for versions that this machine's Python could use, too.
-            say(f"it is locked for Python {image_python()} alone, because {told}")
-            alone = [[f"{line.partition(';')[0].strip()} ; {here}" for line in each] for each in (lines, *choices)]
-            solve(session, name, alone[0], alone[1:], why)
-        elif tests:
-            then = "is tried in other versions" if choices[1:] else "is left out"
-            say(f"warning: what its tests need {then}, because {told}")
-            solve(session, name, lines, choices[1:], why)
-        else:
-            raise UserError(told) from None
-    else:
-        if tests == shared_tools():  # it needs no group of its own
-            file.write_text(settings, encoding="utf-8")
-            solve(session, name, lines, [], why)
-            return
+    if why := why or conflict(session, name, lines):
+        lock_alone(session, name, lines, choices)
         say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
+    hint = "; --unpin takes newer versions" * any("==" in line for line in lines)
+    for package in without_wheels(name):
+        told = f"warning: {package['name']} {package['version']} has no wheel for Python {image_python()}"
+        say(f"{told}; if it needs a compiler, its build will fail{hint}")
+
+
+def conflict(session: Session, name: str, lines: list[str]) -> str:
+    """Lock a service's requirements with those of all services; return why they exclude each other, or ""."""
+    service.edit_group(session, "add", name, *lines)
+    try:
+        venv.poetry(session, "lock", silent=True)
+    except CommandFailed as error:
+        # What else may fail, such as the network, would fail again, and so does what no version matches.
+        if not (found := CONFLICT.search(error.text)) or "doesn't match any versions" in found[0]:
+            raise UserError(reason(error.text)) from None
+        service.edit_group(session, "remove", name)
+        return f"what it needs does not go with what the others need: {conclusion(found[0])}"
+    return ""
+
+
+def lock_alone(session: Session, name: str, lines: list[str], choices: list[list[str]]) -> None:
+    """Lock a service's requirements by themselves, with the first of ``choices`` that goes with them, else with none."""
+    file, here = SERVICES / name / "pyproject.toml", f'python_version == "{image_python()}"'
+    settings = file.read_text(encoding="utf-8")
+    low, high = sorted([sys.version_info[1], int(image_python().split(".")[1])])
+    left = [*choices, []]
+    while left:
+        tests = left.pop(0)
+        words = {"name": name, "python": f">=3.{low},<3.{high + 1}", "lines": json.dumps(lines, indent=4)}
+        words["tests"] = f"\n[dependency-groups]\ntests = {json.dumps(tests, indent=4)}\n" if tests else ""
+        file.write_text(template("pyproject.toml.in", words) + settings, encoding="utf-8")
+        try:
+            venv.poetry(session, f"--directory=services/{name}", "lock", silent=True)
+        except CommandFailed as error:
+            if "requires Python" in error.text and here not in "".join([*lines, *tests]):
+                # Else Poetry looks for versions that this machine's Python could use, too.
+                say(f"it is locked for Python {image_python()} alone, because {reason(error.text)}")
+                lists = (lines, tests, *left)
+                lines, *left = ([f"{line.partition(';')[0].strip()} ; {here}" for line in each] for each in lists)
+            elif tests:
+                then = "is tried in other versions" if left[1:] else "is left out"
+                say(f"warning: what its tests need {then}, because {reason(error.text)}")
+            else:
+                raise UserError(reason(error.text)) from None
+        else:
+            left = [[]] if tests == shared_tools() else []  # these need no group of its own
 
 
 def shared_tools() -> list[str]:
@@ -87,10 +84,8 @@ def shared_tools() -> list[str]:
     return [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
 
 
-def reason(session: Session, text: str) -> str:
+def reason(text: str) -> str:
     """Why Poetry cannot lock requirements, in one line."""
-    if lost := re.search(r"depends on (\S+) \(.*\) which doesn't match any versions", text):
-        return f"no version matches {lost[0].removeprefix('depends on ').partition(' which')[0]}; {range_of(wheels(session, lost[1]))}"
     told = CONFLICT.search(text)
     lines = [line.strip() for line in text.splitlines() if not line.startswith(("Resolving", "Updating"))]
     why = conclusion(told[0]) if told else next(filter(None, lines), "Poetry says nothing")
@@ -119,18 +114,3 @@ def fits(file: str) -> bool:
     older = "|".join(f"cp3{number}" for number in range(2, minor + 1))
     tags = rf"[\w.]*py3\d*-none|cp3{minor}-(cp3{minor}|none)|({older})-abi3"
     return re.search(rf"-({tags})-(any|[\w.]*linux[\w.]*)\.whl$", file) is not None
-
-
-def wheels(session: Session, package: str) -> list[str]:
-    """The versions of a package that have a wheel for the Python of the images, the newest first."""
-    words = ("pip", "index", "versions", package, "--only-binary=:all:", f"--python-version={image_python()}")
-    with suppress(CommandFailed):
-        told = python(session, "-m", *words)
-        return re.findall(r"[^\s,]+", told.partition("Available versions: ")[2].partition("\n")[0])
-    return []
-
-
-def range_of(versions: list[str]) -> str:
-    """Which versions have a wheel."""
-    found = f"versions {versions[-1]} to {versions[0]} have" if versions else "no version of it has"
-    return f"{found} a wheel for Python {image_python()}"

@@ -50,9 +50,8 @@ def check_name(wanted: str) -> None:
     package = wanted.replace("-", "_")
     # What may stand behind `--` in a service's place, and the dependency groups that are no service's.
     special = {"prod", "test", "template", *SUITES, *pyproject()["dependency-groups"]}
+    check_label("a service", wanted)
     reasons = {
-        "it must be lower-case letters and digits, words joined by single dashes": not is_label(wanted),
-        f"it must have at most {LONGEST_NAME} characters": len(wanted) > LONGEST_NAME,
         f"{package} is a keyword of Python, which no package can be called": keyword.iskeyword(package),
         f"its package would hide Python's own module {package}": package in sys.stdlib_module_names,
         "services/ has a folder of this name": (SERVICES / wanted).exists(),
@@ -67,9 +66,11 @@ def check_name(wanted: str) -> None:
     check_imports(wanted, {package}, "dev", "tests")
 
 
-def is_label(name: str) -> bool:
-    """Whether a name can be part of a host's and an image's."""
-    return re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) is not None
+def check_label(what: str, wanted: str) -> None:
+    """Raise UserError unless a name can be part of a host's and an image's; ``what`` is to be called so."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", wanted) or len(wanted) > LONGEST_NAME:
+        rule = f"lower-case letters and digits, words joined by single dashes, at most {LONGEST_NAME} characters"
+        raise UserError(f"{what} cannot be called {wanted!r}: it must be {rule}")
 
 
 def check_imports(service: str, packages: set[str], *groups: str) -> None:

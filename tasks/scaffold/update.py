@@ -28,9 +28,10 @@ def update(args: Namespace) -> None:
     if git("status", "--porcelain"):
         raise UserError("there are changes that git does not have: commit or discard them first")
     base, remembered = version()
-    url = str(Path(args.url).resolve()) if Path(args.url).exists() and args.url else args.url or remembered
+    url = args.url or remembered
     if not url:
         raise UserError("tasks/VERSION has no second line that says where the template is: nox -s update -- URL")
+    url = str(Path(url).resolve()) if Path(url).exists() else url
     new = fetch(url, args.ref)
     if git("cat-file", "-e", f"{base}^{{commit}}") is None:
         raise UserError(f"the template's commit {base[:12]} in tasks/VERSION is neither here nor in {url}")
@@ -86,8 +87,8 @@ def merge(base: str, new: str, title: str) -> list[str]:
     It is taken between commits of a temporary worktree, in which both are renamed as this clone is, and both lack what
     it has deleted or owns.
     """
-    stay = deleted(base, new)
-    if touched := sorted(stay & {*listing("diff", "--name-only", "-z", base, new)}):
+    stay, others = deleted(base, new), [f":(exclude){path}" for path in OWN]
+    if touched := sorted(stay & {*listing("diff", "--name-only", "-z", base, new, "--", *others)}):
         say(f"you have deleted these, and they stay deleted: {', '.join(touched)}")
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -106,11 +107,9 @@ def merge(base: str, new: str, title: str) -> list[str]:
 
 def deleted(base: str, new: str) -> set[str]:
     """The template's files that this clone has deleted, and new ones in folders that it has deleted."""
-    before, after = {*listing("ls-tree", "-rz", "--name-only", base)}, {*listing("ls-tree", "-rz", "--name-only", new)}
-    here = {*listing("ls-tree", "-rz", "--name-only", "HEAD")}
+    before, after, here = ({*listing("ls-tree", "-rz", "--name-only", tree)} for tree in (base, new, "HEAD"))
     gone = folders(before) - folders(here)
-    found = {path for path in before | after if path not in here and (path in before or folders([path]) & gone)}
-    return {path for path in found if not path.startswith(tuple(f"{own}/" for own in OWN)) and path not in OWN}
+    return {path for path in (before | after) - here if path in before or folders([path]) & gone}
 
 
 def folders(paths: Iterable[str]) -> set[PurePosixPath]:
@@ -130,12 +129,12 @@ def commit(folder: Path, without: Iterable[str], title: str) -> str:
 
 def remove_services(folder: Path) -> None:
     """Remove services that this clone lacks, the samples, from a checkout's pyproject.toml and docker/compose.yaml."""
-    for service in [path.parent.name for path in (folder / "services").glob("*/compose.yaml")]:
+    services = [path.parent.name for path in (folder / "services").glob("*/compose.yaml")]
+    for service in [service for service in services if not git("ls-tree", "HEAD", f"services/{service}")]:
         lines = rf'^{service} = \[\n(?: .*\n)*\]\n|^{service}\.dependencies\..*\n|^"{service}:.*\n|^ .*/services/{service}/.*\n'
         for path in (folder / "pyproject.toml", folder / "docker/compose.yaml"):
-            text = path.read_text(encoding="utf-8")
-            if not git("ls-tree", "HEAD", f"services/{service}"):
-                path.write_text(re.sub(lines, "", text, flags=re.MULTILINE), encoding="utf-8")
+            text = re.sub(lines, "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            path.write_text(text, encoding="utf-8")
 
 
 def do(*arguments: str) -> str:

@@ -27,7 +27,6 @@ def adopting_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project that adopts without asking an index."""
     for module in (adopt, resolve, target):
         monkeypatch.setattr(module, "SERVICES", root / "services")
-    monkeypatch.setattr(resolve, "wheels", lambda *_: ["2.0", "1.1", "1.0"])
     return small_project(root, monkeypatch)
 
 
@@ -202,10 +201,6 @@ def test_its_own_settings_for_pytest(ours: Path, write: Write, files: dict[str, 
         ({"setup.cfg": "[metadata]\nname = a\nversion = 1.0\n"}, "a==1.0"),
         ({"setup.cfg": "[metadata]\nname = a\nversion = attr: a.VERSION\n"}, "a==0"),
         ({"pyproject.toml": "[project]\nname = 'a'\ndynamic = ['version']\n"}, "a==0"),
-        (
-            {"pyproject.toml": "[project]\nname = 'a'\ndynamic = ['version']\n", "PKG-INFO": "Name: a\nVersion: 2.1\n"},
-            "a==2.1",
-        ),
         ({"pyproject.toml": "[project]\nversion = '1'\n"}, ""),
         ({"app.py": APP}, ""),
     ],
@@ -237,10 +232,6 @@ def test_the_first_service_of_all(ours: Path, write: Write) -> None:
         },
         {
             "setup.cfg": "[metadata]\nname = a\nversion = 1\n[options.entry_points]\nconsole_scripts =\n    run = a:main\nx.y = z = a:Z\n"
-        },
-        {
-            "PKG-INFO": "Name: a\nVersion: 1\n",
-            "src/a.egg-info/entry_points.txt": "[console_scripts]\nrun = a:main\n[x.y]\nz = a:Z\n",
         },
     ],
 )

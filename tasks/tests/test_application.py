@@ -41,6 +41,20 @@ Write = Callable[[Mapping[str, str]], Path]
         # A namespace package, and folders that code imports from without any __init__.py.
         ({"a/b/__init__.py": "import a.b.c", "a/b/c.py": APP}, "a.b.c:app wsgi"),
         ({"src/main.py": f"{APP}from src.models import Entry\n", "src/models.py": ""}, "src.main:app wsgi"),
+        ({"api/v1/main.py": f"{APP}from ..db import engine\n", "api/db.py": ""}, "api.v1.main:app wsgi"),
+        (
+            {"src/__init__.py": "", **{f"src/{name}": text for name, text in DJANGO.items()}},
+            "shop.wsgi:application wsgi",
+        ),
+        (
+            {
+                "shop/__init__.py": "",
+                "shop/manage.py": "",
+                "shop/run.py": FACTORY,
+                "shop/wsgi.py": "from shop.run import x as app\n",
+            },
+            "shop.wsgi:app wsgi",
+        ),
         ({"flask/app.py": APP}, "app:app wsgi"),
         ({"backend/main.py": f"{APP}import models\n", "backend/models.py": ""}, "main:app wsgi"),
         ({"web/wsgi.py": "from web import core\napp = core.app\n", "web/core.py": APP}, "web.wsgi:app wsgi"),
@@ -50,6 +64,7 @@ Write = Callable[[Mapping[str, str]], Path]
         # Further frameworks, and none.
         ({"main.py": "import falcon.asgi\nfrom a import make\napplication = make()\n"}, "main:application asgi"),
         ({"main.py": "from a import make\n\n\ndef get_app():\n    return make('x')\n"}, "main:get_app() wsgi"),
+        ({"main.py": "from a import b\nimport fastapi\napp = create_application(b)\n"}, "main:app asgi"),
         ({"main.py": "import bottle\napp = bottle.Bottle()\n"}, "main:app wsgi"),
         ({"main.py": "import falcon\napi = falcon.App()\n"}, "main:api wsgi"),
         ({"main.py": "import falcon.asgi\napi = falcon.asgi.App()\n"}, "main:api asgi"),
@@ -168,6 +183,19 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
             },
             "",
             "no application found.* or a command: --app 'python -m dav'$",
+        ),
+        (
+            {
+                "a.py": "",
+                "setup.cfg": "[metadata]\nname = a\ndescription = file:README.md\n[x]\nc =\n  run-it = a:main\n",
+            },
+            "",
+            "'run-it'$",
+        ),
+        (
+            {"a.py": "", "setup.py": "setup(entry_points={'console_scripts': [\n    'run-it = a.b:main',\n]})\n"},
+            "",
+            "'run-it'$",
         ),
         ({"README": "", "tests/test_app.py": APP}, "", "has no Python code, or none but tests"),
     ],

@@ -12,7 +12,7 @@ import yaml
 
 from ..scaffold import service
 from ..scaffold.application import Code
-from ..scaffold.environment import databases, neighbours, variables
+from ..scaffold.environment import compose_lines, databases, neighbours, variables
 from .scaffolding import APP, FACTORY, NO_SESSION, git
 from .test_adopt import adopting_project, take
 
@@ -57,7 +57,20 @@ def test_databases_that_files_for_paste_name(ours: Path, write: Write) -> None:
 
 
 def test_other_files_are_no_databases(write: Write) -> None:
-    assert databases(Code(write({"web.py": "hidden = ['Thumbs.db']\n"})).texts) == []
+    assert databases(Code(write({"web.py": "hidden = ['Thumbs.db']\n"})).texts, []) == []
+    code = Code(write({"web.py": "from django.db import models\nengine = 'sqlite'\n"}))
+    assert databases(code.texts, code.imports) == []
+
+
+def test_databases_in_a_folder_that_git_does_not_have(ours: Path, write: Write) -> None:
+    code = """names = [BASE / "data" / "one.db", join(BASE, 'data', 'two.sqlite3')]
+url = 'sqlite:///var/three.db'
+"""
+    take(write({"web.py": f"{APP}{code}", "var/.gitkeep": "", "requirements.txt": "flask\n"}))
+    folder = ours / "services/theirs"
+    assert str((folder / "data").readlink()) == "instance"
+    assert str((folder / "var/three.db").readlink()) == "../instance/three.db"
+    assert sorted(path.name for path in folder.glob("*.db")) == []
 
 
 def test_a_worker_in_the_code_of_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +99,28 @@ def test_an_instance_folder_is_kept_on_a_volume(ours: Path, write: Write) -> Non
     assert [path.name for path in (ours / "services/theirs/instance").iterdir()] == [".gitignore"]
 
 
+def test_what_a_project_calls_the_parts_of_an_address() -> None:
+    read = {
+        "POSTGRES_SERVER",
+        "POSTGRES_USER",
+        "DB_NAME",
+        "PGPASSWORD",
+        "DATABASE_PORT",
+        "REDIS_CACHE_HOST",
+        "MYSQL_DB",
+    }
+    lines, _, _ = compose_lines("pilot", neighbours(["psycopg", "redis"], []), read)
+    found = yaml.safe_load(lines.replace("environment: &environment", "environment:"))
+    assert found["environment"] == {
+        "REDIS_CACHE_HOST": "pilot-valkey",
+        "POSTGRES_SERVER": "pilot-postgres",
+        "DATABASE_PORT": "5432",
+        "POSTGRES_USER": "app",
+        "DB_NAME": "app",
+        "PGPASSWORD": "${PILOT_DATABASE_PASSWORD:-development}",
+    }
+
+
 def test_what_it_reads_and_uses_is_listed(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     code = """import os
 from os import getenv
@@ -107,6 +142,10 @@ class Settings(pydantic.BaseSettings):
     assert variables(found.trees.values()) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL"}
     assert [one.name for one in neighbours(["flask-redis", "x"], found.texts)] == ["valkey", "postgres"]
     assert [one.name for one in neighbours(["psycopg2-binary", "pymongo"], [])] == ["postgres", "MongoDB"]
+    for url in ("postgresql+asyncpg://h/d", "postgresql+asyncpg"):  # a URL, and the scheme of one
+        (postgres,) = neighbours(["psycopg"], [url])
+        assert postgres.url.startswith("postgresql+asyncpg://app:")
+    assert neighbours([], ["postgresql://", "postgresql+asyncpg://"])[0].url.startswith("postgresql://app:")
     take(source)
     said = capsys.readouterr().out
     assert "A_1, CC, DATABASE_URL, DD, EE, F_F\n" in said
@@ -122,7 +161,7 @@ class Settings(pydantic.BaseSettings):
     }
     assert provided["services"]["theirs"]["environment"] == {
         "REDIS_URL": "redis://theirs-valkey:6379/0",
-        "DATABASE_URL": "postgresql://app:${THEIRS_DATABASE_PASSWORD:-development}@theirs-postgres:5432/app",
+        "DATABASE_URL": "postgresql+psycopg://app:${THEIRS_DATABASE_PASSWORD:-development}@theirs-postgres:5432/app",
     }
     assert provided["services"]["theirs-valkey"]["image"] == "${STACK_VALKEY:-valkey/valkey:8}"
     assert list(provided["volumes"]) == ["theirs-valkey", "theirs-postgres"]

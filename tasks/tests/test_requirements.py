@@ -20,6 +20,7 @@ Write = Callable[[Mapping[str, str]], Path]
     [
         ({"pyproject.toml": "[project]\nname = 'w'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
         ({"pyproject.toml": "[tool.black]\n", "requirements.txt": "a==1\n"}, ["a==1"]),
+        ({"requirements.txt": "psycopg[c,pool]>=3\npsycopg-pool\n"}, ["psycopg[binary,pool]>=3", "psycopg-pool"]),
         ({"requirements/prod.txt": "-rbase.txt\nb\n", "requirements/base.txt": "a\n"}, ["a", "b"]),
         (
             {
@@ -33,6 +34,7 @@ Write = Callable[[Mapping[str, str]], Path]
             {"requirements.txt": "a==1 \\\n    --hash=sha256:12 \\\n    --hash=sha256:34\nb==2 --hash=sha256:56\n"},
             ["a==1", "b==2"],
         ),
+        ({"requirements.txt": "a==1 \\\r\n    --hash=sha256:12\r\nb[x] \\\r\n >= 2  # why\r\n"}, ["a==1", "b[x]>=2"]),
         (
             {"requirements.txt": 'a; python_version > "3.9"\nb; sys_platform == "win32"\n'},
             ['a; python_version > "3.9"'],
@@ -57,6 +59,10 @@ Write = Callable[[Mapping[str, str]], Path]
                 *("d @ git+https://h.invalid/x/d.git@v1", "e @ git+ssh://git@h.invalid/e"),
             ],
         ),
+        (
+            {"requirements.txt": "--editable=git+https://h.invalid/x/a@v1#egg=a&subdirectory=b/c\n"},
+            ["a @ git+https://h.invalid/x/a@v1#subdirectory=b/c"],
+        ),
         ({"requirements.txt": "\ufeff--index-url https://h.invalid/\n-c limits.txt\n-e .\n.\na\n"}, ["a"]),
         ({"pyproject.toml": "[project]\nname='a'\nversion='1'\ndependencies = ['a[x]', 'b']\n"}, ["b"]),
     ],
@@ -76,6 +82,7 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
         ),
         ({"requirements.txt": "-r lost.txt\n"}, r"requirements.txt, line 1: there is no file lost.txt"),
         ({"requirements.txt": "-r b.txt\n", "b.txt": "\n\n!\n"}, r"b.txt, line 3: '!' is no requirement"),
+        ({"requirements.txt": "a \\\n --hash=sha256:12\n!\n"}, r"requirements.txt, line 3: '!' is no requirement"),
         ({"pyproject.toml": "[project\n"}, "pyproject.toml or setup.cfg does not parse"),
         ({"pyproject.toml": "[project]\ndependencies = ['a b']\n"}, "pyproject.toml: 'a b' is no requirement"),
         (
@@ -104,7 +111,9 @@ def test_how_requirements_are_encoded(tmp_path: Path) -> None:
         find_needs(NO_SESSION, tmp_path)
 
 
-def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requirements_that_only_a_build_knows(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     answer = [
         "[x.y]\na = b:c\n",
         "x==1.2",
@@ -126,6 +135,12 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
     source = write({"requirements.txt": "pinned\n"})
     assert [str(one) for one in find_needs(NO_SESSION, source).main] == ["pinned"]
     assert [one.name for one in find_needs(NO_SESSION, source, ["cache"]).main] == ["flask", "redis"]
+    (source / "setup.py").write_text("setup(entry_points={})\n")
+    needs = find_needs(NO_SESSION, source)
+    assert ([one.name for one in needs.main], needs.entry_points) == (["pinned"], "[x.y]\na = b:c\n")
+    (source / "requirements.txt").write_text("pinned\nFlask==3.1\n-e .[cache]\n")
+    assert [str(one) for one in find_needs(NO_SESSION, source).main] == ["pinned", "Flask==3.1", "redis"]
+    assert "not taken" not in capsys.readouterr().out
     for name in ("setup.py", "setup.cfg", "pyproject.toml"):
         (source / name).unlink()
     with pytest.raises(UserError, match="has no extra or group cache; it has none"):
@@ -152,6 +167,7 @@ def test_requirements_that_only_a_build_knows(write: Write, monkeypatch: pytest.
             },
             ["b", "a"],
         ),
+        ({"requirements.txt": "", "requirements-test.txt": "", "requirements-dev.txt": "b\n"}, ["b"]),
         ({"requirements.txt": ""}, []),
     ],
 )
