@@ -16,6 +16,7 @@ from typing import Any
 import nox.project
 from nox import Session
 from packaging.markers import Marker
+from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -73,8 +74,9 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         raise UserError(f"{source}: pyproject.toml or setup.cfg does not parse: {error}") from None
     project, (poetry, uv) = data.get("project", {}), (data.get("tool", {}).get(tool, {}) for tool in ("poetry", "uv"))
     named = [table for table in (project, poetry, config["metadata"]) if "name" in table]
-    # A version that only its build tells is 0: what asks for it finds something.
-    names = [f"{table['name']}=={version}" for table in named for version in (table.get("version"), "0")]
+    # A source distribution knows its version; one that only its build tells is 0: what asks for it finds something.
+    made = parse_email(text_of(source / "PKG-INFO"))[0].get("version")
+    names = [f"{table['name']}=={version}" for table in named for version in (table.get("version"), made, "0")]
     distribution = next((name for name in names if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", name)), "")
     points = distribution and entry_points(project, poetry, config["options.entry_points"])
     for name, lines in project.get("optional-dependencies", {}).items():
@@ -149,12 +151,16 @@ def by_name(lines: Iterable[str]) -> dict[str, str]:
 def ask(session: Session, program: str, source: Path, failure: str) -> Any:
     """Run a program about a folder where Poetry is installed; return what it prints, which is JSON."""
     venv.poetry(session, "--version", "--quiet")  # installs it
-    index = env().get("PIP_INDEX_URL")
-    words = (venv.python(session), "-W", "ignore", "-c", program, str(source))
     try:
-        return json.loads(output(*words, env={"PIP_INDEX_URL": index} if index else {}).splitlines()[-1])
+        return json.loads(python(session, "-W", "ignore", "-c", program, str(source)).splitlines()[-1])
     except CommandFailed as error:
         raise UserError(f"{failure}: {error.last}") from None
+
+
+def python(session: Session, *words: str) -> str:
+    """Run Python where Poetry and pip are installed, with the machine's package index; return what it prints."""
+    index = env().get("PIP_INDEX_URL")
+    return output(venv.python(session), *words, env={"PIP_INDEX_URL": index} if index else {})
 
 
 def image_python() -> str:

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from nox import Session
@@ -17,7 +18,7 @@ from ..shell import CommandFailed, UserError
 from ..terminal import say
 from . import service
 from .environment import COMPILED, template
-from .requirements import applies, image_python
+from .requirements import applies, image_python, python
 
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
@@ -34,7 +35,7 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
     hint = "; --unpin takes newer versions" * any("==" in line for line in lines)
     for package in without_wheels(name):
         told = f"warning: {package['name']} {package['version']} has no wheel for Python {image_python()}"
-        say(f"{told}; if it needs a compiler, its build will fail{hint}")
+        say(f"{told}; if it needs a compiler, its build will fail; {wheels(session, package['name'])}{hint}")
 
 
 def conflict(session: Session, name: str, lines: list[str]) -> str:
@@ -45,7 +46,7 @@ def conflict(session: Session, name: str, lines: list[str]) -> str:
     except CommandFailed as error:
         # What else may fail, such as the network, would fail again, and so does what no version matches.
         if not (found := CONFLICT.search(error.text)) or "doesn't match any versions" in found[0]:
-            raise UserError(reason(error.text)) from None
+            raise UserError(reason(session, error.text)) from None
         service.edit_group(session, "remove", name)
         return f"what it needs does not go with what the others need: {conclusion(found[0])}"
     return ""
@@ -67,14 +68,14 @@ def lock_alone(session: Session, name: str, lines: list[str], choices: list[list
         except CommandFailed as error:
             if "requires Python" in error.text and here not in "".join([*lines, *tests]):
                 # Else Poetry looks for versions that this machine's Python could use, too.
-                say(f"it is locked for Python {image_python()} alone, because {reason(error.text)}")
+                say(f"it is locked for Python {image_python()} alone, because {reason(session, error.text)}")
                 lists = (lines, tests, *left)
                 lines, *left = ([f"{line.partition(';')[0].strip()} ; {here}" for line in each] for each in lists)
             elif tests:
                 then = "is tried in other versions" if left[1:] else "is left out"
-                say(f"warning: what its tests need {then}, because {reason(error.text)}")
+                say(f"warning: what its tests need {then}, because {reason(session, error.text)}")
             else:
-                raise UserError(reason(error.text)) from None
+                raise UserError(reason(session, error.text)) from None
         else:
             left = [[]] if tests == shared_tools() else []  # these need no group of its own
 
@@ -84,8 +85,10 @@ def shared_tools() -> list[str]:
     return [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
 
 
-def reason(text: str) -> str:
+def reason(session: Session, text: str) -> str:
     """Why Poetry cannot lock requirements, in one line."""
+    if lost := re.search(r"depends on ((\S+) \(.*\)) which doesn't match any versions", text):
+        return f"no version matches {lost[1]}; {wheels(session, lost[2])}"
     told = CONFLICT.search(text)
     lines = [line.strip() for line in text.splitlines() if not line.startswith(("Resolving", "Updating"))]
     why = conclusion(told[0]) if told else next(filter(None, lines), "Poetry says nothing")
@@ -114,3 +117,14 @@ def fits(file: str) -> bool:
     older = "|".join(f"cp3{number}" for number in range(2, minor + 1))
     tags = rf"[\w.]*py3\d*-none|cp3{minor}-(cp3{minor}|none)|({older})-abi3"
     return re.search(rf"-({tags})-(any|[\w.]*linux[\w.]*)\.whl$", file) is not None
+
+
+def wheels(session: Session, package: str) -> str:
+    """Which versions of a package have a wheel for the Python of the images."""
+    words = ("pip", "index", "versions", package, "--only-binary=:all:", f"--python-version={image_python()}")
+    found = ""
+    with suppress(CommandFailed):
+        found = python(session, "-m", *words).partition("Available versions: ")[2].partition("\n")[0]
+    newest, *older = found.split(", ")
+    told = f"versions {[newest, *older][-1]} to {newest} have" if found else "no version of it has"
+    return f"{told} a wheel for Python {image_python()}"

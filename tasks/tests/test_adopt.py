@@ -27,6 +27,7 @@ def adopting_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project that adopts without asking an index."""
     for module in (adopt, resolve, target):
         monkeypatch.setattr(module, "SERVICES", root / "services")
+    monkeypatch.setattr(resolve, "python", lambda *_: "x (2.0)\nAvailable versions: 2.0, 1.1, 1.0\n")
     return small_project(root, monkeypatch)
 
 
@@ -201,6 +202,10 @@ def test_its_own_settings_for_pytest(ours: Path, write: Write, files: dict[str, 
         ({"setup.cfg": "[metadata]\nname = a\nversion = 1.0\n"}, "a==1.0"),
         ({"setup.cfg": "[metadata]\nname = a\nversion = attr: a.VERSION\n"}, "a==0"),
         ({"pyproject.toml": "[project]\nname = 'a'\ndynamic = ['version']\n"}, "a==0"),
+        (
+            {"pyproject.toml": "[project]\nname = 'a'\ndynamic = ['version']\n", "PKG-INFO": "Name: a\nVersion: 2.1\n"},
+            "a==2.1",
+        ),
         ({"pyproject.toml": "[project]\nversion = '1'\n"}, ""),
         ({"app.py": APP}, ""),
     ],

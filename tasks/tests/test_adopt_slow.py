@@ -103,7 +103,10 @@ def test_tests_that_need_what_production_needs_too(clone: Path, write: Write) ->
         "tests/test_app.py": "import typing_extensions\n\n\ndef test_it():\n    assert typing_extensions\n",
     }
     # referencing needs it before Python 3.13; Hypothesis, a test tool, needs sortedcontainers.
-    lists = {"requirements.txt": "flask\nreferencing\nsortedcontainers\n", "requirements-test.txt": "typing-extensions\n"}
+    lists = {
+        "requirements.txt": "flask\nreferencing\nsortedcontainers\n",
+        "requirements-test.txt": "typing-extensions\n",
+    }
     real(clone, "new", "--", "blog", "--from", str(write(files | lists)))
     try:
         assert "built blog" in real(clone, "build", "--", "blog")

@@ -88,7 +88,7 @@ def test_what_else_fails_leads_to_no_lock(ours: Path, write: Write, monkeypatch:
     [
         (
             "Because ours depends on x (99) which doesn't match any versions, version solving failed.",
-            r"cannot be resolved: Because ours depends on x \(99\) which doesn't match any versions",
+            r"no version matches x \(99\); versions 1.0 to 2.0 have a wheel for Python ",
         ),
         ("Cannot resolve h.invalid\n\nmore", "the requirements cannot be resolved: Cannot resolve h.invalid"),
         ("Resolving dependencies...\n\nNo space left\n", "the requirements cannot be resolved: No space left"),
@@ -121,6 +121,20 @@ def test_wheels_for_the_images(monkeypatch: pytest.MonkeyPatch, file: str, fits:
     assert resolve.fits(file) is fits
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("x (2)\nAvailable versions: 2, 1\n  INSTALLED: 2\n", "versions 1 to 2 have"),
+        ("x (2)\nAvailable versions: 2\n", "versions 2 to 2 have"),
+        ("", "no version of it has"),
+    ],
+)
+def test_which_versions_have_a_wheel(monkeypatch: pytest.MonkeyPatch, answer: str, told: str) -> None:
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
+    monkeypatch.setattr(resolve, "python", lambda *_: answer)
+    assert resolve.wheels(NO_SESSION, "x") == f"{told} a wheel for Python 3.13"
+
+
 def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     lock = [
         f'[[package]]\nname = "{name}"\nversion = "1"\ngroups = ["{group}"]\nfiles = [{{file = "{file}"}}]\n{more}'
@@ -136,7 +150,9 @@ def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pyt
     take(write({"app.py": APP, "requirements.txt": "a==1\npsycopg2\n"}))
     said = capsys.readouterr().out
     assert re.findall("warning: (.*?); if", said) == ["a 1 has no wheel for Python 3.13"]
-    assert "its build will fail; --unpin takes newer versions\n" in said
+    assert (
+        "its build will fail; versions 1.0 to 2.0 have a wheel for Python 3.13; --unpin takes newer versions\n" in said
+    )
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert "        BUILD_PACKAGES: gcc libc6-dev python3-dev libpq-dev\n" in compose
 
