@@ -73,10 +73,11 @@ def reason(log: str) -> str:
         return f"{package[1]} has no wheel for this platform, and there is no compiler to build it with: choose another version of it, or see BUILD_PACKAGES in docs/adopting.md"
     if conflict := re.search(r"the shared group .* does not go with .*", log):
         return conflict[0]
-    for pattern, meaning in HINTS:
-        if re.search(pattern, log, re.IGNORECASE):
-            return meaning
     step = re.search(r"^------\n > (\[.+?\]) .*?\n(.*?)^------$", log, re.MULTILINE | re.DOTALL)
+    for pattern, meaning in HINTS:
+        # What a service's tests print says nothing about the build.
+        if not (step and step[2] and re.search(r"verify\S* \d", step[1])) and re.search(pattern, log, re.IGNORECASE):
+            return meaning
     if step and step[2]:
         return f"the build failed in {step[1]}: {telling_line(re.sub(r'^[0-9.]+ ', '', step[2], flags=re.MULTILINE))}"
     if podmans := re.search(r'^Error: building at STEP "RUN .*exit status', log, re.MULTILINE):
