@@ -63,6 +63,10 @@ from ..terminal import Status
             "the build failed in [a-verify verify 5/5]: FAILED tests/test_a.py",
         ),
         ("#4 x\n------\n > [verify deps 1/1] RUN x:\n0.1 Connection refused\n------\nE", "index cannot be reached"),
+        (
+            "#4 x.InvalidRequirementError: The requirement is invalid\n#4 redis=>5\n#4      ^",
+            "`nox -s lock` says which",
+        ),
         ("", "BuildKit printed nothing"),
     ],
 )

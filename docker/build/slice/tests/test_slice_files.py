@@ -33,7 +33,7 @@ def test_large_parts_come_with_code_that_names_them(code: str | None, inside: st
 def test_the_data_of_sysconfig_is_what_this_python_reads(tmp_path: Path) -> None:
     name = "_sysconfigdata__x86_64-linux-gnu"  # in Debian 12, where the one with linux in its name is a link
     (tmp_path / f"{name}.py").write_text("build_time_vars = {}")
-    code = "import modules; print(*filter(modules.LEFT_OUT.fullmatch, ('{0}.py', '{0}-other.py')))".format(name)
+    code = f"import modules; print(*filter(modules.LEFT_OUT.fullmatch, ('{name}.py', '{name}-other.py')))"
     settings = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}", "_PYTHON_SYSCONFIGDATA_NAME": name}
     assert subprocess.check_output([sys.executable, "-c", code], env=settings, text=True) == f"{name}-other.py\n"
 
