@@ -24,6 +24,7 @@ READY_TIMEOUT_S = 120
 POLL_S = 0.2
 RUN = (*COMPOSE, "--progress=quiet", "run", "--rm", "--no-deps")  # begins a command in a container by itself
 ERASE = "\33[2K"  # Compose 2.25 and 2.26 begin each line of a log with it (issue 11727 of Compose)
+LAST_LINES = 30  # of its log, shown of a service that has failed
 # What optional parts do when a stack has come up, with the session's arguments, and gone down.
 ON_UP: list[Callable[[Stack, argparse.Namespace], None]] = []
 ON_DOWN: list[Callable[[], None]] = []
@@ -55,7 +56,7 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
             return
         if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
             said = [line for line in log(stack, lost[0].service) if "/healthz" not in line]  # which would push out why
-            say("\n".join(said[-30:]))
+            say("\n".join(said[-LAST_LINES:]))
             raise UserError(
                 f"{lost[0].service} {lost[0]}; its last lines stand above, everything is in {keep_log(stack)}"
             )
