@@ -153,12 +153,12 @@ def update(session: nox.Session) -> None:
 
 @session()
 def shell(session: nox.Session) -> None:
-    """Run a shell or a command in a service's container, or a shell beside its production container: -- SERVICE [--prod] [COMMAND...]"""
+    """Run a shell or a command in a service's container, or beside its production container: -- SERVICE [--prod] [COMMAND...]"""
     args = cli.shell(session.posargs)
     (service,) = args.services
     ready()
-    code = lifecycle.production_shell(service) if args.prod else lifecycle.shell(service, args.command or ["sh"])
-    if code:
+    begin = lifecycle.production_shell if args.prod else lifecycle.shell
+    if code := begin(service, args.command or ["sh"]):
         session.error(f"it ended with {code}")
 
 

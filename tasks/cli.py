@@ -128,8 +128,10 @@ def lock(posargs: Sequence[str]) -> list[str]:
     options.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND...", help="Poetry's; default: lock")
     args, rest = options.parse_known_args(posargs)
     command = [*rest, *args.command] or ["lock"]
+    # Without --lock, Poetry installs everything.
+    command[1:1] = {"--lock"} - {*command} if command[0] in {"add", "remove", "update"} else ()
     if args.service and not (SERVICES / args.service / "pyproject.toml").is_file():
-        raise UserError(f"services/{args.service} has no pyproject.toml of its own: leave out --service")
+        raise UserError(f"there is no services/{args.service}/pyproject.toml: a service without one needs no --service")
     return [f"--directory=services/{args.service}", *command] if args.service else command
 
 

@@ -50,7 +50,7 @@ def env() -> dict[str, str]:
 
 def read() -> str:
     """The text of .env; "" without one."""
-    return ENV.read_text(encoding="utf-8") if ENV.exists() else ""
+    return ENV.read_text(encoding="utf-8", errors="surrogateescape") if ENV.exists() else ""
 
 
 def users_part(text: str) -> str:
@@ -86,7 +86,7 @@ def write_env(found: Mapping[str, str]) -> None:
     new = f"{_HEAD}\n{quoted}{_LINE}\n{users_part(old)}"
     if new != old:
         draft = ENV.with_suffix(".draft")
-        draft.write_text(new, encoding="utf-8")
+        draft.write_text(new, encoding="utf-8", errors="surrogateescape")
         draft.replace(ENV)
 
 

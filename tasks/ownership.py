@@ -33,11 +33,10 @@ TEMPORARY = "monorepo-"
 
 def host() -> str:
     """What tells apart the process ids of two machines or containers: boot id and pid namespace, "0-0" without /proc."""
-    try:
+    with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
         return f"{boot}-{Path('/proc/self/ns/pid').readlink().name.strip('pid:[]')}"
-    except OSError:
-        return "0-0"
+    return "0-0"
 
 
 def session_id() -> str:
@@ -85,8 +84,7 @@ def temporary_folder() -> Iterator[Path]:
 def temporary_places() -> list[str]:
     """The folders for temporary files that allow programs and devices."""
     candidates = dict.fromkeys((tempfile.gettempdir(), "/var/tmp", os.path.expanduser("~")))  # noqa: PTH111, S108 (private folders go in; there may be no home)
-    nothing = os.ST_NOEXEC | os.ST_NODEV
-    return [c for c in candidates if os.access(c, os.W_OK) and not os.statvfs(c).f_flag & nothing]
+    return [c for c in candidates if os.access(c, os.W_OK) and not os.statvfs(c).f_flag & (os.ST_NOEXEC | os.ST_NODEV)]
 
 
 def remove_stale() -> bool:

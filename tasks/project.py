@@ -26,11 +26,12 @@ def toml(text: str) -> dict[str, Any]:
 
 
 def pyproject(file: str = "pyproject.toml") -> dict[str, Any]:
-    """Read pyproject.toml, or another ``file`` below the root; raises UserError, with the place, when it does not parse."""
+    """Read pyproject.toml, or another ``file`` below the root; raises UserError, with the place, when it cannot."""
     try:
         return toml((ROOT / file).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} does not parse: {error}") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        merged = ": after a merge, `git checkout --ours` it, then `nox -s lock`" if file.endswith(".lock") else ""
+        raise UserError(f"{file.removeprefix(f'{ROOT}/')} does not parse: {error}{merged}") from None
 
 
 def has_own_lock(service: str) -> bool:
@@ -40,7 +41,7 @@ def has_own_lock(service: str) -> bool:
 
 def own_tests(service: str) -> set[str]:
     """The packages that a service's own lock has for its dependency group ``tests``; none where the shared ones are used."""
-    packages = pyproject(f"services/{service}/poetry.lock")["package"] if has_own_lock(service) else ()
+    packages = pyproject(f"services/{service}/poetry.lock").get("package", ()) if has_own_lock(service) else ()
     return {package["name"] for package in packages if "tests" in package.get("groups", ())}
 
 

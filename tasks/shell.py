@@ -22,7 +22,6 @@ from .terminal import Status, masked, say
 Result = TypeVar("Result")
 RUNNING: WeakSet[subprocess.Popen[str]] = WeakSet()  # all commands, for an interrupt to end
 STOP_TIMEOUT_S = 30  # for an interrupted command to clean up before it is killed
-TURN_S = 0.01
 INTERRUPTS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 ENGINE_GONE = "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"
 
@@ -159,8 +158,7 @@ def lines(*command: str, on_line: Callable[[str], None], env: Mapping[str, str] 
     """Run a command, call ``on_line`` with each line that it prints, and return its exit code."""
     pipe = subprocess.PIPE
     with start(*command, env=env, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, errors="replace") as process:
-        assert process.stdin is not None  # noqa: S101 (for the type checker: both are pipes)
-        assert process.stdout is not None  # noqa: S101
+        assert process.stdin and process.stdout  # noqa: S101, PT018 (for the type checker: both are pipes)
         try:
             with suppress(BrokenPipeError), process.stdin as sink:  # it may fail before it has read everything
                 sink.write(stdin)
@@ -201,7 +199,7 @@ def run_parallel(
             thread.start()
         while len(results) < len(jobs):
             if ended.empty():  # wait in short turns: a signal that comes right before a wait is only handled after it
-                time.sleep(TURN_S)
+                time.sleep(0.01)
                 continue
             name, result, error = ended.get()
             if error:

@@ -27,15 +27,11 @@ def say(text: str) -> None:
         Status.shown = False
 
 
-def width() -> int:
-    """The terminal's columns; without a terminal, lines are not cut."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
-
-
 def cut(text: str) -> str:
-    """A text cut to one line of the terminal."""
+    """A text cut to one line of the terminal; without a terminal, lines are not cut."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     line = " ".join(text.split())
-    return line if len(line) < width() else line[: max(width() - 2, 0)] + "…"
+    return line if len(line) < width else line[: max(width - 2, 0)] + "…"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,12 +46,8 @@ def pip(session: Session, *arguments: str) -> None:
 
 def constraints() -> str:
     """Write the versions in poetry.lock to a file that pip and uv take with ``--constraint``, and return its path."""
-    try:
-        packages = tomllib.loads((ROOT / "poetry.lock").read_text(encoding="utf-8"))["package"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"poetry.lock cannot be read ({error}): run `nox -s lock`") from None
     versions: dict[str, list[str]] = {}
-    for package in packages:
+    for package in pyproject("poetry.lock").get("package", ()):
         if package.get("source", {}).get("type") != "directory":  # which is a package of our own
             versions.setdefault(package["name"], []).append(package["version"])
     # A package that is locked at several versions, for several Pythons, is left to the resolver.

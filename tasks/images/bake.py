@@ -40,8 +40,8 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
         verified = {f"{service}-verify": batch[service].verification(stack) for service in batch if flavor == "prod"}
         bake(batch | verified, flavor)
         uptodate.record(batch, inputs, present)
-    if current := sorted(targets.keys() - set(stale)):
-        say(f"up to date: {', '.join(current)} ({flavor})")
+    if (current := sorted(targets.keys() - set(stale))) or not targets:
+        say(f"up to date: {', '.join(current) or 'everything'} ({flavor})")
     return [target.tags[-1] for target in targets.values()]
 
 

@@ -68,8 +68,7 @@ def needed() -> dict[str, tuple[str, str]]:
     """
     found = {}
     for path in sorted(SERVICES.glob("*/compose.yaml")):
-        text = path.read_text(encoding="utf-8")
-        for variable, official in re.findall(r"^ +image: \$\{(STACK_\w+):-([^}$]+)\}$", text, re.MULTILINE):
+        for variable, official in re.findall(r"(?m)^ +image: \$\{(STACK_\w+):-([^}$]+)\}$", path.read_text("utf-8")):
             found[variable] = variable.removeprefix("STACK_").lower(), official
     return found
 
@@ -105,8 +104,7 @@ def pull(image: str) -> str:
         Status(f"docker pull {image}") as status,
         start("docker", "pull", image, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process,
     ):
-        assert process.stdout is not None  # noqa: S101 (for the type checker: both are pipes)
-        assert process.stderr is not None  # noqa: S101
+        assert process.stdout and process.stderr  # noqa: S101, PT018 (for the type checker: both are pipes)
         watchdog = threading.Timer(REGISTRY_TIMEOUT_S, process.kill)
         watchdog.start()
         try:

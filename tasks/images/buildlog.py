@@ -13,6 +13,7 @@ SHOWN_FROM_S = 0.5
 # What BuildKit says in many lines, and what it means in one.
 HINTS = (
     (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`, with `-- --service NAME` for a service's own"),
+    (r"InvalidRequirementError|TOMLDecodeError", "pyproject.toml or poetry.lock has a fault: `nox -s lock` says which"),
     (r"no space left on device", "no disk space is left for the build: `docker system df` shows what takes it"),
     (r"error reading from server: EOF|Cannot connect to the Docker daemon", ENGINE_GONE),
     (r"mkdir (\S+)/\.docker: ", "Docker's client cannot write its configuration: set HOME, or DOCKER_CONFIG, to a folder that you may write to"),
@@ -73,10 +74,11 @@ def reason(log: str) -> str:
         return f"{package[1]} has no wheel for this platform, and there is no compiler to build it with: choose another version of it, or see BUILD_PACKAGES in docs/adopting.md"
     if conflict := re.search(r"the shared group .* does not go with .*", log):
         return conflict[0]
-    for pattern, meaning in HINTS:
-        if re.search(pattern, log, re.IGNORECASE):
-            return meaning
     step = re.search(r"^------\n > (\[.+?\]) .*?\n(.*?)^------$", log, re.MULTILINE | re.DOTALL)
+    for pattern, meaning in HINTS:
+        # What a service's tests print says nothing about the build.
+        if not (step and step[2] and re.search(r"verify\S* \d", step[1])) and re.search(pattern, log, re.IGNORECASE):
+            return meaning
     if step and step[2]:
         return f"the build failed in {step[1]}: {telling_line(re.sub(r'^[0-9.]+ ', '', step[2], flags=re.MULTILINE))}"
     if podmans := re.search(r'^Error: building at STEP "RUN .*exit status', log, re.MULTILINE):

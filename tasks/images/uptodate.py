@@ -64,10 +64,9 @@ def record(targets: Mapping[str, Target], inputs: Mapping[str, str], before: Map
 
 def read() -> dict[str, list[str]]:
     """The record; one that is not there, or cannot be read, is empty."""
-    try:
+    with suppress(OSError, ValueError):
         return dict(json.loads(RECORD.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    return {}
 
 
 def present() -> dict[str, str]:

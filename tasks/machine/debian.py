@@ -13,12 +13,11 @@ import re
 import shutil
 import sys
 import tarfile
-import tomllib
 from functools import cache
 from pathlib import Path
 
 from ..ownership import temporary_folder
-from ..project import REPORTS, ROOT
+from ..project import REPORTS, ROOT, pyproject
 from ..shell import CommandFailed, UserError, output, step
 from . import setup
 
@@ -146,10 +145,7 @@ def add_trixie() -> None:
 
 def read(recipe: str) -> dict[str, list[str]]:
     """Read a recipe's lists; raises UserError when it does not parse."""
-    try:
-        return tomllib.loads((BASES / f"{recipe}.toml").read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"docker/bases/{recipe}.toml cannot be read: {error}") from None
+    return pyproject(f"docker/bases/{recipe}.toml")
 
 
 def files(recipe: str) -> list[Path]:
@@ -161,9 +157,8 @@ def add_files(recipe: str, tar: str) -> None:
     """Add a recipe's files to a root file system, owned by root and executable by everybody."""
 
     def owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
-        member.uid = member.gid = 0
+        member.uid, member.gid, member.mode = 0, 0, 0o755
         member.uname = member.gname = "root"
-        member.mode = 0o755
         return member
 
     with tarfile.open(tar, "a") as root:

@@ -105,8 +105,7 @@ def probe() -> State:
 
 def context() -> str:
     """The name of Docker's current context, "" for the default one."""
-    found = output("docker", "context", "inspect", "--format", "{{.Name}}").strip()
-    return "" if found == "default" else found
+    return re.sub("^default$", "", output("docker", "context", "inspect", "--format", "{{.Name}}").strip())
 
 
 def container_user(info: Mapping[str, Any]) -> dict[str, str]:

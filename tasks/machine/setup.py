@@ -148,17 +148,15 @@ def stop_daemon() -> None:
 def remove_stale_pid_files() -> None:
     """Remove pid files whose process has ended, or is another program by now: the daemon would refuse to start."""
     for program, path in PID_FILES.items():
-        try:
+        running = ""
+        with suppress(OSError, ValueError):
             running = program_of(int(path.read_text()))
-        except (OSError, ValueError):
-            running = ""
         if not running.startswith(program):
             path.unlink(missing_ok=True)
 
 
 def program_of(pid: int) -> str:
     """The name of a process's program; "" when it has ended. A zombie, where PID 1 does not reap, has no program."""
-    try:
+    with suppress(OSError):
         return Path(f"/proc/{pid}/exe").readlink().name
-    except OSError:
-        return ""
+    return ""

@@ -15,7 +15,7 @@ from nox import Session
 
 from .. import venv
 from ..changes import git
-from ..project import ROOT, SERVICES, choose_services, env_prefix, has_own_lock, libs_of, pyproject, service_names, toml
+from ..project import ROOT, SERVICES, choose_services, env_prefix, has_own_lock, libs_of, pyproject, service_names
 from ..shell import UserError
 from ..testing.host import SUITES
 from . import like
@@ -75,7 +75,7 @@ def check_label(what: str, wanted: str) -> None:
 
 def check_imports(service: str, packages: set[str], *groups: str) -> None:
     """Raise UserError if a service's own ``packages`` hide one that it imports: those that its lock has for ``groups``."""
-    locks = [toml(path.read_text(encoding="utf-8")) for path in (LOCK, SERVICES / service / LOCK.name) if path.exists()]
+    locks = [pyproject(str(path)) for path in (LOCK, SERVICES / service / LOCK.name) if path.exists()]
     found = [package for lock in locks for package in lock.get("package", ())]
     used = {package["name"].replace("-", "_") for package in found if {*groups} & {*package.get("groups", ())}}
     for hidden in sorted(packages & used):
@@ -159,6 +159,11 @@ def lock(session: Session, *arguments: str) -> None:
     groups = pyproject().get("dependency-groups", {})
     for group in groups:
         libs_of(group)  # Poetry must not take one from the package index
+    if LOCK.exists():
+        pyproject(str(LOCK))
+    named = re.search(r" (?:-G|--group)[ =]?(\S+)", " ".join(arguments))
+    if arguments[0] == "add" and not (named and (named[1] in groups or (SERVICES / named[1]).is_dir())):
+        raise UserError(f"no image would get it: `--group NAME` must name one of {', '.join(groups)}")
     venv.poetry(session, *arguments)
     kept = pyproject().get("dependency-groups", {})
     lost = sorted(name for name in groups.keys() - kept.keys() if (SERVICES / name).is_dir())

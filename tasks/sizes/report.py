@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from ..changes import base_of, git
 from ..env import parse
 from ..ownership import temporary_folder
-from ..project import REPORTS, pyproject
+from ..project import REPORTS, pyproject, service_names
 from ..shell import UserError, output, run
 from ..terminal import say, table
 from .weigh import Image, weigh
@@ -120,12 +120,15 @@ def check_budgets(images: Iterable[Image], earlier: Iterable[Image]) -> None:
     """Raise UserError for images over their budgets, naming what has grown since the earlier commit, or what is largest."""
     before = {(image.service, image.flavor): image.groups for image in earlier}
     over = []
+    titles = pyproject().get("tool", {}).get("stack", {}).get("budgets", ())
+    if unknown := {title.rpartition(":")[0] for title in titles} - {*service_names()}:
+        raise UserError(f"pyproject.toml has a budget for {', '.join(sorted(unknown))}, which is no service")
     for image in images:
         for kind, (limit, has) in zip(("raw", "gzip"), limits_of(image), strict=False):
             if has > limit:
                 old = before.get((image.service, image.flavor), {})
                 growth = sorted(((size - old.get(name, 0), name) for name, size in image.groups.items()), reverse=True)
-                largest = ", ".join(f"{name} {size / MEGABYTE:+.2f}" for size, name in growth[:3])
+                largest = ", ".join(f"{name} {size / MEGABYTE:{'+' if old else ''}.2f}" for size, name in growth[:3])
                 over.append(f"{image.image} is {mb(has)} MB {kind}, over its {mb(limit)} MB ({largest})")
     if over:
         raise UserError("; ".join(over))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
+from threading import Thread
 
 from .. import ownership
 from ..env import env
@@ -22,8 +23,8 @@ from .model import COMPOSE, Stack, development, production
 READY_TIMEOUT_S = 120
 POLL_S = 0.2
 RUN = (*COMPOSE, "--progress=quiet", "run", "--rm", "--no-deps")  # begins a command in a container by itself
-# How many lines of its log are shown of a service that has failed.
-LAST_LINES = 30
+ERASE = "\33[2K"  # Compose 2.25 and 2.26 begin each line of a log with it (issue 11727 of Compose)
+LAST_LINES = 30  # of its log, shown of a service that has failed
 # What optional parts do when a stack has come up, with the session's arguments, and gone down.
 ON_UP: list[Callable[[Stack, argparse.Namespace], None]] = []
 ON_DOWN: list[Callable[[], None]] = []
@@ -64,8 +65,7 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
 
 def log(stack: Stack, *options: str) -> list[str]:
     """The lines of a stack's log; ``options`` are those of ``docker compose logs``, services among them."""
-    # Compose 2.25 and 2.26 begin each line with an escape code (issue 11727 of Compose).
-    return stack.compose("logs", "--no-color", *options).replace("\33[2K", "").splitlines()
+    return stack.compose("logs", "--no-color", *options).replace(ERASE, "").splitlines()
 
 
 def keep_log(stack: Stack) -> Path:
@@ -91,8 +91,10 @@ def follow(stack: Stack, *services: str) -> None:
     """
     if not stack.containers():
         raise UserError("nothing is running: `nox -s dev` starts it")
-    colour = () if sys.stdout.isatty() else ("--no-color",)
-    with start(*COMPOSE, "logs", "--follow", *colour, *services, env=stack.env, stdin=subprocess.DEVNULL) as logs:
+    colour, pipe = ([], None) if sys.stdout.isatty() else (["--no-color"], PIPE)
+    with start(*COMPOSE, "logs", "--follow", *colour, *services, env=stack.env, stdin=DEVNULL, stdout=pipe) as logs:
+        reader = Thread(target=forward, args=[logs], daemon=True)
+        reader.start()
         try:
             try:
                 wait(stack)
@@ -104,6 +106,15 @@ def follow(stack: Stack, *services: str) -> None:
             logs.wait()
         finally:
             stop(logs)
+            reader.join(POLL_S)
+
+
+def forward(logs: Popen[str]) -> None:
+    """Show a log that goes through a pipe, and end its command where nobody reads any more."""
+    with suppress(BrokenPipeError):
+        for line in logs.stdout or ():
+            say(line.rstrip("\n").replace(ERASE, ""))
+    stop(logs)
 
 
 @contextmanager
@@ -164,14 +175,16 @@ def shell(service: str, command: Sequence[str] = ("sh",)) -> int:
         remove_unused_networks()
 
 
-def production_shell(service: str) -> int:
-    """Open a shell beside a service's production container, which has none, and return its exit code.
+def production_shell(service: str, command: Sequence[str] = ("sh",)) -> int:
+    """Run a command, a shell if none is given, beside a service's production container, which has none; return its exit code.
 
     It runs in a container of its own, from the base image, that shares the other's processes and network; it starts in
     the other's files.
     """
     beside = production().container(service).id
+    if output("docker", "inspect", "--format", "{{.Config.Image}}", beside).strip().endswith(":dev"):
+        raise UserError(f"{service} runs from source here, not from its production image: leave out --prod")
     terminal = ["--tty"] if sys.stdin.isatty() else []
     shared = [f"--pid=container:{beside}", f"--network=container:{beside}", "--cap-add=SYS_PTRACE"]
-    command = (env()["STACK_BASE"], "sh", "-c", "cd /proc/1/root/app && exec sh")
-    return run("docker", "run", "--rm", "--interactive", *terminal, *ownership.labels(), *shared, *command)
+    inside = (env()["STACK_BASE"], "sh", "-c", 'cd /proc/1/root/app && exec "$@"', "-", *command)
+    return run("docker", "run", "--rm", "--interactive", *terminal, *ownership.labels(), *shared, *inside)

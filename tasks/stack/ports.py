@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from dataclasses import replace
 
 from ..env import chosen_by_user, env
@@ -52,10 +53,8 @@ def chosen_before() -> dict[str, str]:
 
 def is_taken(host: str, port: int) -> bool:
     """Whether something on this machine listens there already."""
-    with socket.socket() as probe:
+    with suppress(OSError), socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return True
-    return False
+        probe.bind((host, port))
+        return False
+    return True

@@ -84,6 +84,8 @@ def test_what_was_built_is_not_built_again(engine: Path, capsys: pytest.CaptureF
     assert len(plans(engine)) == 1
     out = capsys.readouterr().out
     assert out.index("$ docker buildx bake pilot") < out.index("built pilot in") < out.index("up to date: pilot (dev)")
+    bake.build([])
+    assert "up to date: everything (dev)" in capsys.readouterr().out
 
 
 def test_many_services_are_built_in_batches(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

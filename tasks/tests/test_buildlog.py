@@ -58,6 +58,15 @@ from ..terminal import Status
             "#4 x\n------\n > [verify 1/1] RUN x:\n0.1 ERROR: usage: pytest\n0.2 pytest: error: unrecognized arguments: -n\n------\nE",
             "the build failed in [verify 1/1]: pytest: error: unrecognized arguments: -n",
         ),
+        (
+            "#4 x\n------\n > [a-verify verify 5/5] RUN x:\n0.1 Connection refused\n0.2 FAILED tests/test_a.py\n------\nE",
+            "the build failed in [a-verify verify 5/5]: FAILED tests/test_a.py",
+        ),
+        ("#4 x\n------\n > [verify deps 1/1] RUN x:\n0.1 Connection refused\n------\nE", "index cannot be reached"),
+        (
+            "#4 x.InvalidRequirementError: The requirement is invalid\n#4 redis=>5\n#4      ^",
+            "`nox -s lock` says which",
+        ),
         ("", "BuildKit printed nothing"),
     ],
 )

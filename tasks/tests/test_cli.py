@@ -151,10 +151,11 @@ def test_optional_parts_add_their_options(monkeypatch: pytest.MonkeyPatch) -> No
 def test_poetry_runs_for_the_service_that_is_named_first(project: Path) -> None:
     assert cli.lock([]) == ["lock"]
     assert cli.lock(["add", "--lock", "x"]) == ["add", "--lock", "x"]
-    with pytest.raises(UserError, match=r"services/pilot has no pyproject.toml of its own"):
+    assert cli.lock(["update"]) == ["update", "--lock"]  # and nothing is installed
+    with pytest.raises(UserError, match=r"there is no services/pilot/pyproject.toml"):
         cli.lock(["--service", "pilot"])
     (project / "services/pilot/pyproject.toml").touch()
     assert cli.lock(["--service", "pilot"]) == ["--directory=services/pilot", "lock"]
-    assert cli.lock(["--service", "pilot", "add", "x"]) == ["--directory=services/pilot", "add", "x"]
+    assert cli.lock(["--service", "pilot", "add", "x"]) == ["--directory=services/pilot", "add", "--lock", "x"]
     with pytest.raises(SystemExit):
         cli.lock(["--service"])

@@ -132,7 +132,7 @@ def test_what_builds_base_images_is_installed_once(no_docker: Path) -> None:
 
 def test_a_recipe_that_cannot_be_read_is_told(project: Path) -> None:
     (project / "docker/bases/broken.toml").write_text("x = ")
-    with pytest.raises(UserError, match=r"docker/bases/broken\.toml cannot be read: "):
+    with pytest.raises(UserError, match=r"docker/bases/broken\.toml does not parse: "):
         debian.read("broken")
 
 

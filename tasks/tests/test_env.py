@@ -135,6 +135,14 @@ def test_the_ca_bundle_is_the_one_that_the_machine_trusts(monkeypatch: pytest.Mo
     assert dotenv.ca_bundle() == str(mine.resolve())
 
 
+@pytest.mark.usefixtures("project")
+def test_what_an_editor_wrote_in_another_encoding_stays() -> None:
+    dotenv.ENV.write_bytes("# für mich\nMINE=1\n".encode("latin-1"))
+    dotenv.write_env({})
+    assert dotenv.parse(dotenv.read())["MINE"] == "1"
+    assert dotenv.ENV.read_bytes().endswith("# für mich\nMINE=1\n".encode("latin-1"))
+
+
 def test_the_official_base_is_in_the_dockerfile(project: Path) -> None:
     (project / "docker").mkdir()
     (project / "docker/Dockerfile").write_text("# x\nARG STACK_BASE=python:3.13-slim\nFROM ${STACK_BASE}\n")

@@ -130,10 +130,11 @@ def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: p
     fake_docker(no_docker, {"compose logs --follow --no-color": follow, "ps --all": FAILED, LOG: ""})
     with pytest.raises(UserError, match="pilot exited with 3"):
         lifecycle.follow(STACK, "pilot")
-    fake_docker(no_docker, {"compose logs --follow --no-color pilot": "", "ps --all": HEALTHY})
+    escaped = {"compose logs --follow --no-color pilot": "printf '\\033[2Kpilot-1 | ready\\n'"}
+    fake_docker(no_docker, escaped | {"ps --all": HEALTHY})
     lifecycle.follow(STACK, "pilot")
     assert "compose logs --follow --no-color pilot" in calls(no_docker)
-    assert capsys.readouterr().out.endswith("pilot  http://127.0.0.1:5001\n")
+    assert sorted(capsys.readouterr().out.splitlines()[-2:]) == ["pilot  http://127.0.0.1:5001", "pilot-1 | ready"]
     fake_docker(no_docker, {"compose logs --follow --no-color": "", "ps --all": UNHEALTHY, LOG: "echo why"})
     lifecycle.follow(STACK)  # a save may mend it
     said = capsys.readouterr().out.splitlines()
@@ -175,14 +176,19 @@ def test_a_production_container_is_looked_into_from_another_one(
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     env.ENV.write_text("STACK_BASE=python:3.13-slim\n")
-    fake_docker(no_docker, {"ps --all": HEALTHY, "run": "exit 3"})
+    fake_docker(no_docker, {"ps --all": HEALTHY, "run": "exit 3", "inspect": "echo x/pilot:prod"})
     assert lifecycle.production_shell("pilot") == 3
     command = calls(no_docker)[-1]
     assert command.startswith("run --rm --interactive ")
     assert "--pid=container:1 --network=container:1" in command
-    assert command.endswith("python:3.13-slim sh -c cd /proc/1/root/app && exec sh")
+    assert command.endswith('python:3.13-slim sh -c cd /proc/1/root/app && exec "$@" - sh')
     assert f"--label=stack.session={ownership.session_id()}" in command
     with pytest.raises(
         UserError, match=r"`COMPOSE_FILE=docker/compose\.prod\.yaml COMPOSE_ENV_FILES=\.env docker compose up -d`"
     ):
         lifecycle.production_shell("other")
+    lifecycle.production_shell("pilot", ["ls", "-l"])
+    assert calls(no_docker)[-1].endswith(" - ls -l")
+    fake_docker(no_docker, {"ps --all": HEALTHY, "inspect": "echo x/pilot:dev"})
+    with pytest.raises(UserError, match="pilot runs from source here"):
+        lifecycle.production_shell("pilot")

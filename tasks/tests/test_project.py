@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .. import project as tasks_project
-from ..project import choose_services, clone_id, libs_of, service_names
+from ..project import choose_services, clone_id, libs_of, pyproject, service_names
 from ..shell import UserError
 
 
@@ -95,6 +95,12 @@ def test_what_does_not_fit_is_told(project: Path, file: str, text: str, told: st
     (project / file).write_text(text)
     with pytest.raises(UserError, match=told):
         service_names()
+
+
+def test_a_lock_with_marks_of_a_merge_is_told(project: Path) -> None:
+    (project / "poetry.lock").write_text("<<<<<<< HEAD\n")
+    with pytest.raises(UserError, match=r"^poetry\.lock does not parse: .*: after a merge, `git checkout --ours` it"):
+        pyproject(str(project / "poetry.lock"))
 
 
 def test_libs_are_those_that_the_service_asks_for(project: Path) -> None:

@@ -105,8 +105,14 @@ def test_over_budget_names_what_has_grown(project: Path) -> None:
     told = r"^ours/pilot:prod is 15\.00 MB raw, over its 10\.00 MB \(numpy \+6\.00, new \+1\.00, flask \+0\.00\)$"
     with pytest.raises(UserError, match=told):
         report.check_budgets([weighing(15_000_000)], [small])
-    with pytest.raises(UserError, match=r"MB \(numpy \+7\.00, flask \+3\.00, new \+1\.00\); .* is 5\.00 MB gzip"):
+    with pytest.raises(UserError, match=r"MB \(numpy 7\.00, flask 3\.00, new 1\.00\); .* is 5\.00 MB gzip"):
         report.check_budgets([weighing(15_000_000, 5_000_000)], [])
+
+
+def test_a_budget_of_no_service_is_told(project: Path) -> None:
+    set_budget(project, '{raw_mb = 10, gzip_mb = 4.5}\n"pilto:prod" = {raw_mb = 1, gzip_mb = 1}')
+    with pytest.raises(UserError, match="a budget for pilto, which is no service"):
+        report.check_budgets([], [])
 
 
 def test_without_a_budget_anything_goes(project: Path) -> None:

@@ -168,6 +168,22 @@ def test_a_stack_without_services_is_valid(ours: Path) -> None:
     assert (ours / "docker/compose.yaml").read_text() == before
 
 
+@pytest.mark.parametrize("words", [("flask",), ("--group", "pilto", "flask"), ("--group=pilto", "flask")])
+def test_a_package_is_added_to_a_group_that_is_there(
+    ours: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(venv, "poetry", lambda *_: pytest.fail("Poetry would make the group"))
+    with pytest.raises(UserError, match="no image would get it: `--group NAME` must name one of "):
+        service.lock(NO_SESSION, "add", "--lock", *words)
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(venv, "poetry", lambda _, *words: asked.append(words))
+    service.lock(NO_SESSION, "add", "--lock", "-G", "tests", "flask")
+    (ours / "poetry.lock").write_text("=======")
+    with pytest.raises(UserError, match=r"poetry\.lock does not parse"):
+        service.lock(NO_SESSION)
+    assert len(asked) == 1
+
+
 def test_a_group_that_poetry_removes_comes_back(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Poetry removes a group with its last package, as a worker may have none; a service needs its group."""
     asked = []

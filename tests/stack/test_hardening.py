@@ -173,7 +173,9 @@ def test_every_file_is_in_what_a_bill_of_materials_is_made_from(files: tarfile.T
         assert content
         paths = [line.rsplit(",", 2)[0].strip('"') for line in content.read().decode().splitlines()]
         owned |= {os.path.normpath(Path(record).parents[1] / path) for path in paths}
-    unknown = {name for name in found if not {name, re.sub(r"\.pyc$", ".py", name)} & owned}
+    # Where the source is there, too, bytecode lies as usual: __pycache__/env.cpython-313.pyc, as of Alembic's templates.
+    bytecode = re.compile(r"(?:__pycache__/)?([^/.]+)(?:\.cpython-\d+)?\.pyc$")
+    unknown = {name for name in found if not {name, bytecode.sub(r"\1.py", name)} & owned}
     ours = re.compile(r"app/|usr/local/|var/lib/dpkg/status\.d/|venv/.*\.dist-info/")
     assert {name for name in unknown if not ours.match(name)} <= {
         *(".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"),  # made by Docker

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+import sys
 import sysconfig
 from functools import cache
 from pathlib import Path
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 ZONES = Path("/usr/share/zoneinfo")
+# The module that sysconfig has just read: its name differs between versions and systems.
+SYSCONFIG = next((name for name in sys.modules if name.startswith("_sysconfigdata_")), "")
 DATA = (ZONES, Path("/usr/share/terminfo"), Path("/usr/lib/terminfo"))
 # No service in production runs the standard library's tests, installs packages, or draws windows.
 LEFT_OUT = re.compile(
     rf"""(?x)
     (.*/)?(test|tests|idle_test|__pycache__|site-packages|dist-packages)/.* | (.*/)?_?(ctypes_)?test[^/]*\.so
     | (config-[^/]*|ensurepip|idlelib|lib2to3|pydoc_data|tkinter|turtledemo|venv)/.*
-    | (turtle|_sysconfigdata__(?!linux)[^/]*|sitecustomize)\.py | _pyrepl/(?!__init__|pager)[^/]*
+    | (turtle|(?!{re.escape(SYSCONFIG)}\.)_sysconfigdata_[^/]*|sitecustomize)\.py | _pyrepl/(?!__init__|pager)[^/]*
     | lib-dynload/(_tkinter|_test|_xx|xx|_dbm|_gdbm)[^/]*
     | {ZONES}/(?!localtime)[^A-Z].*
     """

@@ -17,11 +17,7 @@ import tree
 @pytest.mark.parametrize(
     ("code", "inside", "outside"),
     [
-        (
-            None,
-            "json/__init__.py pydoc.py",
-            "turtle.py sqlite3/__init__.py curses/__init__.py _pyio.py venv/__init__.py",
-        ),
+        (None, "re/__init__.py pydoc.py", "turtle.py sqlite3/__init__.py curses/__init__.py _pyio.py venv/__init__.py"),
         ("import json, sqlite30, curses30", "", "json/__init__.py sqlite3/__init__.py curses/__init__.py"),
         ("import SQLite3", "sqlite3/__init__.py", "json/__init__.py"),
         ("try:\n    import curses", "curses/__init__.py", "_pyio.py"),
@@ -32,6 +28,14 @@ def test_large_parts_come_with_code_that_names_them(code: str | None, inside: st
     found = {str(path.relative_to(modules.STDLIB)) for path in modules.files(code) if modules.STDLIB in path.parents}
     assert set(inside.split()) <= found
     assert not set(outside.split()) & found
+
+
+def test_the_data_of_sysconfig_is_what_this_python_reads(tmp_path: Path) -> None:
+    name = "_sysconfigdata__x86_64-linux-gnu"  # in Debian 12, where the one with linux in its name is a link
+    (tmp_path / f"{name}.py").write_text("build_time_vars = {}")
+    code = f"import modules; print(*filter(modules.LEFT_OUT.fullmatch, ('{name}.py', '{name}-other.py')))"
+    settings = {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}", "_PYTHON_SYSCONFIGDATA_NAME": name}
+    assert subprocess.check_output([sys.executable, "-c", code], env=settings, text=True) == f"{name}-other.py\n"
 
 
 def test_dependencies_keep_docstrings_and_the_standard_library_has_empty_ones(tmp_path: Path) -> None:
@@ -53,9 +57,8 @@ def test_dependencies_keep_docstrings_and_the_standard_library_has_empty_ones(tm
 
 def test_modules_whose_source_is_read_keep_it_next_to_their_bytecode(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("migration.py", "checked.py", "plain.py")]
-    for path, text in zip(
-        paths, ("from alembic import op", "@typechecked\ndef f(): ...", "typechecked = 1"), strict=True
-    ):
+    texts = ("from alembic import op", "@typechecked\ndef f(): ...", "typechecked = 1")
+    for path, text in zip(paths, texts, strict=True):
         path.write_text(text)
     made = tree.Tree(tmp_path / "root")
     made.add_all(paths)
