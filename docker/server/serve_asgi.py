@@ -56,7 +56,8 @@ class Middleware:
                     await respond(403)
                     return
                 exchange.status = 101 if event["type"] == "websocket.accept" else int(event["status"])
-                fields = [field for field in event.get("headers", ()) if field[0] != b"x-request-id"]
+                own = event.get("headers", ())
+                fields = [pair for pair in own if pair[0] != b"x-request-id"] if b"x-request-id" in dict(own) else own
                 event = {**event, "headers": [*fields, (b"x-request-id", exchange.request_id.encode())]}
                 started = True
             exchange.bytes += len(event.get("body") or b"")
@@ -64,15 +65,14 @@ class Middleware:
             if event["type"] == "http.response.body" and not event.get("more_body"):
                 exchange.end()  # the application may go on for long
 
-        async def respond(status: int, body: bytes = b"", kind: bytes = b"text/plain") -> None:
+        async def respond(status: int, body: bytes = b"", kind: bytes = b"text/plain") -> Any:
             prefix = "websocket.http" if scope["type"] == "websocket" else "http"
             fields = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
             await send_and_count({"type": f"{prefix}.response.start", "status": status, "headers": fields})
             await send_and_count({"type": f"{prefix}.response.body", "body": body})
 
         if METRICS and port == METRICS_PORT:
-            await respond(200, METRICS.text(), METRICS_TYPE)
-            return None
+            return await respond(200, METRICS.text(), METRICS_TYPE)
         headers, method, path = scope["headers"], scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
         target = scope.get("stack.target", scope["raw_path"]).decode("latin-1")
         known = [(NAMES[name], value.decode("latin-1")) for name, value in headers if name in NAMES]
