@@ -106,15 +106,17 @@ class Client(asyncio.Protocol):
 class Http(Client, HttpToolsProtocol):
     """A client that speaks HTTP."""
 
-    head_bytes: int | None = 0  # None: no head is being received
-    request_bytes = 0
+    in_head = True  # whether a head is being received
+    request_bytes = framing_bytes = (
+        0  # the latter since the last head or part of a body: of a head, chunk sizes, trailers
+    )
     half_closed = rejected = False
 
     def is_awaited(self) -> bool:
         """Whether the client is to read, or to send; or sends no more, and has most likely gone."""
         cycle = self.cycle
         answering = cycle and not cycle.response_complete and (not cycle.more_body or self.flow.read_paused)
-        return not answering or self.head_bytes is not None or self.half_closed or super().is_awaited()
+        return not answering or self.in_head or self.half_closed or super().is_awaited()
 
     def held_bytes(self) -> int:
         """With a request's bytes, which the application may have by now; none when it is a web socket now."""
@@ -126,19 +128,18 @@ class Http(Client, HttpToolsProtocol):
         return super().held_bytes() + request + PIPELINED_BYTES * len(self.pipeline)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what the client has sent, unless the head is too large."""
+        """Parse what the client has sent, unless a head or trailer is too large."""
         if self.rejected:
             return
         self.request_bytes += len(data)
-        if self.head_bytes is not None:
-            self.head_bytes += len(data)
+        self.framing_bytes += len(data)
         super().data_received(data)
-        if self.head_bytes is not None and self.head_bytes > limits.HEAD_BYTES:
-            self.reject(431)
+        if self.framing_bytes > limits.HEAD_BYTES:
+            self.reject(431 if self.in_head else 400)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection open for the answer if there is a complete request, and nothing after it."""
-        if self.cycle is None or self.cycle.more_body or self.cycle.response_complete or self.head_bytes is not None:
+        if self.cycle is None or self.cycle.more_body or self.cycle.response_complete or self.in_head:
             return False
         self.cycle.keep_alive = False
         self.half_closed = True
@@ -149,14 +150,30 @@ class Http(Client, HttpToolsProtocol):
         super().on_message_begin()
         if len(self.pipeline) >= PIPELINED:
             raise BufferError  # which rejects the request
-        if self.head_bytes is None:  # else it is the first request, and all bytes are counted
-            self.head_bytes = self.request_bytes = 0
+        if not self.in_head:  # else it is the first request, and all bytes are counted
+            self.framing_bytes = self.request_bytes = 0
+        self.in_head = True
 
     def on_headers_complete(self) -> None:
         """Stop counting the head's bytes."""
         super().on_headers_complete()
-        self.head_bytes = None
+        self.in_head, self.framing_bytes = False, 0
+        self.scope["headers"] = [*self.headers]  # uvicorn adds trailers to its own list
         self.scope["stack.target"] = self.url  # type: ignore[typeddict-unknown-key]  # the path alone may hide another host
+        if self.scope["http_version"] == "1.0" and self.cycle:
+            self.cycle.waiting_for_100_continue = False
+
+    def on_body(self, body: bytes) -> None:
+        """Start to count the bytes that are no body."""
+        super().on_body(body)
+        self.framing_bytes = 0
+
+    def _should_upgrade(self) -> bool:
+        """Whether to open a web socket: not after a request that has no answer yet, and not for what websockets ignores."""
+        idle = not self.cycle or self.cycle.response_complete
+        plain = (self.parser.get_method(), self.parser.get_http_version()) == (b"GET", "1.1")
+        bodiless = {b"content-length", b"transfer-encoding"}.isdisjoint(dict(self.headers))
+        return idle and plain and bodiless and super()._should_upgrade()
 
     def on_response_complete(self) -> None:
         """Go on with the next request; uvicorn would start a timer for each, here check() closes idle connections."""
@@ -176,8 +193,13 @@ class Http(Client, HttpToolsProtocol):
         if self.cycle and not self.cycle.response_complete and (self.pipeline or not self.cycle.more_body):
             # Requests before it are answered; where another answer came, it would be theirs.
             self.cycle.keep_alive = False
+        elif self.cycle and self.cycle.response_started and not self.cycle.response_complete:
+            self.disconnect()
         elif not self.rejected:
             self.rejected = True
+            if self.cycle:
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
             exchange = Exchange(internal=False)
             exchange.client, exchange.status = (self.client or ("",))[0], status
             self.transport.write(

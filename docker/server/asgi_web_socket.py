@@ -11,17 +11,19 @@ class WebSocket(Client, WebSocketsSansIOProtocol):
 
     read_bytes = 4096  # more could be many small messages, which take much time and memory
 
-    def partial_bytes(self) -> int:
-        """How much of an incomplete message has been received."""
-        return len(self.conn.reader.buffer) + sum(map(len, self.frames))
-
     def is_awaited(self) -> bool:
         """Whether the client is to read, or to complete a message."""
-        return super().is_awaited() or (self.partial_bytes() > 0 and not self.read_paused)
+        return super().is_awaited() or (bool(self.frames or self.conn.reader.buffer) and not self.read_paused)
 
     def held_bytes(self) -> int:
         """With a message that is incomplete."""
-        return super().held_bytes() + self.partial_bytes()
+        return super().held_bytes() + len(self.conn.reader.buffer) + sum(map(len, self.frames))
+
+    def data_received(self, data: bytes) -> None:
+        """Handle frames; a client that sends a message in too many is disconnected, as each takes time and memory."""
+        super().data_received(data)
+        if len(self.frames) > 1000:
+            self.disconnect()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Free memory at once; websockets leaves that to the garbage collector, which does not count bytes."""

@@ -16,7 +16,6 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from gunicorn.http import errors
-from gunicorn.http.body import ChunkedReader
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
@@ -37,12 +36,11 @@ MOST, MEASURED_S = 0.8, 0.01
 class BodyReader:
     """Reads a request's body for the application: sends 100 Continue, and detects a body that ends too early."""
 
-    def __init__(self, req: Any, unreader: Any) -> None:
-        self.req, self.client, self.reader = req, unreader.sock, req.body.reader
+    def __init__(self, req: Any, client: Client) -> None:
+        self.req, self.client, self.reader = req, client, req.body.reader
         self.length = getattr(self.reader, "length", None)
         self.bytes_read = 0
-        if self.length is None:
-            self.reader = Chunks(req, unreader)
+        self.reader.limit_trailer_section = HEAD_BYTES
         self.expects_continue = req._expected_100_continue and self.length != 0
         if self.expects_continue:
             req.force_close()  # unless the application reads: the client may send the body without being asked, or not
@@ -60,23 +58,6 @@ class BodyReader:
         if len(data) < size and self.length is None and self.bytes_read <= LARGE_BYTES:
             self.client.end_large_body()
         return data
-
-
-class Chunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
-    """A chunked body; its faults are detected at once where gunicorn would wait for more."""
-
-    def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> tuple[int, bytes]:
-        """Reject sizes that no file has: they are meant to overflow."""
-        size, rest = super().parse_chunk_size(unreader, data)
-        if size >= 1 << 63:
-            raise errors.InvalidChunkSize(b"%x" % size)
-        return size, rest
-
-    def read_into(self, unreader: Any, buf: bytearray) -> None:
-        """Reject a line that has ended in a bare LF."""
-        if b"\n" in buf.partition(b"\r\n")[0]:
-            raise errors.InvalidChunkSize(bytes(buf[:20]))
-        super().read_into(unreader, buf)
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
@@ -110,8 +91,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         if not self.alive:
             for listener in self.sockets:
                 for _ in range(self.cfg.backlog):
-                    if can_be_read(listener):
-                        self.accept(listener)
+                    self.accept(listener)
                 listener.close()  # in the backlog, they would be lost; a client that is refused can ask another replica
 
     def enqueue_req(self, conn: Any) -> None:
@@ -149,12 +129,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def takes_most(self, now: float) -> bool:
         """Whether this process has taken most of a processor's time lately, so that more threads would make it slower."""
-        last, used, part = self.measured
+        last, used, _ = self.measured
         if now > last + MEASURED_S:
-            time_s = time.process_time()
-            part = (time_s - used) / (now - last)
-            self.measured = now, time_s, part
-        return part > MOST
+            self.measured = now, time.process_time(), (time.process_time() - used) / (now - last)
+        return self.measured[2] > MOST
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for events and handle them; when there are too many connections, close the one that is idle for longest."""
@@ -169,7 +147,12 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         if not isinstance(conn.sock, Client):
             conn.sock = Client(conn.sock, lambda: self.start_waiting(conn))
         conn.sock.start_request(internal=is_internal(conn.server))
-        keep = super().handle(conn)
+        keep = False
+        try:
+            keep = super().handle(conn)
+        except BaseException as error:  # sys.exit(), say, which would end the process, and with it others' requests
+            if not conn.sock.exchange.status:
+                self.handle_error(None, conn.sock, conn.client, error)
         conn.sock.exchange.end()
         conn.sock.not_slow()
         conn.sock.end_large_body()
@@ -192,8 +175,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         req.headers = [field for field in req.headers if field[0] not in made]
         req.headers += [field for field in made.items() if field[1]]
         conn.sock.head_bytes = None
-        req.max_buffer_headers = HEAD_BYTES  # of a trailer
-        req.body.reader = body = BodyReader(req, conn.parser.unreader)
+        req.body.reader = body = BodyReader(req, conn.sock)
         large = body.length is None or body.length > LARGE_BYTES
         if not status and large and not conn.sock.start_large_body(self.queue):
             status = 503
@@ -204,9 +186,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         return super().handle_request(req, conn)
 
     def _keepalive_after(self, conn: Any, keepalive: object) -> bool:
-        """Whether the connection can be used again; not if the part of the body that was not read is malformed."""
+        """Whether the connection can be used again; not if the answer is too short, or what was not read is malformed."""
         try:
-            return bool(super()._keepalive_after(conn, keepalive))
+            answer = conn.parser.mesg.body.reader.answer
+            complete = answer.response_length in (None, answer.sent) or answer._omits_body
+            return complete and bool(super()._keepalive_after(conn, keepalive))
         except Exception:  # gunicorn would send a second answer
             return False
 
@@ -224,14 +208,15 @@ def is_internal(address: tuple[str, int] | str) -> bool:
 
 
 def body_middleware(app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Call the application; its answer to a malformed body, most likely 500, is replaced by 400."""
+    """Call the application; its answer to a malformed body, most likely 500, is replaced by 400, its request id by ours."""
     body: Any = environ["wsgi.input"]
 
-    def start(*response: Any) -> Any:
+    def start(status: str, fields: Any, *error: Any) -> Any:
         if body.failed:
             raise errors.InvalidChunkSize(b"the body is malformed or incomplete")
         body.reader.expects_continue = False
+        body.reader.answer = start_response.__self__  # type: ignore[attr-defined]
         environ["gunicorn.socket"].time_left_s = TIMEOUT_S
-        return start_response(*response)
+        return start_response(status, [field for field in fields if field[0].lower() != "x-request-id"], *error)
 
     return app(environ, start)

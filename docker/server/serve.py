@@ -7,15 +7,9 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
-
-def end(_number: int, _frame: FrameType | None) -> None:
-    """Exit with 0; an exception would be ignored in a destructor or a weak reference's callback, as imports have them."""
-    os._exit(0)
-
-
-signal.signal(signal.SIGTERM, end)
+# An exception would be ignored in a destructor or a weak reference's callback, as imports have them.
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 interface = os.environ.get("INTERFACE", "wsgi")
 
 if any(name.startswith("OTEL_") for name in os.environ):

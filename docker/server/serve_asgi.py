@@ -20,7 +20,6 @@ LARGE_BODY_SLOTS = asyncio.Semaphore(limits.LARGE_BODIES)
 # The fields that are read or made here, and their names in capitals.
 READ = ("CONTENT-LENGTH", "HOST", "TRANSFER-ENCODING", "X-FORWARDED-FOR", "X-FORWARDED-PROTO")
 NAMES = {name.lower().encode(): name for name in (*READ, "TRACEPARENT", "TRACESTATE", "X-REQUEST-ID")}
-WEB_SOCKET_STATUS = {"websocket.accept": 101, "websocket.close": 403}
 
 
 class Middleware:
@@ -29,11 +28,10 @@ class Middleware:
     def __init__(self, app: Any) -> None:
         self.app, self.app_behind_proxy = app, ProxyHeadersMiddleware(app, TRUSTED)
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         """Serve a request."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
+            return await self.app(scope, receive, send)
         port, slot, started, gone = (scope["server"] or ("", None))[1], False, False, False
         exchange = Exchange(internal=port in (None, METRICS_PORT))
 
@@ -47,31 +45,34 @@ class Middleware:
         async def receive_and_note() -> Any:
             nonlocal gone
             event = await receive()
-            gone = event["type"] == "http.disconnect"
+            gone = event["type"].endswith("disconnect")
             return event
 
         async def send_and_count(event: Any) -> None:
             nonlocal started
             release()
             if not started:
+                if event["type"] == "websocket.close":
+                    await respond(403)
+                    return
+                exchange.status = 101 if event["type"] == "websocket.accept" else int(event["status"])
+                own = event.get("headers", ())
+                fields = [pair for pair in own if pair[0] != b"x-request-id"] if b"x-request-id" in dict(own) else own
+                event = {**event, "headers": [*fields, (b"x-request-id", exchange.request_id.encode())]}
                 started = True
-                exchange.status = event.get("status") or WEB_SOCKET_STATUS[event["type"]]
-                fields = [*event.get("headers", ()), (b"x-request-id", exchange.request_id.encode())]
-                event = {**event, "headers": fields}
             exchange.bytes += len(event.get("body") or b"")
             await send(event)
             if event["type"] == "http.response.body" and not event.get("more_body"):
                 exchange.end()  # the application may go on for long
 
-        async def respond(status: int, body: bytes = b"", kind: bytes = b"text/plain") -> None:
+        async def respond(status: int, body: bytes = b"", kind: bytes = b"text/plain") -> Any:
             prefix = "websocket.http" if scope["type"] == "websocket" else "http"
             fields = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
             await send_and_count({"type": f"{prefix}.response.start", "status": status, "headers": fields})
             await send_and_count({"type": f"{prefix}.response.body", "body": body})
 
         if METRICS and port == METRICS_PORT:
-            await respond(200, METRICS.text(), METRICS_TYPE)
-            return
+            return await respond(200, METRICS.text(), METRICS_TYPE)
         headers, method, path = scope["headers"], scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
         target = scope.get("stack.target", scope["raw_path"]).decode("latin-1")
         known = [(NAMES[name], value.decode("latin-1")) for name, value in headers if name in NAMES]
@@ -82,16 +83,20 @@ class Middleware:
         app = self.app_behind_proxy if "X-FORWARDED-FOR" in fields or "X-FORWARDED-PROTO" in fields else self.app
         try:
             status = too_large(target, headers) or limits.fault(method, scope["http_version"], target, known)
-            length = int(fields.get("CONTENT-LENGTH", 0))
-            if not status and (length > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
+            length = fields.get("CONTENT-LENGTH", "0")
+            if len(length) > 20:  # these are zeros; Python takes no more than 4,300 digits
+                status = status or 400
+            elif not status and (int(length) > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
                 with suppress(TimeoutError):
                     slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
                 add({LARGE_BODIES: slot})
                 status = 0 if slot else 503
             await (respond(status) if status else app(scope, receive_and_note, send_and_count))
+            if not started and not gone:
+                raise RuntimeError("the application has not answered")
         except BaseException:
             if gone and not started:
-                return  # frameworks raise then; to log that for each client of an attack would take all the time
+                return None  # frameworks raise then; to log that for each client of an attack would take all the time
             if not started:
                 await respond(500)
             raise  # for uvicorn to log it

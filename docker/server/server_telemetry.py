@@ -34,11 +34,10 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 STATUSES = [f'http_requests_total{{status="{first}xx"}}' for first in range(1, 6)]
 DURATION = "http_request_duration_seconds"
 BUCKETS = [f'{DURATION}_bucket{{le="{limit}"}}' for limit in (*SECONDS, "+Inf")]
-SUM, COUNT = f"{DURATION}_sum", f"{DURATION}_count"
 IN_PROGRESS, LARGE_BODIES = "http_requests_in_progress", "http_large_bodies_in_progress"
 FAMILIES = {
     "http_requests_total counter": STATUSES,
-    f"{DURATION} histogram": [*BUCKETS, SUM, COUNT],
+    f"{DURATION} histogram": [*BUCKETS, f"{DURATION}_sum", f"{DURATION}_count"],
     **{f"{gauge} gauge": [gauge] for gauge in (IN_PROGRESS, LARGE_BODIES)},
 }
 NUMBERS = {name: index for index, name in enumerate(chain.from_iterable(FAMILIES.values()))}
@@ -75,10 +74,8 @@ class Metrics:
         """The body of the answer to Prometheus."""
         totals = {name: sum(self.cells[index :: len(NUMBERS)]) for name, index in NUMBERS.items()}
         totals |= zip(BUCKETS, accumulate(totals[bucket] for bucket in BUCKETS), strict=True)
-        lines = []
-        for family, names in FAMILIES.items():
-            lines += [f"# TYPE {family}\n", *(f"{name} {totals[name]}\n" for name in names)]
-        return "".join(lines).encode()
+        types = {names[0]: f"# TYPE {family}\n" for family, names in FAMILIES.items()}
+        return "".join(f"{types.get(name, '')}{name} {total}\n" for name, total in totals.items()).encode()
 
 
 METRICS = Metrics() if METRICS_PORT else None
@@ -173,15 +170,16 @@ class Exchange:
             self.status = self.status or 499  # as nginx says where the client has hung up
         if self.status and not (self.internal and self.status == 200):
             bucket = BUCKETS[bisect_left(SECONDS, duration_s)]
-            amounts |= {STATUSES[min(self.status // 100, 5) - 1]: 1, bucket: 1, COUNT: 1, SUM: duration_s}
+            amounts |= {
+                STATUSES[min(self.status // 100, 5) - 1]: 1,
+                bucket: 1,
+                f"{DURATION}_count": 1,
+                f"{DURATION}_sum": duration_s,
+            }
             if ACCESS_LOG:
-                self.log(duration_s)
+                now = datetime.now(UTC).isoformat(timespec="milliseconds")
+                said = quoted(self.client[:100]), self.method[:20], quoted(self.path[:400])
+                sent = self.status, max(self.bytes, 0)  # less than 0 when the client did not take the head
+                LOG.write((LINE % (now, self.request_id, self.trace_id, *said, *sent, duration_s * 1000)).encode())
         add(amounts)
         self.began = self.status = 0
-
-    def log(self, duration_s: float) -> None:
-        """Write a line to the access log."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        said = quoted(self.client[:100]), self.method[:20], quoted(self.path[:400])
-        line = LINE % (now, self.request_id, self.trace_id, *said, self.status, self.bytes, duration_s * 1000)
-        LOG.write(line.encode())

@@ -1,7 +1,8 @@
 """Applications to test the servers with: they answer with the body, /ids with two header fields, /large with 4 MB.
 
-/unread does not read the body, /fail raises, /wait takes 1 s, and by WSGI the status of /odd is 999. A web socket gets the
-size of each binary message, and is flooded with messages of the size that it sends as text.
+/unread does not read the body, /fail and /exit raise, /none does not answer, the answer of /short is incomplete, /wait takes
+1 s, and by WSGI the status of /odd is 999. A web socket gets the size of each binary message, and is flooded with messages of
+the size that it sends as text; /refuse accepts none.
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ class Stopper:
         signal.raise_signal(signal.SIGTERM)
 
 
-def answer(path: str, body: bytes, *ids: str) -> bytes:
-    if path == "/fail":
-        raise ValueError(path)
-    if path == "/ids":
-        return " ".join(ids).encode()
-    return b"x" * 4_000_000 if path == "/large" else body
+def answer(path: str, body: bytes, *ids: str) -> tuple[list[tuple[str, str]], bytes]:
+    if path in ("/fail", "/exit"):
+        raise ValueError(path) if path == "/fail" else SystemExit(3)
+    body = " ".join(ids).encode() if path == "/ids" else b"x" * 4_000_000 if path == "/large" else body
+    return [("Content-Length", str(len(body) + 100 * (path == "/short"))), ("X-Request-ID", "own")], body
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
@@ -38,15 +38,17 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         status = "500 Internal Server Error"
     if path == "/wait":
         time.sleep(1)
-    body = answer(path, body, *(environ.get(name, "") for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT")))
-    start_response(status, [("Content-Length", str(len(body)))])
+    fields, body = answer(path, body, *(environ.get(name, "") for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT")))
+    if path != "/none":
+        start_response(status, fields)
     return [body]
 
 
 async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
-    event = await receive() if scope["path"] != "/unread" else {}
+    path = scope["path"]
+    event = await receive() if path != "/unread" else {}
     if scope["type"] == "websocket":
-        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close" if path == "/refuse" else "websocket.accept"})
         while (event := await receive())["type"] != "websocket.disconnect":
             while event.get("text"):
                 await send({"type": "websocket.send", "bytes": bytes(int(event["text"]))})
@@ -57,9 +59,12 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
         parts.append((event := await receive()).get("body", b""))
     if event.get("type") == "http.disconnect":
         raise ConnectionError  # as frameworks do
-    if scope["path"] == "/wait":
+    if path == "/wait":
         await asyncio.sleep(1)
     ids = [dict(scope["headers"]).get(name, b"").decode() for name in (b"x-request-id", b"traceparent")]
-    body = answer(scope["path"], b"".join(parts), *ids)
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
-    await send({"type": "http.response.body", "body": body})
+    fields, body = answer(path, b"".join(parts), *ids)
+    if path != "/none":
+        headers = [(name.lower().encode(), value.encode()) for name, value in fields]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await asyncio.sleep(0.4 * (path == "/unread"))
+        await send({"type": "http.response.body", "body": body})

@@ -13,7 +13,7 @@ HEADS = {
         P + f"Transfer_Encoding: chunked|Content-Length: 5||0||{G}|",
         *(P + f"Content-Length: 5|Content-Length: {length}||hello!" for length in (5, 6)),
         *(P + f"Content-Length: {length}||hello" for length in ("", "+5", "-5", "0x5", "5, 5", "5 5", "1_0", "5.0")),
-        *(P + f"Content-Length: {length}||hello" for length in ("\xb2", "9" * 5000)),
+        *(P + f"Content-Length: {length}||hello" for length in ("\xb2", "9" * 5000, "0" * 5000 + "5")),
         *(P + f"Transfer-Encoding: {coding}||0||" for coding in ("chunked, identity", "chunked, chunked", "\vchunked")),
         *(
             P + f"Transfer-Encoding{rest}||0||"
@@ -27,7 +27,7 @@ HEADS = {
         *(f"GET / HTTP/1.1{rest}A: b||" for rest in ("\nHost: x|", "|Host: x\n", "|Host: x\r")),
         *(
             f"{line} HTTP/1.1|Host: x||"
-            for line in ("GET  /", "GET /\t", "G(T /", "CONNECT x:80", "CONNECT /", "GET x:80")
+            for line in ("GET  /", "GET /\t", "G(T /", "CONNECT x:80", "CONNECT /", "GET x:80", "GET *", "GET x?://x")
         ),
         *(f"GET {target} HTTP/1.1|Host: x||" for target in ("http://y/", "http://x:1/", "http://a@x/", "/#a", "/?b#a")),
         "GET / HTTP/2.0|Host: x||",
@@ -46,7 +46,11 @@ HEADS = {
 }
 SIZES = ("", "zz", "0x5", "+5", "-5", "0_5", " 5", "5 ", "5;=", "5;a\nb", "8" + "0" * 15, "f" * 99)
 BODIES = {
-    200: [f"|{G}|", G.replace("/", "http://x/?a=b://c", 1) + "|", C + "5;a=b|hello|0|A: b||"],
+    200: [
+        *(f"|{G}|", G.replace("/", "http://x/?a=b://c", 1) + "|", C + "5;a=b|hello|0|A: b||"),
+        P.replace("1.1", "1.0") + "Expect: 100-continue|Content-Length: 5||hello",  # HTTP/1.0 has no 100 Continue
+        G.replace("/", "/short", 1) + f"|{P}|",  # a second answer would complete the first
+    ],
     400: [
         *(C + f"{size}|hello|0||" for size in SIZES),
         *(
@@ -54,6 +58,7 @@ BODIES = {
             for chunks in ("5|hello!|0||", "5|hello\n0||", "5\nhello|0||", "5\nhello\n0\n\n", "5\r\rhello|0||")
         ),
         *(C + f"0|{trailer}" for trailer in ("A: b\n\n", "nonsense||", "Content-Length: 5||", "A b: c||")),
+        *(C + f"0|{trailer}" for trailer in ("A: " + "b" * 200_000, "A: b|" * 40_000)),  # they do not end
     ],
 }
 # The client hangs up before the body is complete: 400.

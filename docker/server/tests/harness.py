@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import socket
@@ -21,7 +20,6 @@ sys.path.insert(0, str(SERVER))  # for tests that import its modules
 TIMEOUT_S, THREADS = 1.5, 32
 WSGI = {"INTERFACE": "wsgi", "APPLICATION": "app:app"}
 ASGI = {"INTERFACE": "asgi", "APPLICATION": "app:asgi_app"}
-TCP_CLOSE = b"\x07"  # a state in TCP_INFO
 STARTED = {"wsgi": "Booting worker", "asgi": "startup complete"}  # in the log
 
 
@@ -70,11 +68,6 @@ class Server:
             client.sendall(encoded(sent))
         return client
 
-    def refuses(self) -> bool:
-        """Whether nobody can connect any more."""
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", self.port)) == errno.ECONNREFUSED
-
     def ask(self, sent: str) -> list[int]:
         with self.connect(sent) as client:
             return statuses(client)
@@ -107,14 +100,6 @@ def running(line: str = "", **env: str) -> Iterator[Server]:
             server.process.wait()
 
 
-def wait_for_reset(client: socket.socket) -> None:
-    """Wait until the server has reset a connection, without reading: a client that reads is not slow."""
-    until = time.monotonic() + 20
-    while client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != TCP_CLOSE:
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def read(client: socket.socket, got: bytearray | None = None) -> bytearray:
     """What the server sends until it hangs up."""
     got = bytearray() if got is None else got
@@ -128,4 +113,4 @@ def statuses(client: socket.socket) -> list[int]:
     got = bytearray()
     with suppress(ConnectionError, TimeoutError):
         read(client, got)
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", got)]
+    return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d+) ", got)]

@@ -1,8 +1,9 @@
-"""Commands, such as workers, under docker/server/serve.py: signals, orphans, exit codes, errors."""
+"""What APPLICATION may name; commands, such as workers: signals, orphans, exit codes, errors."""
 
 from __future__ import annotations
 
 import ctypes
+import runpy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen, run
 from threading import Timer
+from types import SimpleNamespace
 
 import pytest
+from harness import SERVER
 
-SERVE = Path(__file__).parents[1] / "serve.py"
+SERVE = SERVER / "serve.py"
 WORKER = """
 import os, signal, time
 if not os.fork():
@@ -27,6 +30,24 @@ while True: time.sleep(1)
 TIMEOUT_S = 10
 # PR_SET_CHILD_SUBREAPER: orphans become this process's, as they become PID 1's.
 become_reaper = partial(ctypes.CDLL(None).prctl, 36, 1)
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        (":application", "it"),
+        ("", "it"),
+        (":create_app()", "app"),
+        (':create_app("x").upper()', "X"),
+        (":sites['y'].wsgi", "z"),
+    ],
+)
+def test_an_expression_names_the_application(monkeypatch: pytest.MonkeyPatch, expression: str, found: str) -> None:
+    sites = {"y": SimpleNamespace(wsgi="z")}
+    site = SimpleNamespace(application="it", create_app=lambda name="app": name, sites=sites)
+    monkeypatch.setitem(sys.modules, "web.site", site)
+    monkeypatch.setenv("APPLICATION", f"web.site{expression}")
+    assert runpy.run_path(str(SERVER / "serve_application.py"))["application"] == found
 
 
 @contextmanager
@@ -66,27 +87,27 @@ def test_no_signal_is_blocked_or_ignored() -> None:
     assert (masks[0], masks[1] & ~inherited) == (0, 0)
 
 
-@pytest.mark.parametrize(("command", "code"), [("python3 -c 'exit(3)'", 3), ("sleep 100", 143)])
-def test_commands_that_end(command: str, code: int) -> None:
-    with started(command) as process:
+def test_a_command_that_a_signal_ends() -> None:
+    with started("sleep 100") as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        while command.startswith("sleep") and process.poll() is None:
-            if children.read_text():
-                process.terminate()
-    assert process.returncode == code
+        while not children.read_text():
+            assert process.poll() is None
+        process.terminate()
+    assert process.returncode == 143
 
 
 @pytest.mark.parametrize(
-    ("interface", "application", "told"),
+    ("interface", "application", "told", "code"),
     [
-        ("wsig", "app:app", "INTERFACE is 'wsig'; it must be wsgi, asgi or command\n"),
-        ("command", "no-such-program -x", "APPLICATION is 'no-such-program -x', and there is no such program\n"),
-        ("command", "", "APPLICATION is '', and there is no such program\n"),
-        ("command", "sleep '1", """APPLICATION is "sleep '1", which is no command line: No closing quotation\n"""),
+        ("command", "python3 -c 'exit(3)'", "", 3),
+        ("wsig", "app:app", "INTERFACE is 'wsig'; it must be wsgi, asgi or command\n", 1),
+        ("command", "no-such-program -x", "APPLICATION is 'no-such-program -x', and there is no such program\n", 1),
+        ("command", "", "APPLICATION is '', and there is no such program\n", 1),
+        ("command", "sleep '1", """APPLICATION is "sleep '1", which is no command line: No closing quotation\n""", 1),
     ],
 )
-def test_mistakes_are_told_in_one_line(interface: str, application: str, told: str) -> None:
+def test_mistakes_are_told_in_one_line(interface: str, application: str, told: str, code: int) -> None:
     with started(application, interface) as process:
         assert process.stdout
         assert process.stdout.read() == told
-    assert process.returncode == 1
+    assert process.returncode == code

@@ -8,7 +8,6 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
-from functools import partial
 from http.client import HTTPConnection
 from importlib import import_module
 from unittest.mock import Mock
@@ -42,17 +41,21 @@ def test_smuggling(server: Server, status: int, sent: str) -> None:
     assert server.ask(sent.replace("x|", "x|Connection: close|") if status == 200 else sent) == [status]
 
 
-@pytest.mark.parametrize("sent", TRUNCATED)
-def test_a_truncated_body_is_not_taken_for_a_complete_one(server: Server, sent: str) -> None:
-    with server.connect(sent) as client:
-        client.shutdown(socket.SHUT_WR)
-        assert statuses(client) in ([400], [])[: 2 if server.env["INTERFACE"] == "asgi" else 1]  # uvicorn says nothing
-
-
 def test_a_malformed_body_that_is_not_read_gets_one_answer(server: Server) -> None:
-    assert server.ask(C.replace("/", "/unread", 1) + "5|hello!|0||") == [
-        400 if server.env["INTERFACE"] == "asgi" else 200
-    ]
+    unread = C.replace("/", "/unread", 1)
+    assert server.ask(unread + "5|hello!|0||") == [400 if server.env["INTERFACE"] == "asgi" else 200]
+    with server.connect(unread + "1|a|") as client:
+        time.sleep(0.2)  # it is being answered
+        client.sendall(encoded("zz|"))
+        assert statuses(client) == [200]
+    assert "write_eof" not in server.log.read_text()
+
+
+def test_trailers_are_no_header_fields(server: Server) -> None:
+    with server.connect(
+        C.replace("/", "/ids", 1).replace("x|", "x|Connection: close|") + "0|X-Request-ID: evil||"
+    ) as client:
+        assert b"evil" not in read(client)
 
 
 def test_100_continue_only_if_the_application_reads_the_body(server: Server) -> None:
@@ -61,11 +64,13 @@ def test_100_continue_only_if_the_application_reads_the_body(server: Server) -> 
     assert server.ask(head.replace("/", "/unread", 1)) == [200]
 
 
-@pytest.mark.parametrize("sent", [GET, WAIT, HALF + "cd", LARGE_GET])
+@pytest.mark.parametrize("sent", [GET, WAIT, HALF + "cd", LARGE_GET, *TRUNCATED])
 def test_who_sends_no_more_still_gets_an_answer(server: Server, sent: str) -> None:
     with server.connect(sent) as client:
         client.shutdown(socket.SHUT_WR)
-        assert statuses(client) == [200]
+        found = [400] if sent in TRUNCATED else [200]
+        silent = sent in TRUNCATED and server.env["INTERFACE"] == "asgi"  # as uvicorn is
+        assert statuses(client) in (found, [] if silent else found)
 
 
 @pytest.mark.parametrize(("last", "status"), [(GET, 200), ("nonsense||", 400), (G + "Host: y||", 400)])
@@ -78,13 +83,18 @@ def test_who_hangs_up_during_an_upload_is_forgotten(server: Server) -> None:
     before = len(server.log.read_text())
     for _ in range(20):  # more than may send large bodies at a time
         server.connect(LARGE[:-500_000]).close()
+    with server.connect(WAIT) as client:
+        client.setsockopt(*import_module("server_limits").RESET)
     answers = (server.ask(LARGE) for _ in range(50))
     assert next(answer for answer in answers if answer != [503]) == [200]  # 503: the others are still being handled
     assert "Traceback" not in server.log.read_text()[before:]
+    while '"path": "/wait"' not in (log := server.log.read_text()[before:]):
+        time.sleep(0.01)
+    assert '"bytes": -' not in log
 
 
-def attack(settings: dict[str, str], kind: str) -> tuple[str, int, list[int], list[int], bool]:
-    """What others get during an attack: the health check's exit code, two answers; whether memory stays free."""
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_attacks(settings: dict[str, str], kind: str) -> None:
     number, sent = ATTACKS[kind]
     with running(**settings) as server, ThreadPoolExecutor(100) as pool:
         attackers = [pool.submit(server.connect, sent) for _ in range(number)]
@@ -93,13 +103,7 @@ def attack(settings: dict[str, str], kind: str) -> tuple[str, int, list[int], li
         for attacker in attackers:
             with suppress(OSError):
                 attacker.result().close()
-    return kind, *found
-
-
-def test_attacks(settings: dict[str, str]) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(partial(attack, settings), ATTACKS))
-    assert found == [(kind, 0, [200], [200], True) for kind in ATTACKS]
+    assert found == (0, [200], [200], True)
 
 
 def test_many_clients_can_be_disconnected_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,8 +155,9 @@ def test_requests_in_flight_are_answered_before_the_end(settings: dict[str, str]
     with running(**settings) as server, ExitStack() as stack:
         late, *clients = [stack.enter_context(server.connect(sent)) for sent in ("", *[HALF] * (THREADS // 2))]
         server.stop()
-        while not server.refuses():  # a proxy asks another server then
-            time.sleep(0.01)
+        with suppress(ConnectionRefusedError):  # a proxy asks another server then
+            while True:
+                socket.create_connection(("127.0.0.1", server.port)).close()
         late.sendall(encoded(HALF))
         time.sleep(0.2)
         for client in (late, *clients):
@@ -202,10 +207,7 @@ def test_it_can_be_stopped_where_exceptions_are_ignored(settings: dict[str, str]
         server.stopped = True
 
 
-def test_it_can_be_stopped_while_it_starts() -> None:
-    def stop(age: float) -> None:
-        with running("Starting gunicorn"):
-            time.sleep(age)
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(stop, [0, 0.05, 0.1, 0.2, 0.4]))
+@pytest.mark.parametrize("age", [0, 0.05, 0.1, 0.2, 0.4])
+def test_it_can_be_stopped_while_it_starts(age: float) -> None:
+    with running("Starting gunicorn"):
+        time.sleep(age)
