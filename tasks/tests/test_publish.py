@@ -99,24 +99,24 @@ def test_version_commit_and_further_tags_are_the_digest_in_release_json(
     push.verify()
 
 
-def test_sbom_and_provenance_are_attached_once(publish: Callable[..., dict[str, Any]], registry: LocalRegistry) -> None:
+def test_the_sbom_is_attached_once(publish: Callable[..., dict[str, Any]], registry: LocalRegistry) -> None:
     digest = publish()["one"]["digest"]
     assert publish()["one"]["digest"] == digest
     repository = Repository(f"{registry.host}/team", "one")
-    kinds = [entry["artifactType"] for entry in repository.referrers(digest)]
-    assert kinds == [push.SBOM, push.PROVENANCE]
-    manifest = json.loads(repository.get(f"manifests/{repository.referrers(digest)[1]['digest']}"))
+    (attached,) = repository.referrers(digest)
+    assert attached["artifactType"] == push.SBOM
+    manifest = json.loads(repository.get(f"manifests/{attached['digest']}"))
     assert manifest["subject"]["digest"] == digest
-    statement = json.loads(repository.get(f"blobs/{manifest['layers'][0]['digest']}"))
-    assert f"sha256:{statement['subject'][0]['digest']['sha256']}" == digest
-    definition = statement["predicate"]["buildDefinition"]
-    assert definition["resolvedDependencies"][0]["digest"] == {"gitCommit": COMMIT}
-    assert definition["externalParameters"] == {"service": "one", "platform": "linux/amd64"}
-    assert statement["predicate"]["runDetails"]["builder"]["id"].endswith("#local")
+    assert repository.get(f"blobs/{manifest['layers'][0]['digest']}") == b'{"bomFormat": "CycloneDX"}'
 
 
-def test_a_tag_moves_only_when_asked(publish: Callable[..., dict[str, Any]], registry: LocalRegistry) -> None:
+def test_a_tag_moves_only_when_asked(
+    publish: Callable[..., dict[str, Any]], registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = publish()["two"]["digest"]
+    with pytest.raises(UserError, match=rf"two:1\.2\.3 is {first} already, built from the same commit .*: build with"):
+        publish("second")
+    monkeypatch.setattr(push, "clean_commit", lambda: "f" * 40)
     with pytest.raises(UserError, match=rf"two:1\.2\.3 is {first} already: raise the version"):
         publish("second")
     assert Repository(f"{registry.host}/team", "one").digest("1.2.3") == first
@@ -317,7 +317,7 @@ def test_files_that_differ_from_the_commit(monkeypatch: pytest.MonkeyPatch) -> N
         push.clean_commit()
 
 
-def test_verify_names_an_image_of_an_index_that_lacks_its_documents(
+def test_verify_names_an_image_of_an_index_that_lacks_its_sbom(
     publish: Callable[..., dict[str, Any]], registry: LocalRegistry, tmp_path: Path
 ) -> None:
     publish(untagged=True)
@@ -328,9 +328,7 @@ def test_verify_names_an_image_of_an_index_that_lacks_its_documents(
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
     tag = manifest.replace(":", "-")
     Repository(f"{registry.host}/team", "one").push_manifest(image.compact(index), tag)
-    with pytest.raises(
-        UserError, match=f"team/one@{manifest} lacks {push.SBOM.replace('+', '.')}, {push.PROVENANCE.replace('+', '.')}"
-    ):
+    with pytest.raises(UserError, match=f"team/one@{manifest} has no SBOM"):
         push.verify()
 
 
