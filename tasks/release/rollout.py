@@ -6,7 +6,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from nox import Session
 
@@ -85,15 +85,19 @@ def wait_for_jobs(inside: tuple[str, ...], chosen: str) -> None:
         run(*inside, "wait", *jobs, "--for=jsonpath={.status.conditions[0].type}", f"--timeout={TIMEOUT_S}s")
     for job in jobs:
         if run(*inside, "wait", job, "--for=condition=Complete", "--timeout=10s"):
-            again = f"`kubectl delete {job}`, then deploy again"
-            failed(job, *inside, "logs", "--tail=5", job, again=again)
+            tell(job, *inside, "logs", "--tail=5", job)
+            raise failed(job, f"`kubectl delete {job}`, then deploy again")
 
 
-def failed(job: str, *log: str, again: str) -> NoReturn:
-    """Print a failed job's last lines, which the command ``log`` gets, and raise UserError."""
-    lines(*log, on_line=lambda line: say(f"{job}: {line}"))
+def tell(title: str, *command: str) -> None:
+    """Print what a command prints, each line with a title."""
+    lines(*command, on_line=lambda line: say(f"{title}: {line}") if line else None)
+
+
+def failed(job: str, again: str) -> UserError:
+    """What to say of a failed job whose last lines were printed."""
     told = f"{job} failed; its last lines stand above. What ran before still runs"
-    raise UserError(f"{told}. Mend it, publish and deploy; or, where the fault was not in the image, {again}")
+    return UserError(f"{told}. Mend it, publish and deploy; or, where the fault was not in the image, {again}")
 
 
 def swarm(session: Session, context: str, ports: str) -> None:
@@ -129,6 +133,7 @@ def updates(docker: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], services: set[str]) -> None:
     """Wait until all replicas of some services run, their jobs have ended, and no update of them is under way."""
+    told = set[tuple[str, str]]()
     with Status("waiting for the stack") as status:
         while status.seconds < TIMEOUT_S:
             time.sleep(1)
@@ -140,10 +145,15 @@ def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], servic
             listed = output(*docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}").splitlines()
             found = {service: replicas for service, _, replicas in (line.partition("\t") for line in listed)}
             late = [service for service in sorted(services) if not complete(found.get(service, ""))]
-            for job in (service for service in late if " completed" in found.get(service, "")):
-                if output(*docker, "service", "ps", "--filter=desired-state=shutdown", "--quiet", job):
-                    say(f"{job}: {reason(docker, job)}")
-                    failed(job, *docker, "service", "logs", "--raw", "--tail=5", job, again="deploy again")
+            for service in late:
+                # Swarm tries for ever what may never succeed, such as to pull an image that is not there.
+                for task, state, error in errors(docker, service):
+                    if "second" in state and (service, error) not in told:
+                        told.add((service, error))
+                        say(f"{service}: {error}")
+                        tell(service, *docker, "service", "logs", "--raw", "--tail=5", task)
+                    if " completed" in found.get(service, "") and state.startswith(("Failed", "Rejected")):
+                        raise failed(service, "deploy again")
             if not late and set(running.values()) <= {"completed"}:
                 say(f"{', '.join(sorted(services))} ready: {status.seconds:.0f} s")
                 return
@@ -159,6 +169,12 @@ def complete(replicas: str) -> bool:
 
 def reason(docker: tuple[str, ...], service: str) -> str:
     """Why a service's newest task failed, as Swarm tells it."""
-    told = output(*docker, "service", "ps", "--no-trunc", "--format={{.Error}}", service).splitlines()
     unhealthy = "its tasks have ended without an error, as after failed health checks: see `docker service logs`"
-    return next(filter(None, (line.strip('"') for line in told)), unhealthy)
+    return next((error for _, _, error in errors(docker, service)), unhealthy)
+
+
+def errors(docker: tuple[str, ...], service: str) -> list[list[str]]:
+    """A service's tasks that have failed, the newest first: id, state, such as "Failed 3 seconds ago", and error."""
+    form = "--format={{.ID}}\t{{.CurrentState}}\t{{.Error}}"
+    tasks = [line.split("\t") for line in output(*docker, "service", "ps", "--no-trunc", form, service).splitlines()]
+    return [[task, state, error.strip('"')] for task, state, error in tasks if error]

@@ -228,7 +228,7 @@ def test_nothing_is_built_for_a_registry_that_takes_no_images(
         Thread(target=server.serve_forever, daemon=True).start()
         host = f"127.0.0.1:{server.server_port}"
         with pytest.raises(
-            UserError, match=rf"the registry {host} answers 404 to POST .*: is it a registry of images\?"
+            UserError, match=rf"the registry {host} answers 404 to POST .*: is it a registry of images, without TLS\?"
         ):
             publish(registry=f"{host}/team")
         server.shutdown()

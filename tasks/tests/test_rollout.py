@@ -31,7 +31,7 @@ def test_a_rollback_is_told_with_its_reason(no_docker: Path) -> None:
         """case "$1 $2" in
         "service ls") echo id ;;
         "service inspect") echo project_web rollback_completed 2 ;;
-        "service ps") echo; echo "task: non-zero exit (1)" ;;
+        "service ps") printf 'new\tRunning\t\nold\tFailed 9 seconds ago\ttask: non-zero exit (1)\n' ;;
         *) exit 99 ;;
         esac""",
     )
@@ -109,9 +109,8 @@ def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
         """case "$*" in
         "service ls"*) ;;
         "stack services"*) printf 'project_web-migrate\t0/1 (0/1 completed)\n' ;;
-        "service ps --filter=desired-state=shutdown --quiet project_web-migrate") echo task ;;
-        "service ps"*) echo '"task: non-zero exit (3)"' ;;
-        "service logs --raw --tail=5 project_web-migrate") echo "no such table" >&2 ;;
+        "service ps"*) printf 'task7\tFailed 3 seconds ago\t"task: non-zero exit (3)"\n' ;;
+        "service logs --raw --tail=5 task7") echo "no such table" >&2 ;;
         *) exit 99 ;;
         esac""",
     )
@@ -120,6 +119,24 @@ def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
     shown = "".join(capsys.readouterr())
     assert "project_web-migrate: task: non-zero exit (3)\n" in shown
     assert "project_web-migrate: no such table\n" in shown
+
+
+def test_new_errors_of_tasks_are_told_once_with_their_last_lines(
+    no_docker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tool(
+        no_docker / "docker",
+        f"""case "$1 $2" in
+        "service ls") echo >>{tmp_path}/turns ;;
+        "stack services") printf "web\t$(($(wc -l <{tmp_path}/turns) > 2))/1\n" ;;
+        "service ps")
+            printf '3\tReady\t\n2\tFailed 2 seconds ago\t"non-zero exit (1)"\n1\tFailed 2 hours ago\t"old"\n' ;;
+        "service logs") echo; echo "no token in task $5" ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    rollout.converge(("docker",), {}, {"web"})
+    assert capsys.readouterr().out == "web: non-zero exit (1)\nweb: no token in task 2\nweb ready: 3 s\n"
 
 
 def test_kubernetes_is_given_one_step_after_the_other(
