@@ -23,9 +23,7 @@ from .. import venv
 from ..release import image, push
 from ..release.registry import INDEX, Repository
 from ..shell import UserError
-from .conftest import write_tool
 from .registry import LocalRegistry, log_in
-from .test_workflow import jobs
 
 SERVICES = ["one", "two"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -292,29 +290,12 @@ def test_the_release_as_a_table_and_as_checksums(
     assert sums[0] == f"{found['digest'].removeprefix('sha256:')}  {registry.host}/team/one"
 
 
-@pytest.mark.parametrize(
-    "text", ["{", "[]", "null", '{"commit": "x"}', '{"commit": "x", "images": [{"service": "a"}]}', '{"images": "a"}']
-)
-def test_a_release_json_that_does_not_say_what_was_published(tmp_path: Path, text: str) -> None:
-    (tmp_path / "release.json").write_text(text)
-    with pytest.raises(
-        UserError, match=r"release\.json does not say what was published \(.*\): `nox -s publish` writes"
-    ):
-        push.read(tmp_path / "release.json")
-
-
 def test_a_part_of_another_commit_is_not_merged(publish: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     publish(untagged=True)
     part = tmp_path / "part.json"
     part.write_text(push.RELEASE.read_text().replace(COMMIT, "f" * 40))
     with pytest.raises(UserError, match=rf"part\.json is of commit f{{40}}, and {COMMIT} is checked out"):
         publish(merge=[part])
-
-
-def test_files_that_differ_from_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "output", lambda *_: " M README.md\n")
-    with pytest.raises(UserError, match="such as README"):
-        push.clean_commit()
 
 
 def test_verify_names_an_image_of_an_index_that_lacks_its_sbom(
@@ -330,24 +311,3 @@ def test_verify_names_an_image_of_an_index_that_lacks_its_sbom(
     Repository(f"{registry.host}/team", "one").push_manifest(image.compact(index), tag)
     with pytest.raises(UserError, match=f"team/one@{manifest} has no SBOM"):
         push.verify()
-
-
-@pytest.mark.parametrize("left", ["nothing", "page", "page, upload"])
-def test_the_release_page_is_made_or_completed(tmp_path: Path, left: str) -> None:
-    """GitHub's client is pretended: it creates only what is not there, and replaces a file only when told to."""
-    for made_before in left.split(", "):
-        (tmp_path / made_before).touch()
-    write_tool(
-        tmp_path / "gh",
-        """case "$2" in
-        view) [ -e page ] ;;
-        create) [ ! -e page ] && touch page ;;
-        edit) [ -e page ] && touch edited ;;
-        upload) [ ! -e upload ] || [ "$5" = --clobber ] && touch upload ;;
-        *) exit 99 ;;
-        esac""",
-    )
-    (step,) = (found["run"] for found in jobs("release")["page"]["steps"] if "run" in found)
-    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "TAG": "v1.2.3"}
-    subprocess.run(["bash", "-e", "-c", step], cwd=tmp_path, env=environment, check=True)
-    assert {"page", "edited", "upload"} <= {path.name for path in tmp_path.iterdir()}
