@@ -71,22 +71,22 @@ def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
         chosen = f"--selector=stack.step={step}"
         if run("kubectl", "apply", "--kustomize", str(folder), chosen):
             raise UserError(f"step {step} was not applied; what ran before still runs")
-        wait_for_jobs(inside, chosen)
-        for kind in ("statefulset", "deployment"):
-            wait = ("rollout", "status", kind, chosen, f"--timeout={TIMEOUT_S}s")
-            if output(*inside, "get", kind, chosen, "--output=name") and run(*inside, *wait):
-                raise UserError(f"step {step} is not ready; what ran before still runs: kubectl describe says more")
+        for found in output(*inside, "get", "job,statefulset,deployment", chosen, "--output=name").split():
+            wait(inside, found)
 
 
-def wait_for_jobs(inside: tuple[str, ...], chosen: str) -> None:
-    """Wait until Kubernetes' jobs of a step have ended; raises UserError where one has failed."""
-    jobs = output(*inside, "get", "job", chosen, "--output=name").split()
-    if jobs:  # a job has a condition as soon as it has ended, in whatever way
-        run(*inside, "wait", *jobs, "--for=jsonpath={.status.conditions[0].type}", f"--timeout={TIMEOUT_S}s")
-    for job in jobs:
-        if run(*inside, "wait", job, "--for=condition=Complete", "--timeout=10s"):
-            tell(job, *inside, "logs", "--tail=5", job)
-            raise failed(job, f"`kubectl delete {job}`, then deploy again")
+def wait(inside: tuple[str, ...], found: str) -> None:
+    """Wait until one of Kubernetes' jobs has ended, or a service is ready; raises UserError where it is not."""
+    timeout = f"--timeout={TIMEOUT_S}s"
+    if not found.startswith("job"):
+        if run(*inside, "rollout", "status", found, timeout):
+            raise UserError(f"{found} is not ready; what ran before still runs: kubectl describe says more")
+        return
+    # A job has a condition as soon as it has ended, in whatever way.
+    run(*inside, "wait", found, "--for=jsonpath={.status.conditions[0].type}", timeout)
+    if run(*inside, "wait", found, "--for=condition=Complete", "--timeout=10s"):
+        tell(found, *inside, "logs", "--tail=5", found)
+        raise failed(found, f"`kubectl delete {found}`, then deploy again")
 
 
 def tell(title: str, *command: str) -> None:

@@ -142,7 +142,11 @@ def test_new_errors_of_tasks_are_told_once_with_their_last_lines(
 def test_kubernetes_is_given_one_step_after_the_other(
     no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = """case "$*" in *"get job"*step=1*) echo job.batch/web-migrate ;; *"get job"*) ;; *) echo found ;; esac"""
+    answer = """case "$*" in
+        *"get job,"*step=0*) echo statefulset.apps/store ;;
+        *"get job,"*step=1*) echo job.batch/web-migrate ;;
+        *"get job,"*step=2*) echo deployment.apps/web ;;
+        esac"""
     write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log; {answer}')
     monkeypatch.setattr(
         rollout, "translate", lambda *_: (MODEL, json.loads(script("kubernetes.py", str(tmp_path / "base"))))
@@ -157,12 +161,13 @@ def test_kubernetes_is_given_one_step_after_the_other(
         for command in (
             f"apply --kustomize {tmp_path}/base --selector=stack.step=1",
             "wait job.batch/web-migrate --for=condition=Complete",
-            "rollout status deployment --selector=stack.step=2",
+            "rollout status deployment.apps/web",
         )
     )
     assert applied < waited < rolled
     assert "get secret password" in told
-    assert {line.split()[2] for line in told if line.startswith("rollout status")} == {"statefulset", "deployment"}
+    waited_for = [line.split()[2] for line in told if line.startswith("rollout status")]
+    assert waited_for == ["statefulset.apps/store", "deployment.apps/web"]
 
 
 @pytest.mark.usefixtures("project")
@@ -203,7 +208,6 @@ def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capsys:
     write_tool(
         no_docker / "kubectl",
         """case "$1 $2 $3" in
-        "get job "*) echo job.batch/web-migrate-abababab ;;
         *--for=jsonpath=*) ;;
         *--for=condition=Complete) exit 1 ;;
         "logs --tail=5 "*) echo "no such table for $3" ;;
@@ -213,7 +217,7 @@ def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capsys:
     with pytest.raises(
         UserError, match=r"^job\.batch/web-migrate-abababab failed; .*`kubectl delete job\.batch/web-mig"
     ):
-        rollout.wait_for_jobs(("kubectl",), "--selector=stack.step=1")
+        rollout.wait(("kubectl",), "job.batch/web-migrate-abababab")
     assert "no such table for job.batch/web-migrate-abababab\n" in "".join(capsys.readouterr())
 
 
