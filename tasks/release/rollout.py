@@ -143,22 +143,29 @@ def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], servic
             if back and not {"updating", "rollback_started"}.intersection(running.values()):
                 raise UserError("; ".join(f"{service} was rolled back: {reason(docker, service)}" for service in back))
             listed = output(*docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}").splitlines()
-            found = {service: replicas for service, _, replicas in (line.partition("\t") for line in listed)}
+            found = dict(line.split("\t") for line in listed)
             late = [service for service in sorted(services) if not complete(found.get(service, ""))]
             for service in late:
                 # Swarm tries for ever what may never succeed, such as to pull an image that is not there.
-                for task, state, error in errors(docker, service):
-                    if "second" in state and (service, error) not in told:
-                        told.add((service, error))
-                        say(f"{service}: {error}")
-                        tell(service, *docker, "service", "logs", "--raw", "--tail=5", task)
-                    if " completed" in found.get(service, "") and state.startswith(("Failed", "Rejected")):
-                        raise failed(service, "deploy again")
+                if tell_errors(docker, service, told) and " completed" in found.get(service, ""):
+                    raise failed(service, "deploy again")
             if not late and set(running.values()) <= {"completed"}:
                 say(f"{', '.join(sorted(services))} ready: {status.seconds:.0f} s")
                 return
     culprit = (late or [service for service, state in running.items() if state != "completed"])[0]
     raise UserError(f"{culprit} does not run after {TIMEOUT_S} s: {reason(docker, culprit)}")
+
+
+def tell_errors(docker: tuple[str, ...], service: str, told: set[tuple[str, str]]) -> bool:
+    """Print new errors of a service's tasks, with the last lines of those that ran; return whether one of them has ended."""
+    tasks = errors(docker, service)
+    for task, state, error in tasks:
+        if "second" in state and (service, error) not in told:  # not one of another roll-out, hours ago
+            told.add((service, error))
+            say(f"{service}: {error}")
+            if state.startswith("Failed"):  # others have not run
+                tell(service, *docker, "service", "logs", "--raw", "--tail=5", task)
+    return any(state.startswith(("Failed", "Rejected")) for _, state, _ in tasks)
 
 
 def complete(replicas: str) -> bool:

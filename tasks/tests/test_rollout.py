@@ -130,13 +130,16 @@ def test_new_errors_of_tasks_are_told_once_with_their_last_lines(
         "service ls") echo >>{tmp_path}/turns ;;
         "stack services") printf "web\t$(($(wc -l <{tmp_path}/turns) > 2))/1\n" ;;
         "service ps")
-            printf '3\tReady\t\n2\tFailed 2 seconds ago\t"non-zero exit (1)"\n1\tFailed 2 hours ago\t"old"\n' ;;
-        "service logs") echo; echo "no token in task $5" ;;
+            printf '4\tReady\t\n3\tPending 2 seconds ago\t"no suitable node"\n2\tFailed 2 seconds ago\t"non-zero exit (1)"\n1\tFailed 2 hours ago\t"old"\n' ;;
+        "service logs") [ "$5" = 2 ] && echo && echo "no token in task $5" ;;
         *) exit 99 ;;
         esac""",
     )
     rollout.converge(("docker",), {}, {"web"})
-    assert capsys.readouterr().out == "web: non-zero exit (1)\nweb: no token in task 2\nweb ready: 3 s\n"
+    assert (
+        capsys.readouterr().out
+        == "web: no suitable node\nweb: non-zero exit (1)\nweb: no token in task 2\nweb ready: 3 s\n"
+    )
 
 
 def test_kubernetes_is_given_one_step_after_the_other(
