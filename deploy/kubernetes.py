@@ -36,7 +36,8 @@ PORT = 8000  # what docker/server listens on
 USER = 10001  # as docker/Dockerfile has it; images whose Compose user has only a name get it, too
 DRAIN_S = 5  # until no proxy sends requests to a pod that ends
 HEALTH = ["python3", "/app/healthcheck.py"]
-HEAD = "# Written by `nox -s deploy -- kubernetes`.\n"
+OURS = "# Written by `nox -s deploy -- kubernetes`"  # how files begin that may be written anew
+HEAD = f"{OURS}, which overwrites changes: put yours into an overlay.\n"
 
 
 def probes(spec: Object, *, listens: bool) -> Object:
@@ -248,14 +249,17 @@ def render(model: Object) -> dict[str, list[Object]]:
 
 
 def main() -> None:
-    """Write the files, and remove those of services that are gone."""
+    """Write the files, and remove those of services that are gone; exits where a file of somebody else has such a name."""
     model, folder = load(), Path(sys.argv[1])
     check(model)
     files = render(model)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.yaml"):
-        if old.read_text(encoding="utf-8").startswith(HEAD):
-            old.unlink()
+    former = [path for path in folder.glob("*.yaml") if path.read_text(encoding="utf-8").startswith(OURS)]
+    for name in files:
+        if (folder / name).exists() and folder / name not in former:
+            sys.exit(f"{folder / name} does not begin with `{OURS}`: rename it, or name another folder")
+    for path in former:
+        path.unlink()
     for name, documents in files.items():
         text = yaml.safe_dump_all(json.loads(json.dumps(documents)), sort_keys=False, width=120)
         (folder / name).write_text(f"{HEAD}{text}", encoding="utf-8")

@@ -43,6 +43,15 @@ class CommandFailed(UserError):  # noqa: N818 (it is what has happened)
         super().__init__(ENGINE_GONE if gone else f"`{shlex.join(command[:4])} ...` failed: {self.last}")
 
 
+class Command(subprocess.Popen[str]):
+    """A command that runs; an interrupt in its ``with`` block ends it."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if kind is KeyboardInterrupt:
+            stop(self)
+        super().__exit__(kind, error, trace)
+
+
 def interruptible() -> None:
     """Take SIGTERM and a closed terminal as Ctrl-C, so that clean-up in ``finally`` always happens."""
     # SIGINT, too: a script's background job inherits it as ignored, and so would the commands that `stop` ends by it.
@@ -80,14 +89,13 @@ def start(*command: str, env: Mapping[str, str] | None = None, **options: Any) -
     try:
         # In the middle of Popen, an interrupt would leave a command of which nobody knows.
         with interrupts_later() if current_thread() is main_thread() else nullcontext():
-            process = subprocess.Popen(command, env={**os.environ, **(env or {})}, text=True, **options)
+            process = Command(command, env={**os.environ, **(env or {})}, text=True, **options)
             RUNNING.add(process)
     except FileNotFoundError:
         raise UserError(f"{command[0]} is not installed, or not on the PATH") from None
     except KeyboardInterrupt:
-        if process:
-            stop(process)
-        raise
+        with process or nullcontext():
+            raise
     return process
 
 
@@ -108,11 +116,7 @@ def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False
         show(command)
     sys.stderr.flush()
     with start(*command, env=env, stdin=stdin) as process:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            stop(process)
-            raise
+        return process.wait()
 
 
 def ask(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
@@ -124,11 +128,7 @@ def ask(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen
 def answer(process: subprocess.Popen[str]) -> str:
     """Wait for a command that `ask` has started and return its standard output; raises CommandFailed when it fails."""
     with process:
-        try:
-            out, err = process.communicate()
-        except KeyboardInterrupt:
-            stop(process)
-            raise
+        out, err = process.communicate()
     if process.returncode:
         raise CommandFailed(cast("Sequence[str]", process.args), err or out)
     return out
@@ -159,15 +159,11 @@ def lines(*command: str, on_line: Callable[[str], None], env: Mapping[str, str] 
     pipe = subprocess.PIPE
     with start(*command, env=env, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, errors="replace") as process:
         assert process.stdin and process.stdout  # noqa: S101, PT018 (for the type checker: both are pipes)
-        try:
-            with suppress(BrokenPipeError), process.stdin as sink:  # it may fail before it has read everything
-                sink.write(stdin)
-            for line in process.stdout:
-                on_line(line.rstrip("\n"))
-            return process.wait()
-        except KeyboardInterrupt:
-            stop(process)
-            raise
+        with suppress(BrokenPipeError), process.stdin as sink:  # it may fail before it has read everything
+            sink.write(stdin)
+        for line in process.stdout:
+            on_line(line.rstrip("\n"))
+        return process.wait()
 
 
 def run_parallel(

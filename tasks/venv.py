@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nox.project
 from nox import Session
@@ -63,8 +64,10 @@ def sbom(session: Session, images: Sequence[str]) -> None:
     install(session, "report")
     for image in images:
         target = REPORTS / f"sbom-{image.rpartition('/')[2].replace(':', '-')}.cdx.json"
-        offline = {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
-        session.run("syft", "scan", "--quiet", f"docker:{image}", f"--output=cyclonedx-json={target}", env=offline)
+        with TemporaryDirectory() as scratch:  # an interrupted Syft leaves there what it has unpacked
+            settings = {"SYFT_CHECK_FOR_APP_UPDATE": "false", "NO_COLOR": "1", "TMPDIR": scratch}
+            command = (str(Path(session.bin) / "syft"), "scan", f"docker:{image}", "--output=cyclonedx-json")
+            target.write_text(output(*command, env=settings), encoding="utf-8")
         say(f"wrote {target.relative_to(ROOT)}")
 
 
@@ -87,8 +90,7 @@ def poetry(session: Session, *arguments: str, silent: bool = False) -> None:
         output(program, *arguments, env=settings)
     elif credentials := re.search(r"://([^/\s]+)@", index):
         # Poetry shows them when the index does not answer.
-        secret = credentials[1]
-        code = lines(program, *arguments, on_line=lambda line: say(line.replace(secret, "***")), env=settings)
+        code = lines(program, *arguments, on_line=lambda line: say(line.replace(credentials[1], "***")), env=settings)
     else:
         code = run(program, *arguments, env=settings, quiet=True)
     if code:

@@ -16,9 +16,10 @@ from . import uptodate
 from .buildlog import Progress, reason
 from .target import Target, target_of
 
-# BuildKit up to 0.14 sometimes fails with one of these when two builds run the same step; the next try finds that step
-# done (moby/buildkit, issues on "inconsistent graph state").
-BUILDKIT_FAULT = re.compile("inconsistent graph state|failed to get state for index")
+# BuildKit up to 0.14 sometimes fails with one of the first two when two builds run the same step; the next try finds that
+# step done (moby/buildkit, issues on "inconsistent graph state"). With containerd's image store, it sometimes fails with
+# the last when it unpacks two images that share layers (issue 6521).
+BUILDKIT_FAULT = re.compile("inconsistent graph state|failed to get state for index|parent snapshot .* does not exist")
 TRIES = 5
 # How many services are built at once: with hundreds of steps at a time, BuildKit fails.
 BATCH = 10

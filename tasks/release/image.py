@@ -15,13 +15,14 @@ from typing import Any
 from ..images import bake
 from ..images.target import Target, target_of
 from ..machine import engine
-from ..project import REPORTS, clone_id
+from ..project import REPORTS, clone_id, pyproject
 from ..shell import UserError, output
 from ..stack.model import production
 from ..terminal import say
 
 OCI = "application/vnd.oci.image"
 MANIFEST = f"{OCI}.manifest.v1+json"
+LABEL = "org.opencontainers.image"
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,10 @@ def build(services: Sequence[str], *, cache: bool = True, folder: str = "release
     """
     if (builder := engine.current()).name != "docker":
         raise UserError(f"release images need Docker's BuildKit, and this machine has {builder.title}")
-    epoch = output("git", "show", "--no-patch", "--format=%ct", "HEAD").strip()
+    epoch, commit = output("git", "show", "--no-patch", "--format=%ct %H", "HEAD").split()
+    labels = {f"{LABEL}.revision": commit, f"{LABEL}.version": pyproject()["project"].get("version", "")}
     # The cache ignores files' times, so these two stages may have copied from another version of the slicer. BuildKit's own
-    # attestations contain the time of the build, and would change the digest; publish attaches others.
+    # attestations contain the time of the build, and would change the digest.
     options: dict[str, Any] = {"no-cache-filter": ["runtime", "prod"]} if cache else {"no-cache": True}
     options |= {"attest": ["type=provenance,disabled=true"]}
     stack = production()
@@ -79,7 +81,7 @@ def build(services: Sequence[str], *, cache: bool = True, folder: str = "release
         for service in services[first : first + bake.BATCH]:
             built = target_of(stack, service)
             args = {**built.args, "SOURCE_DATE_EPOCH": epoch}
-            targets[service] = replace(built, labels={}, tags=(name_of(service),), args=args)
+            targets[service] = replace(built, labels=labels, tags=(name_of(service),), args=args)
             targets[f"{service}-verify"] = targets[service].verification(stack)
         bake.bake(targets, "release", options)
     return [save(service, REPORTS / folder / service) for service in services]

@@ -1,4 +1,4 @@
-"""Publishing: images by digest first, what is attached to them next, and tags when everything else is there."""
+"""Publishing: images by digest first, the SBOMs that are attached to them next, and tags when everything else is there."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from typing import Any
 from nox import Session
 
 from .. import venv
-from ..changes import git
-from ..env import env
 from ..project import REPORTS, pyproject
 from ..shell import UserError, output
 from ..sizes.report import as_markdown
-from ..terminal import masked, say, table
+from ..terminal import say, table
 from . import image
 from .registry import INDEX, Repository
 
 RELEASE = REPORTS / "release.json"
 SBOM = "application/vnd.cyclonedx+json"
-PROVENANCE = "application/vnd.in-toto+json"
 ENTRY = ("service", "platforms", "manifests", "size", "name", "digest", "tags")  # what release.json says of an image
 
 
@@ -80,10 +77,14 @@ def publish(session: Session, args: argparse.Namespace) -> None:
     late = [(service, tag) for service, tag in every if tagged[service, tag] != digests[service]]
     for service, tag in reversed(late):
         if (old := tagged[service, tag]) and not args.move_tags:
-            told = f"{args.registry}/{service}:{tag} is {old} already"
-            raise UserError(f"{told}: raise the version in pyproject.toml, or use --move-tags")
+            told, hint = f"{args.registry}/{service}:{tag} is {old} already", "raise the version in pyproject.toml"
+            if old == tagged[service, commit[:12]]:
+                told += ", built from the same commit with another base image, Docker or zlib, or for other platforms"
+                hint = "build with the same"
+            raise UserError(f"{told}: {hint}, or use --move-tags")
+    venv.sbom(session, [image.name_of(built.service) for built in images])
     for built in images:
-        push(session, repositories[built.service], built, commit)
+        push(repositories[built.service], built)
     for service, tag in late:
         repositories[service].push_manifest(manifests[service], tag)
         say(f"tagged {args.registry}/{service}:{tag}")
@@ -104,38 +105,13 @@ def write(commit: str, published: Sequence[Mapping[str, Any]]) -> None:
     RELEASE.with_suffix(".sha256").write_text(sums, encoding="utf-8")
 
 
-def push(session: Session, repository: Repository, built: image.Image, commit: str) -> None:
-    """Push an image under its digest, and attach its SBOM and its provenance."""
+def push(repository: Repository, built: image.Image) -> None:
+    """Push an image under its digest, and attach its SBOM."""
     say(f"pushing {repository.host}/{repository.name}@{image.digest_of(built.manifest)}")
-    venv.sbom(session, [image.name_of(built.service)])
     for path in built.blobs:
         repository.push_blob(path.read_bytes())
     repository.push_manifest(built.manifest)
     repository.attach(built.manifest, SBOM, (REPORTS / f"sbom-{built.service}-release.cdx.json").read_bytes())
-    repository.attach(built.manifest, PROVENANCE, image.compact(provenance(repository, built, commit)))
-
-
-def provenance(repository: Repository, built: image.Image, commit: str) -> dict[str, Any]:
-    """What an image was made from, as an in-toto statement with SLSA's predicate; it is not signed."""
-    # Without a remote, it is a repository without a home.
-    source = f"git+{masked((git('config', 'remote.origin.url') or f'file:///{built.service}').strip())}"
-    (platform,) = built.entry()["platforms"]
-    definition = {
-        "buildType": f"{source}#nox-publish",
-        "externalParameters": {"service": built.service, "platform": platform},
-        "resolvedDependencies": [
-            {"uri": source, "digest": {"gitCommit": commit}},
-            {"uri": f"docker-image://{env().get('STACK_BASE', '')}"},
-        ],
-    }
-    builder = {"id": env().get("GITHUB_WORKFLOW_REF") or f"{source}#local"}
-    digest = {"sha256": image.digest_of(built.manifest).removeprefix("sha256:")}
-    return {
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": f"{repository.host}/{repository.name}", "digest": digest}],
-        "predicateType": "https://slsa.dev/provenance/v1",
-        "predicate": {"buildDefinition": definition, "runDetails": {"builder": builder}},
-    }
 
 
 def merged(parts: Sequence[Mapping[str, Any]], service: str) -> dict[str, Any]:
@@ -161,8 +137,8 @@ def verify() -> None:
         there = {reference: repository.digest(reference) for reference in (entry["digest"], *entry["tags"])}
         wrong += [f"{name}:{tag} is {found or 'missing'}" for tag, found in there.items() if found != entry["digest"]]
         for digest in (manifest["digest"] for manifest in entry["manifests"]):
-            if lost := {SBOM, PROVENANCE} - {found.get("artifactType") for found in repository.referrers(digest)}:
-                wrong.append(f"{name}@{digest} lacks {', '.join(sorted(lost))}")
+            if SBOM not in {found.get("artifactType") for found in repository.referrers(digest)}:
+                wrong.append(f"{name}@{digest} has no SBOM")
     if wrong:
         raise UserError(f"the registry differs from reports/release.json: {'; '.join(wrong)}")
     say("the registry has what reports/release.json says")

@@ -134,7 +134,8 @@ class Repository:
         if status >= 400:
             told = re.search(rb'"message": ?"([^"]+)', body)
             words = f" ({told[1].decode()})" if told else ""
-            hint = "its log says why; is its disk full?" if status >= 500 else "is it a registry of images?"
+            plain = "" if self.tls else ", without TLS"  # as one on this machine must be
+            hint = "its log says why; is its disk full?" if status >= 500 else f"is it a registry of images{plain}?"
             what = f"{status}{words} to {request.method} {request.selector.partition('?')[0]}"
             raise UserError(f"the registry {self.host} answers {what}: {hint}")
 

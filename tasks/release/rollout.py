@@ -6,7 +6,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from nox import Session
 
@@ -71,29 +71,33 @@ def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
         chosen = f"--selector=stack.step={step}"
         if run("kubectl", "apply", "--kustomize", str(folder), chosen):
             raise UserError(f"step {step} was not applied; what ran before still runs")
-        wait_for_jobs(inside, chosen)
-        for kind in ("statefulset", "deployment"):
-            wait = ("rollout", "status", kind, chosen, f"--timeout={TIMEOUT_S}s")
-            if output(*inside, "get", kind, chosen, "--output=name") and run(*inside, *wait):
-                raise UserError(f"step {step} is not ready; what ran before still runs: kubectl describe says more")
+        for found in output(*inside, "get", "job,statefulset,deployment", chosen, "--output=name").split():
+            wait(inside, found)
 
 
-def wait_for_jobs(inside: tuple[str, ...], chosen: str) -> None:
-    """Wait until Kubernetes' jobs of a step have ended; raises UserError where one has failed."""
-    jobs = output(*inside, "get", "job", chosen, "--output=name").split()
-    if jobs:  # a job has a condition as soon as it has ended, in whatever way
-        run(*inside, "wait", *jobs, "--for=jsonpath={.status.conditions[0].type}", f"--timeout={TIMEOUT_S}s")
-    for job in jobs:
-        if run(*inside, "wait", job, "--for=condition=Complete", "--timeout=10s"):
-            again = f"`kubectl delete {job}`, then deploy again"
-            failed(job, *inside, "logs", "--tail=5", job, again=again)
+def wait(inside: tuple[str, ...], found: str) -> None:
+    """Wait until one of Kubernetes' jobs has ended, or a service is ready; raises UserError where it is not."""
+    timeout = f"--timeout={TIMEOUT_S}s"
+    if not found.startswith("job"):
+        if run(*inside, "rollout", "status", found, timeout):
+            raise UserError(f"{found} is not ready; what ran before still runs: kubectl describe says more")
+        return
+    # A job has a condition as soon as it has ended, in whatever way.
+    run(*inside, "wait", found, "--for=jsonpath={.status.conditions[0].type}", timeout)
+    if run(*inside, "wait", found, "--for=condition=Complete", "--timeout=10s"):
+        tell(found, *inside, "logs", "--tail=5", found)
+        raise failed(found, f"`kubectl delete {found}`, then deploy again")
 
 
-def failed(job: str, *log: str, again: str) -> NoReturn:
-    """Print a failed job's last lines, which the command ``log`` gets, and raise UserError."""
-    lines(*log, on_line=lambda line: say(f"{job}: {line}"))
+def tell(title: str, *command: str) -> None:
+    """Print what a command prints, each line with a title."""
+    lines(*command, on_line=lambda line: say(f"{title}: {line}") if line else None)
+
+
+def failed(job: str, again: str) -> UserError:
+    """What to say of a failed job whose last lines were printed."""
     told = f"{job} failed; its last lines stand above. What ran before still runs"
-    raise UserError(f"{told}. Mend it, publish and deploy; or, where the fault was not in the image, {again}")
+    return UserError(f"{told}. Mend it, publish and deploy; or, where the fault was not in the image, {again}")
 
 
 def swarm(session: Session, context: str, ports: str) -> None:
@@ -129,6 +133,7 @@ def updates(docker: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], services: set[str]) -> None:
     """Wait until all replicas of some services run, their jobs have ended, and no update of them is under way."""
+    told = set[tuple[str, str]]()
     with Status("waiting for the stack") as status:
         while status.seconds < TIMEOUT_S:
             time.sleep(1)
@@ -138,17 +143,29 @@ def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], servic
             if back and not {"updating", "rollback_started"}.intersection(running.values()):
                 raise UserError("; ".join(f"{service} was rolled back: {reason(docker, service)}" for service in back))
             listed = output(*docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}").splitlines()
-            found = {service: replicas for service, _, replicas in (line.partition("\t") for line in listed)}
+            found = dict(line.split("\t") for line in listed)
             late = [service for service in sorted(services) if not complete(found.get(service, ""))]
-            for job in (service for service in late if " completed" in found.get(service, "")):
-                if output(*docker, "service", "ps", "--filter=desired-state=shutdown", "--quiet", job):
-                    say(f"{job}: {reason(docker, job)}")
-                    failed(job, *docker, "service", "logs", "--raw", "--tail=5", job, again="deploy again")
+            for service in late:
+                # Swarm tries for ever what may never succeed, such as to pull an image that is not there.
+                if tell_errors(docker, service, told) and " completed" in found.get(service, ""):
+                    raise failed(service, "deploy again")
             if not late and set(running.values()) <= {"completed"}:
                 say(f"{', '.join(sorted(services))} ready: {status.seconds:.0f} s")
                 return
     culprit = (late or [service for service, state in running.items() if state != "completed"])[0]
     raise UserError(f"{culprit} does not run after {TIMEOUT_S} s: {reason(docker, culprit)}")
+
+
+def tell_errors(docker: tuple[str, ...], service: str, told: set[tuple[str, str]]) -> bool:
+    """Print new errors of a service's tasks, with the last lines of those that ran; return whether one of them has ended."""
+    tasks = errors(docker, service)
+    for task, state, error in tasks:
+        if "second" in state and (service, error) not in told:  # not one of another roll-out, hours ago
+            told.add((service, error))
+            say(f"{service}: {error}")
+            if state.startswith("Failed"):  # others have not run
+                tell(service, *docker, "service", "logs", "--raw", "--tail=5", task)
+    return any(state.startswith(("Failed", "Rejected")) for _, state, _ in tasks)
 
 
 def complete(replicas: str) -> bool:
@@ -159,6 +176,12 @@ def complete(replicas: str) -> bool:
 
 def reason(docker: tuple[str, ...], service: str) -> str:
     """Why a service's newest task failed, as Swarm tells it."""
-    told = output(*docker, "service", "ps", "--no-trunc", "--format={{.Error}}", service).splitlines()
     unhealthy = "its tasks have ended without an error, as after failed health checks: see `docker service logs`"
-    return next(filter(None, (line.strip('"') for line in told)), unhealthy)
+    return next((error for _, _, error in errors(docker, service)), unhealthy)
+
+
+def errors(docker: tuple[str, ...], service: str) -> list[list[str]]:
+    """A service's tasks that have failed, the newest first: id, state, such as "Failed 3 seconds ago", and error."""
+    form = "--format={{.ID}}\t{{.CurrentState}}\t{{.Error}}"
+    tasks = [line.split("\t") for line in output(*docker, "service", "ps", "--no-trunc", form, service).splitlines()]
+    return [[task, state, error.strip('"')] for task, state, error in tasks if error]

@@ -94,7 +94,14 @@ def test_many_services_are_built_in_batches(engine: Path, monkeypatch: pytest.Mo
     assert [list(plan) for plan in plans(engine)] == [["other"], ["pilot"]]
 
 
-@pytest.mark.parametrize("fault", ["inconsistent graph state", "failed to get state for index 0 on x"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "inconsistent graph state",
+        "failed to get state for index 0 on x",
+        "failed to prepare extraction snapshot: parent snapshot sha256:1 does not exist: not found",
+    ],
+)
 def test_buildkits_own_fault_is_tried_again(no_docker: Path, project: Path, fault: str) -> None:
     said = f"ERROR: failed to solve: {fault}"
     again = f"[ -e '{project}/again' ] && exit 0; touch '{project}/again'"

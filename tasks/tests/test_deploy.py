@@ -208,6 +208,17 @@ def test_files_of_services_that_are_gone_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in base.iterdir()) == ["kustomization.yaml", "mine.yaml", "namespace.yaml", "store.yaml"]  # fmt: skip
 
 
+def test_a_file_that_somebody_else_has_written_is_not_overwritten(tmp_path: Path) -> None:
+    script("kubernetes.py", str(tmp_path))
+    text = (tmp_path / "store.yaml").read_text()
+    assert text.startswith("# Written by `nox -s deploy -- kubernetes`, which overwrites changes: put yours into an overlay.\n")  # fmt: skip
+    (tmp_path / "store.yaml").write_text("# Mine\n")
+    before = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
+    told = script("kubernetes.py", str(tmp_path))
+    assert re.search(r"store\.yaml does not begin with `# Written by .*`: rename it, or name another folder", told)
+    assert {path.name: path.stat().st_ino for path in tmp_path.iterdir()} == before
+
+
 def test_a_shells_variables_in_a_health_check(tmp_path: Path) -> None:
     """In Compose's model a dollar sign is two. Kubernetes makes one of them, but not in probes."""
     check = {"test": ["CMD-SHELL", "pg_isready -U $$POSTGRES_USER"]}

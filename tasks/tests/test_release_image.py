@@ -20,7 +20,7 @@ from ..release import image
 from ..shell import UserError
 from .conftest import fake_docker
 from .test_bake import MODEL
-from .test_publish import SERVICES, made
+from .test_publish import COMMIT, SERVICES, made
 
 
 def layered(folder: Path, *members: dict[str, Any], **config: str) -> image.Image:
@@ -89,11 +89,12 @@ def builder(project: Path, no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (layers / "manifest.json").write_text('[{"Config": "config", "Layers": ["plain", "packed"]}]')
     (project / "model.json").write_text(json.dumps(MODEL))
     (project / "plans").mkdir()
+    monkeypatch.setattr(image, "pyproject", lambda: {"project": {"version": "1.2.3"}})
     save = f'tar --create --directory="{layers}" --file="${{2#--output=}}" .'
     keep = f'cat >"{project}/plans/$(ls "{project}/plans" | wc -l)"'
     fake_docker(no_docker, {"compose config": f"cat '{project}/model.json'", "buildx bake": keep, "save": save})
     monkeypatch.setattr(
-        image, "output", lambda *command: "1750000000\n" if command[0] == "git" else shell.output(*command)
+        image, "output", lambda *command: f"1750000000 {COMMIT}\n" if command[0] == "git" else shell.output(*command)
     )
     return project / "plans"
 
@@ -110,7 +111,8 @@ def test_what_a_release_is_built_from(builder: Path, monkeypatch: pytest.MonkeyP
     assert [plan["pilot"].get("no-cache-filter") for plan in plans[1:]] == [["runtime", "prod"], None]
     assert [plan["pilot"].get("no-cache") for plan in plans[1:]] == [None, True]
     # Neither a path of this machine, whose hash is in the label of the clone, nor the names of other builds.
-    assert (plans[1]["pilot"]["labels"], plans[1]["pilot"]["tags"]) == ({}, [image.name_of("pilot")])
+    assert plans[1]["pilot"]["labels"] == {f"{image.LABEL}.revision": COMMIT, f"{image.LABEL}.version": "1.2.3"}
+    assert plans[1]["pilot"]["tags"] == [image.name_of("pilot")]
 
 
 def test_an_image_as_a_registry_takes_it(builder: Path) -> None:

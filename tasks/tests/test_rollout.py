@@ -31,7 +31,7 @@ def test_a_rollback_is_told_with_its_reason(no_docker: Path) -> None:
         """case "$1 $2" in
         "service ls") echo id ;;
         "service inspect") echo project_web rollback_completed 2 ;;
-        "service ps") echo; echo "task: non-zero exit (1)" ;;
+        "service ps") printf 'new\tRunning\t\nold\tFailed 9 seconds ago\ttask: non-zero exit (1)\n' ;;
         *) exit 99 ;;
         esac""",
     )
@@ -109,9 +109,8 @@ def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
         """case "$*" in
         "service ls"*) ;;
         "stack services"*) printf 'project_web-migrate\t0/1 (0/1 completed)\n' ;;
-        "service ps --filter=desired-state=shutdown --quiet project_web-migrate") echo task ;;
-        "service ps"*) echo '"task: non-zero exit (3)"' ;;
-        "service logs --raw --tail=5 project_web-migrate") echo "no such table" >&2 ;;
+        "service ps"*) printf 'task7\tFailed 3 seconds ago\t"task: non-zero exit (3)"\n' ;;
+        "service logs --raw --tail=5 task7") echo "no such table" >&2 ;;
         *) exit 99 ;;
         esac""",
     )
@@ -122,10 +121,35 @@ def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
     assert "project_web-migrate: no such table\n" in shown
 
 
+def test_new_errors_of_tasks_are_told_once_with_their_last_lines(
+    no_docker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tool(
+        no_docker / "docker",
+        f"""case "$1 $2" in
+        "service ls") echo >>{tmp_path}/turns ;;
+        "stack services") printf "web\t$(($(wc -l <{tmp_path}/turns) > 2))/1\n" ;;
+        "service ps")
+            printf '4\tReady\t\n3\tPending 2 seconds ago\t"no suitable node"\n2\tFailed 2 seconds ago\t"non-zero exit (1)"\n1\tFailed 2 hours ago\t"old"\n' ;;
+        "service logs") [ "$5" = 2 ] && echo && echo "no token in task $5" ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    rollout.converge(("docker",), {}, {"web"})
+    assert (
+        capsys.readouterr().out
+        == "web: no suitable node\nweb: non-zero exit (1)\nweb: no token in task 2\nweb ready: 3 s\n"
+    )
+
+
 def test_kubernetes_is_given_one_step_after_the_other(
     no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = """case "$*" in *"get job"*step=1*) echo job.batch/web-migrate ;; *"get job"*) ;; *) echo found ;; esac"""
+    answer = """case "$*" in
+        *"get job,"*step=0*) echo statefulset.apps/store ;;
+        *"get job,"*step=1*) echo job.batch/web-migrate ;;
+        *"get job,"*step=2*) echo deployment.apps/web ;;
+        esac"""
     write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log; {answer}')
     monkeypatch.setattr(
         rollout, "translate", lambda *_: (MODEL, json.loads(script("kubernetes.py", str(tmp_path / "base"))))
@@ -140,12 +164,13 @@ def test_kubernetes_is_given_one_step_after_the_other(
         for command in (
             f"apply --kustomize {tmp_path}/base --selector=stack.step=1",
             "wait job.batch/web-migrate --for=condition=Complete",
-            "rollout status deployment --selector=stack.step=2",
+            "rollout status deployment.apps/web",
         )
     )
     assert applied < waited < rolled
     assert "get secret password" in told
-    assert {line.split()[2] for line in told if line.startswith("rollout status")} == {"statefulset", "deployment"}
+    waited_for = [line.split()[2] for line in told if line.startswith("rollout status")]
+    assert waited_for == ["statefulset.apps/store", "deployment.apps/web"]
 
 
 @pytest.mark.usefixtures("project")
@@ -186,7 +211,6 @@ def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capsys:
     write_tool(
         no_docker / "kubectl",
         """case "$1 $2 $3" in
-        "get job "*) echo job.batch/web-migrate-abababab ;;
         *--for=jsonpath=*) ;;
         *--for=condition=Complete) exit 1 ;;
         "logs --tail=5 "*) echo "no such table for $3" ;;
@@ -196,7 +220,7 @@ def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capsys:
     with pytest.raises(
         UserError, match=r"^job\.batch/web-migrate-abababab failed; .*`kubectl delete job\.batch/web-mig"
     ):
-        rollout.wait_for_jobs(("kubectl",), "--selector=stack.step=1")
+        rollout.wait(("kubectl",), "job.batch/web-migrate-abababab")
     assert "no such table for job.batch/web-migrate-abababab\n" in "".join(capsys.readouterr())
 
 

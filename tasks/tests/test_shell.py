@@ -246,13 +246,13 @@ def test_a_signal_ends_commands(tmp_path: Path, number: signal.Signals, call: st
 def test_a_signal_while_a_command_starts_ends_it(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     started: list[subprocess.Popen[str]] = []
 
-    class Interrupted(subprocess.Popen[str]):
+    class Interrupted(shell.Command):
         def __init__(self, *command: Any, **options: Any) -> None:
             super().__init__(*command, **options)
             started.append(self)
             signal.raise_signal(number)
 
-    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    monkeypatch.setattr(shell, "Command", Interrupted)
     handlers = [signal.getsignal(number) for number in shell.INTERRUPTS]
     shell.interruptible()
     try:

@@ -134,14 +134,27 @@ def test_the_indexs_password_is_not_shown(
 
 def test_an_sbom_is_written_for_each_image(fake: FakeSession, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(venv, "install", lambda _session, *groups: fake.installed.append(groups))
-    ran: list[tuple[str, ...]] = []
-    monkeypatch.setattr(fake, "run", lambda *command, **_: ran.append(command), raising=False)
+    write_tool(Path(fake.bin) / "syft", 'echo "$*"; echo "a warning" >&2')
     venv.sbom(session_of(fake), ["ours/pilot:prod"])
     assert fake.installed == [("report",)]
-    assert ran[0][-2:] == (
-        "docker:ours/pilot:prod",
-        f"--output=cyclonedx-json={project}/reports/sbom-pilot-prod.cdx.json",
+    written = (project / "reports/sbom-pilot-prod.cdx.json").read_text()
+    assert written == "scan docker:ours/pilot:prod --output=cyclonedx-json\n"
+
+
+def test_an_interrupted_scan_leaves_nothing_and_shows_no_traceback(
+    fake: FakeSession, project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(venv, "install", lambda *_: None)
+    unpack = f'mkdir "$TMPDIR/unpacked"; echo "$TMPDIR" >{project}/scratch; kill -INT $PPID'
+    write_tool(
+        Path(fake.bin) / "syft",
+        f"trap 'echo Traceback >&2; exit 130' INT; echo half; {unpack}; while :; do sleep 0.05; done",
     )
+    with pytest.raises(KeyboardInterrupt):
+        venv.sbom(session_of(fake), ["ours/pilot:prod"])
+    assert "".join(capfd.readouterr()) == ""
+    assert list((project / "reports").iterdir()) == []
+    assert not Path((project / "scratch").read_text().strip()).exists()
 
 
 def test_python_is_the_sessions(fake: FakeSession) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -82,6 +83,7 @@ class Versions:
 
     def deploy(self, release: str, *, before: str = "") -> None:
         """Deploy a release; it must fail where there is a former one, which must run again."""
+        self.here.git("checkout", "--quiet", json.loads(release)["commit"])
         (self.here.root / "reports/release.json").write_text(release)
         said = self.here.nox("-s", "deploy", "--", "swarm", "--context", CONTEXT, code=bool(before), **self.settings)
         if before and "was rolled back" not in said:
