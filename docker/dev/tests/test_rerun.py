@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
+import sys
 import time
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tasks.project import ROOT
 
 from .process import Program, running
 
@@ -122,3 +128,19 @@ def test_a_change_is_seen_that_leaves_the_second_and_the_size_as_they_were(rerun
         after = len(VERDICT.findall(rerun.log.read_text()))
         (rerun.folder / "two.py~").rename(rerun.folder / "two.py")
         assert verdict(rerun, after) == expected
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_parent_shows_no_warnings_of_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Hypothesis, for one, warns whoever imports its plugin without pytest."""
+    (tmp_path / "warns.py").write_text("import warnings\nwarnings.warn('loud')\nwarnings.simplefilter('error')")
+    monkeypatch.syspath_prepend(tmp_path)
+    supervisor = runpy.run_path(str(ROOT / "docker/dev/supervisor.py"))["Supervisor"]("web", 1)
+    os.pwrite(supervisor.imported, b"warns", 0)
+    supervisor.preload()
+    assert "warns" in sys.modules
+    assert recwarn.list == []
+    with pytest.raises(UserWarning):
+        warnings.warn("an error now", stacklevel=1)
