@@ -35,6 +35,13 @@ def test_slow():
     open("../slow.txt", "w").close()
     time.sleep(100)
 """
+DIES = """
+import os, subprocess
+
+def test_dies():
+    subprocess.Popen(["sleep", "100"])
+    os._exit(0)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +117,10 @@ def test_a_change_ends_the_run_and_what_it_has_started(rerun: Program) -> None:
     rerun.until(lambda: len(rerun.processes()) == 3)  # the parent, the watcher and the next run
 
 
-def test_a_run_that_dies_is_told(rerun: Program) -> None:
-    rerun.write("tests/test_dies.py", "import os\ndef test_dies():\n    os._exit(0)\n")
+def test_a_run_that_dies_is_told_and_what_it_has_started_is_ended(rerun: Program) -> None:
+    rerun.write("tests/test_dies.py", DIES)
     rerun.says("the test run of web ended with 0")
+    rerun.until(lambda: not rerun.processes("sleep"))
     assert save(rerun, "tests/test_dies.py", "") == "2 passed"
 
 
