@@ -14,6 +14,7 @@ import signal
 import sys
 import sysconfig
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -117,9 +118,12 @@ class Supervisor:
     def preload(self) -> None:
         """Import the libraries that a child has reported."""
         names = os.pread(self.imported, 1 << 20, 0).decode().split()
+        # The child has shown their warnings. What they set with the module `warnings` has to stay.
+        show, warnings.showwarning = warnings.showwarning, lambda *_: None
         for name in [name for name in names if name not in self.preloaded]:
             with suppress(Exception, SystemExit):
                 importlib.import_module(name)
+        warnings.showwarning = show
         self.preloaded.update(names)
 
     def reap(self) -> str:

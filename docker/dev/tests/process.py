@@ -61,12 +61,12 @@ class Program:
         """Wait until the answer contains a text, and return its status."""
         return int(self.until(lambda: text in (answer := self.get())[1] and answer[0]))
 
-    def processes(self) -> list[str]:
-        """Those that work in the folder."""
+    def processes(self, word: str = "") -> list[str]:
+        """Those that work in the folder, and have this in their command line."""
         found = []
         for link in Path("/proc").glob("[0-9]*/cwd"):
             with suppress(OSError):  # of one that has ended
-                if link.readlink() == self.folder:
+                if link.readlink() == self.folder and word in link.with_name("cmdline").read_text():
                     found.append(link.parent.name)
         return found
 

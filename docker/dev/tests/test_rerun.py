@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
+import sys
 import time
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tasks.project import ROOT
 
 from .process import Program, running
 
@@ -28,6 +34,13 @@ def test_slow():
     subprocess.Popen(["sleep", "100"])
     open("../slow.txt", "w").close()
     time.sleep(100)
+"""
+DIES = """
+import os, subprocess
+
+def test_dies():
+    subprocess.Popen(["sleep", "100"])
+    os._exit(0)
 """
 
 
@@ -69,9 +82,11 @@ def start_slow_run(rerun: Program) -> None:
 
 
 def test_a_failure_is_shown_once_and_mended(rerun: Program) -> None:
+    before = len(rerun.log.read_text())
     assert save(rerun, "one.py", "VALUE = object()") == "1 failed, 1 passed"
-    assert "E   " in rerun.log.read_text()
-    assert rerun.log.read_text().count("tests/test_one.py::test_one") == 1
+    said = rerun.log.read_text()[before:]
+    assert "E   " in said
+    assert said.count("tests/test_one.py::test_one") == 1
     assert save(rerun, "one.py", "VALUE = 1") == "2 passed"
 
 
@@ -102,9 +117,10 @@ def test_a_change_ends_the_run_and_what_it_has_started(rerun: Program) -> None:
     rerun.until(lambda: len(rerun.processes()) == 3)  # the parent, the watcher and the next run
 
 
-def test_a_run_that_dies_is_told(rerun: Program) -> None:
-    rerun.write("tests/test_dies.py", "import os\ndef test_dies():\n    os._exit(0)\n")
+def test_a_run_that_dies_is_told_and_what_it_has_started_is_ended(rerun: Program) -> None:
+    rerun.write("tests/test_dies.py", DIES)
     rerun.says("the test run of web ended with 0")
+    rerun.until(lambda: not rerun.processes("sleep"))
     assert save(rerun, "tests/test_dies.py", "") == "2 passed"
 
 
@@ -120,3 +136,19 @@ def test_a_change_is_seen_that_leaves_the_second_and_the_size_as_they_were(rerun
         after = len(VERDICT.findall(rerun.log.read_text()))
         (rerun.folder / "two.py~").rename(rerun.folder / "two.py")
         assert verdict(rerun, after) == expected
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_parent_shows_no_warnings_of_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Hypothesis, for one, warns whoever imports its plugin without pytest."""
+    (tmp_path / "warns.py").write_text("import warnings\nwarnings.warn('loud')\nwarnings.simplefilter('error')")
+    monkeypatch.syspath_prepend(tmp_path)
+    supervisor = runpy.run_path(str(ROOT / "docker/dev/supervisor.py"))["Supervisor"]("web", 1)
+    os.pwrite(supervisor.imported, b"warns", 0)
+    supervisor.preload()
+    assert "warns" in sys.modules
+    assert recwarn.list == []
+    with pytest.raises(UserWarning):
+        warnings.warn("an error now", stacklevel=1)

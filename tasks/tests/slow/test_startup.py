@@ -57,6 +57,13 @@ def depend_on(clone: Clone, text: str) -> None:
         file.write(text)
 
 
+def failure(clone: Clone) -> str:
+    """What `dev` says of a stack that does not come up, of which nothing is left."""
+    text = clone.nox("-s", "dev", "--", "--detach", code=1)
+    assert clone.left("container", "network") == []
+    return text
+
+
 def test_a_service_starts_when_its_slow_dependency_is_healthy(clone: Clone) -> None:
     depend_on(clone, SLOW)
     # It asks once, when it starts: that fails unless the dependency listens.
@@ -70,28 +77,25 @@ def test_a_service_starts_when_its_slow_dependency_is_healthy(clone: Clone) -> N
 
 def test_a_stack_that_does_not_come_up_tells_which_service_and_why(clone: Clone) -> None:
     depend_on(clone, JOB)
-    text = clone.nox("-s", "dev", "--", "--detach", code=1)
+    text = failure(clone)
     assert "prepare exited with 1; its last lines stand above" in text
     assert "there is nothing to prepare" in text
     assert "there is nothing to prepare" in (clone.root / "reports/logs/stack-development.log").read_text()
-    assert clone.left("container", "network") == []
 
 
 def test_a_service_that_ends_fails_the_session(clone: Clone) -> None:
     with (clone.root / "services/deck/compose.yaml").open("a") as file:
         file.write("    command: [python3, -c, \"raise SystemExit('no settings')\"]\n")
-    text = clone.nox("-s", "dev", "--", "--detach", code=1)
+    text = failure(clone)
     assert "deck exited with 1; its last lines stand above" in text
     assert "no settings" in text
-    assert clone.left("container", "network") == []
 
 
 def test_a_service_that_cannot_be_imported_is_told_when_nobody_follows_its_log(clone: Clone) -> None:
     edit(clone.root / "services/pilot/pilot/__init__.py", "from flask", "import no_such_module\nfrom flask")
-    text = clone.nox("-s", "dev", "--", "--detach", code=1)
+    text = failure(clone)
     assert "ModuleNotFoundError: No module named 'no_such_module'" in text
     assert "pilot is unhealthy; its last lines stand above" in text
-    assert clone.left("container", "network") == []
 
 
 def test_an_application_that_takes_long_to_import_is_waited_for(clone: Clone) -> None:
