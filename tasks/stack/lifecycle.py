@@ -91,9 +91,10 @@ def follow(stack: Stack, *services: str) -> None:
     """
     if not stack.containers():
         raise UserError("nothing is running: `nox -s dev` starts it")
-    colour, pipe = ([], None) if sys.stdout.isatty() else (["--no-color"], PIPE)
-    with start(*COMPOSE, "logs", "--follow", *colour, *services, env=stack.env, stdin=DEVNULL, stdout=pipe) as logs:
-        reader = Thread(target=forward, args=[logs], daemon=True)
+    colour, pipe = ((), None) if sys.stdout.isatty() else (("--no-color",), PIPE)
+    command = (*COMPOSE, "logs", "--follow", *colour, *services)
+    with start(*command, env=stack.env, stdin=DEVNULL, stdout=pipe, errors="replace") as logs:
+        reader = Thread(target=forward if pipe else Popen.wait, args=[logs], daemon=True)
         reader.start()
         try:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from nox import Session
 from .. import changes, ownership, venv
 from ..images import bake
 from ..machine import engine
-from ..project import REPORTS, ROOT, service_names
+from ..project import REPORTS, ROOT, libs_of, service_names
 from ..shell import UserError
 from ..stack import lifecycle
 from ..terminal import say
@@ -65,16 +66,25 @@ def paths(suite: Suite) -> list[str]:
 def with_names(posargs: Sequence[str]) -> list[str]:
     """Arguments of ``test``, with the service or suite in front that paths in them belong to.
 
-    A service's path becomes that in its container. Raises UserError for paths of several: pytest gets the same arguments for all.
+    A service's path becomes that in its container, and so does one of a lib for the first service that uses it. Raises
+    UserError for paths of several, and beside other names: pytest gets the same arguments for all.
     """
-    names: set[str] = set()
-    words = []
+    given = {*itertools.takewhile({*service_names(), *suites()}.__contains__, posargs)}
+    names, words = set[str](), list[str]()
     for word in posargs:
-        of_service = re.fullmatch(r"services/([^/]+)/((?!stack\b).+)", word)
-        names |= {of_service[1]} if of_service else {name for name in suites() if belongs(word, SUITES[name])}
-        words.append(f"./{of_service[2]}" if of_service else word)
-    if len(names) > 1:
-        raise UserError(f"these are paths of {' and '.join(sorted(names))}: name those of one at a time")
+        if of_service := re.fullmatch(r"services/([^/]+)(?:/|/((?!stack\b).+))?", word):
+            names.add(of_service[1])
+            words += [f"./{of_service[2]}"] if of_service[2] else []
+        elif of_lib := re.match("libs/([^/]+)/?", word):
+            if not (users := [name for name in service_names() if of_lib[1] in libs_of(name)]):
+                raise UserError(f"no service uses libs/{of_lib[1]}, so its tests can run in no container")
+            names.add(users[0])
+            words.append(f"../../{word}")
+        else:
+            names |= {name for name in suites() if belongs(word, SUITES[name])}
+            words.append(word)
+    if names and len(names | given) > 1:
+        raise UserError(f"these are paths of {' and '.join(sorted(names | given))}: name those of one at a time")
     return [*names, *words]
 
 

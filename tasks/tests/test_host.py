@@ -35,6 +35,7 @@ def tests(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (project / "docker/empty/tests").mkdir(parents=True)
     more = Suite(("more",), "host", ("more/",), by_default=False, options=("--more",))
     monkeypatch.setattr(host, "SUITES", host.SUITES | {"more": more})
+    monkeypatch.setattr(host, "libs_of", {"pilot": ["ink"], "other": []}.__getitem__)
     monkeypatch.setattr(containers, "start_neighbours", lambda _: None)
     return project
 
@@ -56,6 +57,9 @@ def test_a_suite_is_there_where_its_tests_are(tests: Path) -> None:
         ("pilot services/pilot/tests/ -x", "pilot pilot ./tests/ -x"),
         ("services/pilot/pilot/test_x.py", "pilot ./pilot/test_x.py"),
         ("services/pilot/tests", "pilot ./tests"),
+        ("services/pilot -x", "pilot -x"),
+        ("services/pilot/", "pilot"),
+        ("libs/ink/tests/test_i.py -x", "pilot ../../libs/ink/tests/test_i.py -x"),
         ("stack services/pilot/stack/test_c.py", "stack stack services/pilot/stack/test_c.py"),
         ("services/pilot/stack/test_c.py", "stack services/pilot/stack/test_c.py"),
         ("-m slow tasks/tests/test_a.py::test_z", "unit -m slow tasks/tests/test_a.py::test_z"),
@@ -66,10 +70,20 @@ def test_a_path_names_what_it_belongs_to(posargs: str, named: str) -> None:
     assert host.with_names(posargs.split()) == named.split()
 
 
-def test_paths_of_several_are_refused() -> None:
-    words = ["services/pilot/tests/test_x.py", "tasks/tests"]
-    with pytest.raises(UserError, match="these are paths of pilot and unit: name those of one at a time"):
-        host.with_names(words)
+@pytest.mark.parametrize(
+    ("posargs", "told"),
+    [
+        (
+            "services/pilot/tests/test_x.py tasks/tests",
+            "these are paths of pilot and unit: name those of one at a time",
+        ),
+        ("stack services/pilot/tests", "these are paths of pilot and stack: name those of one at a time"),
+        ("libs/pen/tests", "no service uses libs/pen, so its tests can run in no container"),
+    ],
+)
+def test_paths_of_several_or_of_none_are_refused(posargs: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        host.with_names(posargs.split())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,15 @@ def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: p
     fake_docker(no_docker, {"ps --all": ""})
     with pytest.raises(UserError, match="nothing is running"):
         lifecycle.follow(STACK)
+
+
+def test_a_log_on_a_terminal_goes_there_as_it_is(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_docker(
+        no_docker, {"compose logs --follow pilot": f"sleep 0.3; touch '{no_docker}/shown'", "ps --all": HEALTHY}
+    )
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    lifecycle.follow(STACK, "pilot")
+    assert (no_docker / "shown").exists()  # nothing has ended it before
 
 
 def test_what_tests_of_the_stack_leave_is_removed(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
