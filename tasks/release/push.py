@@ -1,4 +1,4 @@
-"""Publishing: images by digest first, the SBOMs that are attached to them next, and tags when everything else is there."""
+"""Publishing: images by digest first, what is attached to them next, and tags when everything else is there."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from nox import Session
 
 from .. import venv
+from ..changes import git
+from ..env import env
 from ..project import REPORTS, pyproject
 from ..shell import UserError, output
 from ..sizes.report import as_markdown
-from ..terminal import say, table
+from ..terminal import masked, say, table
 from . import image
 from .registry import INDEX, Repository
 
 RELEASE = REPORTS / "release.json"
 SBOM = "application/vnd.cyclonedx+json"
+PROVENANCE = "application/vnd.in-toto+json"
 ENTRY = ("service", "platforms", "manifests", "size", "name", "digest", "tags")  # what release.json says of an image
 
 
@@ -77,14 +81,15 @@ def publish(session: Session, args: argparse.Namespace) -> None:
     late = [(service, tag) for service, tag in every if tagged[service, tag] != digests[service]]
     for service, tag in reversed(late):
         if (old := tagged[service, tag]) and not args.move_tags:
-            told, hint = f"{args.registry}/{service}:{tag} is {old} already", "raise the version in pyproject.toml"
+            hint = "raise the version in pyproject.toml"
             if old == tagged[service, commit[:12]]:
-                told += ", built from the same commit with another base image, Docker or zlib, or for other platforms"
-                hint = "build with the same"
-            raise UserError(f"{told}: {hint}, or use --move-tags")
+                hint = (
+                    "this commit was built with another base image, Docker or zlib, or for other platforms: do as then"
+                )
+            raise UserError(f"{args.registry}/{service}:{tag} is {old} already: {hint}, or use --move-tags")
     venv.sbom(session, [image.name_of(built.service) for built in images])
     for built in images:
-        push(repositories[built.service], built)
+        push(repositories[built.service], built, commit)
     for service, tag in late:
         repositories[service].push_manifest(manifests[service], tag)
         say(f"tagged {args.registry}/{service}:{tag}")
@@ -105,13 +110,26 @@ def write(commit: str, published: Sequence[Mapping[str, Any]]) -> None:
     RELEASE.with_suffix(".sha256").write_text(sums, encoding="utf-8")
 
 
-def push(repository: Repository, built: image.Image) -> None:
-    """Push an image under its digest, and attach its SBOM."""
+def push(repository: Repository, built: image.Image, commit: str) -> None:
+    """Push an image under its digest, and attach its SBOM and its provenance."""
     say(f"pushing {repository.host}/{repository.name}@{image.digest_of(built.manifest)}")
     for path in built.blobs:
         repository.push_blob(path.read_bytes())
     repository.push_manifest(built.manifest)
     repository.attach(built.manifest, SBOM, (REPORTS / f"sbom-{built.service}-release.cdx.json").read_bytes())
+    repository.attach(built.manifest, PROVENANCE, provenance(repository, built, commit))
+
+
+def provenance(repository: Repository, built: image.Image, commit: str) -> bytes:
+    """What an image was made from, as an in-toto statement with SLSA's predicate; it is not signed."""
+    # Without a remote, it is a repository without a home.
+    source = f"git+{masked((git('config', 'remote.origin.url') or f'file:///{built.service}').strip())}"
+    words = {"source": source, "commit": commit, "base": env().get("STACK_BASE", ""), "service": built.service}
+    words |= {"name": f"{repository.host}/{repository.name}", "platform": built.entry()["platforms"][0]}
+    words |= {"sha256": image.digest_of(built.manifest).removeprefix("sha256:")}
+    words |= {"builder": env().get("GITHUB_WORKFLOW_REF") or f"{source}#local"}
+    form = Template(Path(__file__).with_name("provenance.json").read_text(encoding="utf-8"))
+    return form.substitute({word: json.dumps(value)[1:-1] for word, value in words.items()}).encode()
 
 
 def merged(parts: Sequence[Mapping[str, Any]], service: str) -> dict[str, Any]:
@@ -137,8 +155,8 @@ def verify() -> None:
         there = {reference: repository.digest(reference) for reference in (entry["digest"], *entry["tags"])}
         wrong += [f"{name}:{tag} is {found or 'missing'}" for tag, found in there.items() if found != entry["digest"]]
         for digest in (manifest["digest"] for manifest in entry["manifests"]):
-            if SBOM not in {found.get("artifactType") for found in repository.referrers(digest)}:
-                wrong.append(f"{name}@{digest} has no SBOM")
+            if lost := {SBOM, PROVENANCE} - {found.get("artifactType") for found in repository.referrers(digest)}:
+                wrong.append(f"{name}@{digest} lacks {', '.join(sorted(lost))}")
     if wrong:
         raise UserError(f"the registry differs from reports/release.json: {'; '.join(wrong)}")
     say("the registry has what reports/release.json says")

@@ -97,22 +97,29 @@ def test_version_commit_and_further_tags_are_the_digest_in_release_json(
     push.verify()
 
 
-def test_the_sbom_is_attached_once(publish: Callable[..., dict[str, Any]], registry: LocalRegistry) -> None:
+def test_sbom_and_provenance_are_attached_once(publish: Callable[..., dict[str, Any]], registry: LocalRegistry) -> None:
     digest = publish()["one"]["digest"]
     assert publish()["one"]["digest"] == digest
     repository = Repository(f"{registry.host}/team", "one")
-    (attached,) = repository.referrers(digest)
-    assert attached["artifactType"] == push.SBOM
-    manifest = json.loads(repository.get(f"manifests/{attached['digest']}"))
-    assert manifest["subject"]["digest"] == digest
-    assert repository.get(f"blobs/{manifest['layers'][0]['digest']}") == b'{"bomFormat": "CycloneDX"}'
+    attached = repository.referrers(digest)
+    assert [entry["artifactType"] for entry in attached] == [push.SBOM, push.PROVENANCE]
+    manifests = [json.loads(repository.get(f"manifests/{entry['digest']}")) for entry in attached]
+    assert {manifest["subject"]["digest"] for manifest in manifests} == {digest}
+    sbom, provenance = (repository.get(f"blobs/{manifest['layers'][0]['digest']}") for manifest in manifests)
+    assert sbom == b'{"bomFormat": "CycloneDX"}'
+    statement = json.loads(provenance)
+    assert f"sha256:{statement['subject'][0]['digest']['sha256']}" == digest
+    definition = statement["predicate"]["buildDefinition"]
+    assert definition["resolvedDependencies"][0]["digest"] == {"gitCommit": COMMIT}
+    assert definition["externalParameters"] == {"service": "one", "platform": "linux/amd64"}
+    assert statement["predicate"]["runDetails"]["builder"]["id"].endswith("#local")
 
 
 def test_a_tag_moves_only_when_asked(
     publish: Callable[..., dict[str, Any]], registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = publish()["two"]["digest"]
-    with pytest.raises(UserError, match=rf"two:1\.2\.3 is {first} already, built from the same commit .*: build with"):
+    with pytest.raises(UserError, match=rf"two:1\.2\.3 is {first} already: this commit was built with another"):
         publish("second")
     monkeypatch.setattr(push, "clean_commit", lambda: "f" * 40)
     with pytest.raises(UserError, match=rf"two:1\.2\.3 is {first} already: raise the version"):
@@ -298,7 +305,7 @@ def test_a_part_of_another_commit_is_not_merged(publish: Callable[..., dict[str,
         publish(merge=[part])
 
 
-def test_verify_names_an_image_of_an_index_that_lacks_its_sbom(
+def test_verify_names_an_image_of_an_index_that_lacks_its_documents(
     publish: Callable[..., dict[str, Any]], registry: LocalRegistry, tmp_path: Path
 ) -> None:
     publish(untagged=True)
@@ -309,5 +316,7 @@ def test_verify_names_an_image_of_an_index_that_lacks_its_sbom(
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
     tag = manifest.replace(":", "-")
     Repository(f"{registry.host}/team", "one").push_manifest(image.compact(index), tag)
-    with pytest.raises(UserError, match=f"team/one@{manifest} has no SBOM"):
+    with pytest.raises(
+        UserError, match=f"team/one@{manifest} lacks {push.SBOM.replace('+', '.')}, {push.PROVENANCE.replace('+', '.')}"
+    ):
         push.verify()
