@@ -36,7 +36,7 @@ GRACE_S = 3.0  # for the requests that a replaced child has begun
 IDLE_S = 0.2  # how long a connection without a request holds a replaced child
 REPORT_S = 0.5  # when a child reports its libraries, after its start
 DEBUGGER = 5678  # the port for editors' debuggers, where STACK_DEBUG opens it
-HEALTH_CHECK = re.compile(r'127\.0\.0\.1[ :].*"GET /healthz HTTP/[\d.]+" 2')  # in a log, where it passes
+HEALTH_CHECK = re.compile(r'127\.0\.0\.1[ :].*"GET /healthz HTTP/[\d.]+" [2-4]')  # in a log, where it passes
 
 
 def wsgi_server(listener: socket.socket) -> Callable[[Any], None]:

@@ -83,9 +83,7 @@ def publish(session: Session, args: argparse.Namespace) -> None:
         if (old := tagged[service, tag]) and not args.move_tags:
             hint = "raise the version in pyproject.toml"
             if old == tagged[service, commit[:12]]:
-                hint = (
-                    "this commit was built with another base image, Docker or zlib, or for other platforms: do as then"
-                )
+                hint = "this commit was built with another base image, Docker or zlib, or for other platforms"
             raise UserError(f"{args.registry}/{service}:{tag} is {old} already: {hint}, or use --move-tags")
     venv.sbom(session, [image.name_of(built.service) for built in images])
     for built in images:

@@ -107,6 +107,14 @@ def test_the_log_has_requests_but_no_passing_health_check(web: Program) -> None:
     assert "GET /healthz HTTP/1.1" not in web.log.read_text()[before:]
 
 
+def test_a_service_without_that_path_passes_its_health_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docker/dev")
+    check = runpy.run_path(str(ROOT / "docker/dev/live.py"))["HEALTH_CHECK"]
+    assert check.match('127.0.0.1 - - [29/Nov/2026 13:27:01] "GET /healthz HTTP/1.1" 404 -')
+    assert check.match('127.0.0.1:5000 - "GET /healthz HTTP/1.1" 404')
+    assert not check.match('127.0.0.1:5000 - "GET /healthz HTTP/1.1" 500')
+
+
 @pytest.mark.parametrize(("mistake", "name"), [("TEXT = \n", "SyntaxError"), ("1 / 0\n", "ZeroDivisionError")])
 def test_an_error_is_shown_until_the_next_save(web: Program, mistake: str, name: str) -> None:
     web.write("web/deep/text.py", mistake)
