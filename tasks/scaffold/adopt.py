@@ -32,7 +32,7 @@ HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails whe
 # How a Django project's tox.ini names its tests' settings, and manage.py its own.
 DJANGO = r"""DJANGO_SETTINGS_MODULE['"]?\s*[=,]\s*['"]?([\w.]+)"""
 # How code names a document beside it, or one in docs/.
-DOCUMENTS = re.compile(r"""["'][./]*(docs(?=/[^"'\s]+\.\w+["'])|[\w.-]+\.(?:md|rst)(?=["']))""")
+DOCUMENTS = re.compile(r"""["'][./]*(docs(?=(?:/|["']\s*[/,]\s*["'])[^"'\s]+\.\w+["'])|[\w.-]+\.(?:md|rst)(?=["']))""")
 # What code has that writes to Flask's instance folder.
 INSTANCE = re.compile(rb"""\binstance_(path|relative)|['"/]instance['"/]""")
 

@@ -277,7 +277,7 @@ def test_documents_that_code_reads_come_along(ours: Path, write: Write) -> None:
 
 
 @pytest.mark.parametrize("file", ["app.py", "tests/test_app.py"])
-@pytest.mark.parametrize("name", ["docs/spec.yaml", "../docs/api/spec.rst", "./docs/x.md"])
+@pytest.mark.parametrize("name", ["docs/spec.yaml", "../docs/api/spec.rst", "./docs/x.md", "docs', 'api.rst"])
 def test_a_folder_docs_that_code_or_tests_read_comes_along(ours: Path, write: Write, file: str, name: str) -> None:
     source = write({"app.py": APP, "docs/spec.yaml": "text", "docs/api/x": "", "requirements.txt": "x\n"})
     (source / file).parent.mkdir(exist_ok=True)
@@ -289,7 +289,7 @@ def test_a_folder_docs_that_code_or_tests_read_comes_along(ours: Path, write: Wr
 
 
 def test_a_folder_docs_that_is_only_mentioned_is_left_out(ours: Path, write: Write) -> None:
-    code = f"{APP}site = 'https://h.invalid/docs/x.html'\nother = 'see docs/x.md', 'docs/'\n"
+    code = f"{APP}site = 'https://h.invalid/docs/x.html'\nother = 'see docs/x.md', 'docs/', 'docs'\n"
     take(write({"app.py": code, "docs/conf.py": "'docs/x.md'", "setup.py": "'docs/x.md'", "requirements.txt": "x\n"}))
     assert not (ours / "services/theirs/docs").exists()
 
