@@ -5,16 +5,11 @@ Optional, with application.py, requirements.py, resolve.py, environment.py, adop
 
 from __future__ import annotations
 
-import configparser
 import json
 import re
-import shlex
 import shutil
-import tomllib
 from argparse import ArgumentParser, Namespace
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from nox import Session
 from packaging.requirements import Requirement
@@ -28,7 +23,7 @@ from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
 from .application import CACHES, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
-from .requirements import Needs, by_name, find_needs
+from .requirements import LINTERS, Needs, by_name, find_needs
 
 # What precedes the settings for pytest that code was written with.
 SETTINGS = "# Its own settings for pytest; without this table, the project's hold.\n[tool.pytest.ini_options]\n"
@@ -36,12 +31,10 @@ SETTINGS = "# Its own settings for pytest; without this table, the project's hol
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
 # How a Django project's tox.ini names its tests' settings, and manage.py its own.
 DJANGO = r"""DJANGO_SETTINGS_MODULE['"]?\s*[=,]\s*['"]?([\w.]+)"""
-# Options of pytest-cov, with the word after them that may be theirs.
-COVERAGE = re.compile(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?")
+# How code names a document beside it, or one in docs/.
+DOCUMENTS = re.compile(r"""["'][./]*(docs(?=(?:/|["']\s*[/,]\s*["'])[^"'\s]+\.\w+["'])|[\w.-]+\.(?:md|rst)(?=["']))""")
 # What code has that writes to Flask's instance folder.
 INSTANCE = re.compile(rb"""\binstance_(path|relative)|['"/]instance['"/]""")
-# What developers have besides what tests need; and coverage, whose settings are ours.
-LINTERS = re.compile(r"black|coverage|flake8.*|isort|mypy|pre-commit|pylint.*|pytest-cov|ruff|sphinx.*|tox.*|types-.*")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -65,18 +58,18 @@ def adopt(session: Session, args: Namespace) -> None:
     source, folder = args.source.resolve(), SERVICES / args.name
     code = Code(source)
     found = find_application(code, args.app)
-    needs = find_needs(session, source, args.extra or ())
+    needs = find_needs(session, source, args.extra or (), found.root)
     for pinned in [*needs.main, *needs.tests] * args.unpin:
         newer = re.sub(r"==((\d+)[\w.]*)$", lambda pin: f">={pin[1]},<{int(pin[2]) + 1}", str(pinned.specifier))
         pinned.specifier = SpecifierSet(newer)
-    taken, left = copy(source, found.root, folder, {text for text in code.texts if text.endswith((".md", ".rst"))})
+    taken, left = copy(source, found.root, folder)
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
     if own in left:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
     texts = [path.read_text("utf-8", "replace") for path in [*source.glob("*.ini"), *code.trees]]
     kept = environment.databases(code.texts, code.imports, *texts)
     keep(source, folder, kept)
-    packages = {canonicalize_name(one.name) for one in needs.main}
+    packages: set[str] = {canonicalize_name(one.name) for one in needs.main}
     arguments = build_arguments(found, needs, packages, own if is_all(folder, own, taken) and not kept else ".")
     service.fill(args.name, {"SERVICE": args.name} | arguments, "compose.yaml.in")
     read = environment.variables(code.trees.values())
@@ -86,7 +79,7 @@ def adopt(session: Session, args: Namespace) -> None:
     place_tests(folder)
     if not (folder / "ruff.toml").exists():
         shutil.copy(environment.FOLDER / "ruff.toml", folder)
-    settings, tested = pytest_settings(source, found.root), has_tests(args.name)
+    settings, tested = needs.settings, has_tests(args.name)
     if "django" in packages and tested:
         needs.tests.append(Requirement("pytest-django"))
         files = [source / "tox.ini", *(path for path in code.trees if path.name == "manage.py")]
@@ -97,8 +90,6 @@ def adopt(session: Session, args: Namespace) -> None:
     left += lock(session, args, found, needs, tested=tested)
     say(f"{json.loads(arguments['APPLICATION'])} ({found.interface}), named by {found.said_by}")
     say(f"taken: {', '.join(taken)}; left out: {', '.join(left) or 'nothing'}")
-    if native := {path.name for kind in ("*.pyx", "*.c", "*.cpp", "*.rs") for path in folder.rglob(kind)}:
-        say(f"warning: its own extension modules are not compiled, see docs/adopting.md: {', '.join(sorted(native))}")
     if kept:
         say(f"kept in instance/, a volume in production: {', '.join(kept)}")
     if read:
@@ -106,18 +97,17 @@ def adopt(session: Session, args: Namespace) -> None:
     if found.interface != "command" and second and not worker(source):
         say(f"it has a worker, {second}: uncomment it in services/{args.name}/compose.yaml")
     for one in beside:
-        how = "to provide it, uncomment its lines in" if one.url else "set its address in"
-        say(f"it seems to use {one.name}: {how} services/{args.name}/compose.yaml")
+        say(f"it seems to use {one.name}: {one.how} in services/{args.name}/compose.yaml")
 
 
-def is_all(folder: Path, own: str, taken: Collection[str]) -> bool:
+def is_all(folder: Path, own: str, taken: list[str]) -> bool:
     """Whether production needs nothing of what was ``taken`` but the application's ``own`` package or module."""
     others = [item for item in taken if item != own and not matches(item, TESTS)]
     code = any((folder / item).is_dir() or item.endswith(".py") for item in others)
     return own in taken and not code and not (others and own.endswith(".py"))
 
 
-def keep(source: Path, folder: Path, files: Collection[str]) -> None:
+def keep(source: Path, folder: Path, files: list[str]) -> None:
     """Have ``files`` that the code keeps beside itself in instance/, which production has on a volume and git ignores."""
     if files or (source / "instance").is_dir():
         (folder / "instance").mkdir()
@@ -131,7 +121,7 @@ def keep(source: Path, folder: Path, files: Collection[str]) -> None:
             (folder / name).symlink_to("../" * name.count("/") + f"instance/{Path(name).name}")
 
 
-def build_arguments(found: Application, needs: Needs, packages: Collection[str], own: str) -> dict[str, str]:
+def build_arguments(found: Application, needs: Needs, packages: set[str], own: str) -> dict[str, str]:
     """The arguments of the image's build, for an application, what it needs, and the package in which it is."""
     application = f"{found.module}:{found.call}" if found.module else found.call
     told = {"APPLICATION": application, "DISTRIBUTION": needs.distribution, "ENTRY_POINTS": needs.entry_points}
@@ -159,7 +149,7 @@ def lock(session: Session, args: Namespace, found: Application, needs: Needs, *,
     # pytest does not belong in production.
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
-    asked = [str(one) for one in [*(needs.tests if tested else ()), *tools] if not LINTERS.fullmatch(one.name)]
+    asked = [str(one) for one in [*(needs.tests if tested else ()), *tools] if not matches(one.name, LINTERS)]
     known = servers | by_name(lines).keys() | environment.COMPILED.keys()
     theirs = {name: line for name, line in by_name(asked).items() if name not in known}
     shared, own = by_name(resolve.shared_tools()), by_name(["pytest", "pytest-cov"]) | theirs
@@ -201,22 +191,25 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
     compose.write_text(text, encoding="utf-8")
 
 
-def copy(source: Path, root: Path, folder: Path, read: Collection[str]) -> tuple[list[str], list[str]]:
-    """Copy what is in ``root``, and what is beside it in ``source``; return what was taken and what was left out.
+def documents(folder: Path) -> set[str]:
+    """The documents, and the folder docs/, that code in a folder may read, because a string in it names them."""
+    return {name for path in folder.rglob("*.py") for name in DOCUMENTS.findall(path.read_text("utf-8", "replace"))}
 
-    ``read`` are documents that code may read, which are taken, too.
-    """
+
+def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
+    """Copy what is in ``root``, and what is beside it in ``source``; return what was taken and what was left out."""
     # Production images have these files in the same place.
     server = {path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file()}
     folder.mkdir(parents=True)  # git has no empty services/
     left = []
     packages = source / "src"  # what is imported from there is installed where it was written
     roots = [root, *([packages] if packages.is_dir() and not [*packages.glob("*.py")] else []), source]
-    for path in [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir())]:
+    found = [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir())]
+    for path in sorted(found, key=lambda path: matches(path.name, LEFT)):  # documents after the code that reads them
         target = folder / path.name
         if any(path == place or path in place.parents for place in roots):
             continue
-        junk = matches(path.name, CACHES + LEFT) and path.name not in {".gitignore", *read}
+        junk = matches(path.name, CACHES + LEFT) and path.name not in {".gitignore", *documents(folder)}
         if junk or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))
         elif path.is_dir():
@@ -224,21 +217,6 @@ def copy(source: Path, root: Path, folder: Path, read: Collection[str]) -> tuple
         else:
             shutil.copy(path, target, follow_symlinks=False)
     return sorted(path.name for path in folder.iterdir()), left
-
-
-def pytest_settings(source: Path, root: Path) -> dict[str, Any]:
-    """A project's own settings for pytest, from the first of its files that has some, without coverage, which is ours."""
-    ini = configparser.ConfigParser(interpolation=None, strict=False)
-    try:
-        ini.read([place / name for place in (source, root) for name in ("setup.cfg", "tox.ini", "pytest.ini")], "utf-8")
-    except configparser.Error as error:
-        raise UserError(f"{source}: tox.ini or pytest.ini does not parse: {error}".replace("\n", " ")) from None
-    table = tomllib.loads(text_of(source / "pyproject.toml")).get("tool", {}).get("pytest", {})
-    sections = [dict(ini[name]) if name in ini else {} for name in ("pytest", "tool:pytest")]
-    settings: dict[str, Any] = sections[0] or table.get("ini_options", table) or sections[1]
-    words = settings.get("addopts", "")
-    text = COVERAGE.sub("", words if isinstance(words, str) else shlex.join(words))
-    return settings | ({"addopts": shlex.split(text)} if words else {})
 
 
 cli.OPTIONS["new"].append(add_options)

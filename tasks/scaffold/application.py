@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from symtable import symtable
 
-from ..env import parse
 from ..project import toml
 from ..shell import UserError
 from .environment import FOLDER
@@ -19,13 +19,7 @@ from .environment import FOLDER
 KNOWN = toml((FOLDER / "known.toml").read_text(encoding="utf-8"))
 MAKERS = {maker: interface for interface, makers in KNOWN["makers"].items() for maker in makers}
 CACHES, LEFT, TESTS = (KNOWN["files"][name] for name in ("caches", "left", "tests"))
-ASGI, FACTORIES, CELERY = ({*KNOWN["names"][name]} for name in ("asgi", "factories", "celery"))
-# The parameters of a function that is an application itself.
-PARAMETERS = {("environ", "start_response"): "wsgi", ("scope", "receive", "send"): "asgi"}
-# The modules that by convention are for servers, and what servers look for in a module.
-MODULES, NAMES = ("wsgi", "asgi"), ("application", "app")
-# A command of a project's own, in its pyproject.toml, setup.cfg or setup.py.
-COMMAND = re.compile(r"""^[\s"'\[]*([\w-]+)["']?\s*=\s*["']?[\w.]+:\w+\W*$""", re.MULTILINE)
+ASGI, FACTORIES, CELERY, MODULES, NAMES = KNOWN["names"].values()
 WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
 
 
@@ -57,22 +51,16 @@ def find_application(code: Code, wanted: str = "") -> Application:
             return Application(source, "paste.deploy", f'loadapp("config:{ini}", relative_to=".")', "wsgi", ini)
     if wanted:
         raise UserError(f"--app {wanted}: there is no such module in {source}, or it has nothing of that name")
-    # What a factory has made counts only where that takes arguments; of Django's two interfaces, wsgi does.
+    # What a factory has made counts only where that takes arguments.
     web = [one for one in code.every if one.interface != "command"]
     found = [one for one in web if one.interface] or [replace(one, interface=code.interface) for one in web]
-    if {one.call for one in found} == {"application"}:
-        found = [one for one in found if one.interface == "wsgi"] or found
-    if len(found := found or code.every) == 1:
+    if len(found := [*dict.fromkeys(found or code.every)]) == 1:
         return found[0]
-    if not code.trees:
-        raise UserError(f"{source} has no Python code, or none but tests")
     if not found:
-        texts = [text_of(source / name) for name in ("pyproject.toml", "setup.cfg", "setup.py")]
-        runs = [code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.stem == "__main__"]
-        way = [*(f"python -m {run}" for run in runs), *COMMAND.findall("\n".join(texts)), "python -m MODULE"][0]
-        lost = "no application found, see docs/adopting.md; say --app MODULE:NAME, or a command"
-        raise UserError(f"{source}: {lost}: --app '{way}'")
-    choices = [*dict.fromkeys(one.call if " " in one.call else f"{one.module}:{one.call}" for one in found)]
+        lost = "no application found, see docs/adopting.md; say --app MODULE:NAME, or a command: 'python -m MODULE'"
+        raise UserError(f"{source}: {lost if code.trees else 'it has no Python code, or none but tests'}")
+    # By its folder, too: two may have modules of one name.
+    choices = [(f"{one.root.relative_to(source) / one.module}:" if one.module else "") + one.call for one in found]
     listed = " or ".join(f"--app '{choice}'" for choice in choices[:6]) + ", ..." * (len(choices) > 6)
     raise UserError(f"{source} has {len(choices)} applications: choose with {listed}")
 
@@ -88,8 +76,6 @@ def text_of(path: Path) -> str:
 
 def named(source: Path) -> Iterator[tuple[str, str]]:
     """The applications that files for servers may name, the likeliest first, each after the file's name."""
-    said = {name: parse(text_of(source / name)).get("FLASK_APP") for name in (".flaskenv", ".env")}
-    yield from ((name, text) for name, text in said.items() if text)
     for name, starts in KNOWN["starters"].items():
         for line in text_of(source / name).replace("\\\n", " ").splitlines():
             for start in filter(line.startswith, starts):
@@ -100,8 +86,7 @@ def named(source: Path) -> Iterator[tuple[str, str]]:
 
 def worker(source: Path) -> str:
     """The command line of a Procfile's worker, without variables in front; "" where it has none."""
-    found = re.search(r"^worker:\s*(?:[A-Z_]+=\S*\s+)*(.*\S)", text_of(source / "Procfile"), re.MULTILINE)
-    return found[1] if found else ""
+    return next(iter(re.findall(r"(?m)^worker:\s*(?:[A-Z_]+=\S*\s+)*(.*\S)", text_of(source / "Procfile"))), "")
 
 
 class Code:
@@ -112,10 +97,8 @@ class Code:
         self.trees: dict[Path, ast.Module] = {}
         for path in sorted(source.rglob("*.py")):
             skipped = any(matches(part, CACHES + LEFT + TESTS) for part in path.relative_to(source).parts)
-            try:
+            with suppress(SyntaxError, ValueError):  # a template, or code for another Python
                 self.trees |= {} if skipped else {path: ast.parse(path.read_bytes())}
-            except (SyntaxError, ValueError):  # a template, or code for another Python
-                continue
         nodes = [(path, node) for path, tree in self.trees.items() for node in ast.walk(tree)]
         self.texts = {str(node.value) for _, node in nodes if isinstance(node, ast.Constant)}
         self.imports = {name for _, node in nodes for name in imported(node)}
@@ -123,7 +106,7 @@ class Code:
         self.packages = {folder for path, node in nodes for folder in path.parents[: getattr(node, "level", 0)]}
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
         # The interface where an application does not tell.
-        self.interface = "asgi" if libraries & ASGI and not libraries & {"flask", "django"} else "wsgi"
+        self.interface = "asgi" if libraries.intersection(ASGI) and not libraries & {"flask", "django"} else "wsgi"
         self.found = {path: [*self.applications(path, tree)] for path, tree in self.trees.items()}
         self.every = [one for found in self.found.values() for one in found]
 
@@ -138,16 +121,16 @@ class Code:
             maker = next((maker for maker in MAKERS if any(f".{call}".endswith(f".{maker}") for call in calls)), "")
             interface = MAKERS.get(maker, "")
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                names = tuple(argument.arg for argument in node.args.posonlyargs + node.args.args)
-                required = len(names) > len(node.args.defaults) or None in node.args.kw_defaults
+                positional = [argument.arg for argument in node.args.posonlyargs + node.args.args]
+                required = len(positional) > len(node.args.defaults) or None in node.args.kw_defaults
                 returns = any(isinstance(inner, ast.Return) for inner in ast.walk(node))
                 factory = type(node) is ast.FunctionDef and (interface in {"wsgi", "asgi"} or node.name in FACTORIES)
-                if names in PARAMETERS and node.name in NAMES:
-                    yield Application(*place, node.name, PARAMETERS[names])
-                elif factory and returns and not required:
+                if factory and returns and not required:
                     yield Application(*place, f"{node.name}()", interface or self.interface)
+                elif node.name in NAMES and (raw := KNOWN["parameters"].get(" ".join(positional))):
+                    yield Application(*place, node.name, raw)
             elif isinstance(node, ast.Assign | ast.AnnAssign):
-                made = interface or {call.rpartition(".")[2] for call in calls} & FACTORIES
+                made = interface or any(call.rpartition(".")[2] in FACTORIES for call in calls)
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     if interface == "command" or ast.unparse(target) in CELERY:
                         yield Application(place[0], "", f"python -m celery --app={place[1]} worker", "command")

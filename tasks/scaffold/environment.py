@@ -12,8 +12,10 @@ from ..project import env_prefix, toml
 from .service import Skeleton
 
 FOLDER = Path(__file__).with_name("adopting")  # what is written into services
-# How code, as ast writes it, reads a variable: by os.environ, environs, or decouple.
-READERS = re.compile(r"(?<![\w.])(?:os\.environ(?:\.\w+)?|(?:os\.)?getenv|config|env(?:\.\w+)?)[(\[]'([A-Z][A-Z\d_]+)'")
+# How code, as ast writes it, reads a variable: by os.environ, environs, or decouple; env[...] and env.get(...) are a dictionary, as of WSGI.
+# %s are os.environ and the names that a module imports it by.
+READERS = r"(?<![\w.])(?:(?:(?:%s)(?:\.\w+)?|(?:os\.)?getenv|config)[(\[]|env(?:\.(?!(?:get|pop|setdefault)\()\w+)?\()'([A-Z][A-Z\d_]+)'"
+ENVIRON = re.compile(r"^\s*from os import (?:.*, )?environ(?: as (\w+))?(?:,|$)", re.MULTILINE)
 # The name of a database in the working directory, or in a folder there; and as code joins it.
 DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?((?:[\w-]+/)?[\w-]+\.(?:db|sqlite3?))")
 JOINED = re.compile(r"""["']([\w-]+)["']\s*[,/]\s*["']([\w-]+\.(?:db|sqlite3?))["']""")
@@ -26,11 +28,13 @@ COMPILED: dict[str, str] = toml((FOLDER / "compiled.toml").read_text(encoding="u
 
 def variables(trees: Iterable[ast.Module]) -> set[str]:
     """The environment variables that code reads: as READERS says, or as a field of pydantic's settings."""
-    names = {name for tree in trees for name in READERS.findall(ast.unparse(tree))}
+    names = set()
+    for text in map(ast.unparse, trees):
+        own = "|".join([r"os\.environ", *(name or "environ" for name in ENVIRON.findall(text))])
+        names.update(re.findall(READERS % own, text))
     for node in [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
         if any(ast.unparse(base).endswith("BaseSettings") for base in node.bases):
-            fields = [ast.unparse(inner.target) for inner in node.body if isinstance(inner, ast.AnnAssign)]
-            names |= {name.upper() for name in fields}
+            names |= {ast.unparse(field.target).upper() for field in node.body if isinstance(field, ast.AnnAssign)}
     return names
 
 
@@ -45,8 +49,7 @@ def databases(texts: Collection[str], imports: Collection[str], *files: str) -> 
 
 def neighbours(packages: Collection[str], texts: Iterable[str]) -> list[SimpleNamespace]:
     """The databases and brokers that a project's packages and URLs in its code are for, with the driver that a URL names."""
-    pattern = re.compile(r"^([a-z]+\+\w+$|[a-z]+(?:\+\w+)?(?=://))")
-    schemes = {scheme for text in texts for scheme in pattern.findall(text)}
+    schemes = {scheme for text in texts for scheme in re.findall(r"^([a-z]+\+\w+$|[a-z]+(?:\+\w+)?(?=://))", text)}
     found = []
     for one in NEIGHBOURS:
         own = [scheme for scheme in schemes if re.fullmatch(one.uses, f"{scheme}:")]

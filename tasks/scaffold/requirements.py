@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -28,7 +29,9 @@ from ..terminal import say
 from .application import KNOWN, text_of
 
 # What has a project's requirements, and what it calls the extra, the group or the file with what its tests need.
-FILES, TESTS, TEST_FILES = (KNOWN["requirements"][name] for name in ("files", "tests", "test_files"))
+FILES, LINTERS, SETTINGS, TESTS, TEST_FILES = KNOWN["requirements"].values()
+# Options of pytest-cov, with the word after them that may be theirs.
+COVERAGE = re.compile(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?")
 # How a file for pip names the project beside it, and its extras.
 ITSELF = re.compile(r"^(?:-e\s*|--editable[\s=]+)?\.(?:\[(.*)\])?\s*$", re.MULTILINE)
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
@@ -60,29 +63,18 @@ class Needs:
     distribution: str
     entry_points: str
     left: list[str]  # extras and groups that are not taken
+    settings: dict[str, Any]  # for pytest
 
 
-def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Needs:
-    """Read what a project needs from its files, with its own extras or groups named; raises UserError, with file and line, for what is no requirement."""
-    path, config = source / "pyproject.toml", ConfigParser(interpolation=None)
-    config.read_dict({"metadata": {}, "options.entry_points": {}})
-    try:
-        data = tomllib.loads(text_of(path))
-        config.read(source / "setup.cfg", encoding="utf-8")
-        groups = {name: [*nox.project.dependency_groups(data, name)] for name in data.get("dependency-groups", {})}
-    except (ValueError, LookupError, Error) as error:
-        raise UserError(f"{source}: pyproject.toml or setup.cfg does not parse: {error}") from None
+def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *roots: Path) -> Needs:
+    """Read what a project needs from its files, with its own extras or groups named, and its settings for pytest, also those in ``roots``; raises UserError, with file and line, for what is no requirement."""
+    path = source / "pyproject.toml"
+    data, setup, groups = read_settings(source, *roots)
     project, (poetry, uv) = data.get("project", {}), (data.get("tool", {}).get(tool, {}) for tool in ("poetry", "uv"))
-    named = [table for table in (project, poetry, config["metadata"]) if "name" in table]
-    # A source distribution knows its version; one that only its build tells is 0: what asks for it finds something.
-    made = parse_email(text_of(source / "PKG-INFO"))[0].get("version")
-    names = [f"{table['name']}=={version}" for table in named for version in (table.get("version"), made, "0")]
-    distribution = next((name for name in names if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", name)), "")
-    points = distribution and entry_points(project, poetry, config["options.entry_points"])
-    for name, lines in project.get("optional-dependencies", {}).items():
-        groups[name] = [*groups.get(name, ()), *lines]  # some have an extra and a group of one name
-    built = project or "build-system" in data or config.has_section("options") or (source / "setup.py").is_file()
+    distribution = own_distribution(source, {**setup["metadata"], **poetry, **project})
+    points = distribution and own_entry_points({**poetry, **project}, setup["options.entry_points"])
     files = [source / name for name in FILES if (source / name).is_file()]
+    built = project or "build-system" in data or setup.has_section("options") or (source / "setup.py").is_file()
     main: list[Requirement] = []
     if "dependencies" in project:
         main = parse(path, project["dependencies"])
@@ -94,40 +86,85 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = ()) -> Ne
         itself = ITSELF.findall(text_of(files[0])) if files and built else []
         main = listed(files[0]) if files and not (built and missing) else []
         if built and (not files or missing or itself or "entry_points" in text_of(source / "setup.py")):
-            with temporary_folder() as folder:  # setuptools writes to the folder that it builds
-                shutil.copytree(source, folder / "source", symlinks=True)
-                points, distribution, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build fails")
-            listed_names = {canonicalize_name(one.name) for one in main}
-            more = parse("its metadata", lines if itself or not main else ())
-            main += [one for one in more if canonicalize_name(one.name) not in listed_names]
+            points, distribution, more = metadata(session, source, groups)
+            names = {canonicalize_name(one.name) for one in main}
+            main += [one for one in more if (itself or not main) and canonicalize_name(one.name) not in names]
             extras = [*extras, *re.findall(r"[\w-]+", ",".join(itself))]
-            for line in lines:
-                for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
-                    groups.setdefault(extra, []).append(line)
     elif not (groups and extras):
-        lost = f"no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"
-        ways = [f"--extra {name}" for name in groups]
-        ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
-        raise UserError(" or ".join([f"{source}: {lost}", *ways]))
+        raise no_requirements(source, groups)
     for extra in extras:
         if extra not in groups:
             raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
         main += parse(path, groups[extra])
     own = canonicalize_name(distribution.partition("==")[0])
-    left = [name for name in groups if name not in {*TESTS, *extras}]
     found = for_images(own, main, *extras)
     if near := [one.name for one in found if re.search("'(path|workspace)'", str(uv.get("sources", {}).get(one.name)))]:
         raise UserError(f"{path}: {', '.join(near)}: in folders beside it ([tool.uv.sources]); see libs/README.md")
-    return Needs(found, for_images(own, tests(source, path, groups), *TESTS), distribution, points, left)
+    left = [name for name in groups if name not in {*TESTS, *extras}]
+    needed = for_images(own, tests(source, path, groups), *TESTS)
+    return Needs(found, needed, distribution, points, left, pytest_settings(data, setup))
 
 
-def entry_points(project: Mapping[str, Any], poetry: Mapping[str, Any], setuptools: Mapping[str, str]) -> str:
+def read_settings(source: Path, *roots: Path) -> tuple[dict[str, Any], ConfigParser, dict[str, list[str]]]:
+    """What a project's pyproject.toml and its files like setup.cfg say, and the requirements in the former's groups and extras."""
+    setup = ConfigParser(interpolation=None, strict=False)
+    setup.read_dict({"metadata": {}, "options.entry_points": {}})
+    try:
+        data = tomllib.loads(text_of(source / "pyproject.toml"))
+        setup.read([place / name for place in (source, *roots) for name in SETTINGS], "utf-8")
+        groups = {name: [*nox.project.dependency_groups(data, name)] for name in data.get("dependency-groups", {})}
+    except (ValueError, LookupError, Error) as error:
+        told = f"{source}: pyproject.toml, setup.cfg, tox.ini or pytest.ini does not parse: {error}"
+        raise UserError(told.replace("\n", " ")) from None
+    for name, lines in data.get("project", {}).get("optional-dependencies", {}).items():
+        groups[name] = [*groups.get(name, ()), *lines]  # some have an extra and a group of one name
+    return data, setup, groups
+
+
+def pytest_settings(data: Mapping[str, Any], setup: ConfigParser) -> dict[str, Any]:
+    """A project's own settings for pytest, from the first of its files that has some, without coverage, which is ours."""
+    table = data.get("tool", {}).get("pytest", {})
+    sections = [dict(setup[name]) if name in setup else {} for name in ("pytest", "tool:pytest")]
+    settings: dict[str, Any] = sections[0] or table.get("ini_options", table) or sections[1]
+    words = settings.get("addopts", "")
+    text = COVERAGE.sub("", words if isinstance(words, str) else shlex.join(words))
+    return settings | ({"addopts": shlex.split(text)} if words else {})
+
+
+def own_distribution(source: Path, table: Mapping[str, Any]) -> str:
+    """The NAME==VERSION of a project itself, by the ``table`` with its metadata; "" where it has no name."""
+    # A source distribution knows its version; one that only its build tells is 0: what asks for it finds something.
+    made = parse_email(text_of(source / "PKG-INFO"))[0].get("version")
+    names = [f"{table.get('name', '')}=={version}" for version in (table.get("version"), made, "0")]
+    return next((name for name in names if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", name)), "")
+
+
+def own_entry_points(table: Mapping[str, Any], setuptools: Mapping[str, str]) -> str:
     """The entry_points.txt of a project, from its tables in pyproject.toml and setup.cfg."""
-    scripts = {"console_scripts": own} if (own := project.get("scripts", poetry.get("scripts"))) else {}
-    found = dict(setuptools)
-    for group, table in (scripts | poetry.get("plugins", {}) | project.get("entry-points", {})).items():
-        found[group] = "\n".join(f"{name} = {value}" for name, value in table.items() if isinstance(value, str))
-    return "".join(f"[{group}]\n{text.strip()}\n" for group, text in found.items() if text)
+    tables = {"console_scripts": table.get("scripts"), **table.get("plugins", {}), **table.get("entry-points", {})}
+    texts = dict(setuptools)
+    for group, values in [(group, values) for group, values in tables.items() if values]:
+        texts[group] = "\n".join(f"{key} = {value}" for key, value in values.items() if isinstance(value, str))
+    return "".join(f"[{group}]\n{text.strip()}\n" for group, text in texts.items() if text)
+
+
+def metadata(session: Session, source: Path, groups: dict[str, list[str]]) -> tuple[str, str, list[Requirement]]:
+    """What a project's own build tells: its entry points, its distribution, its requirements; its extras go to ``groups``."""
+    with temporary_folder() as folder:  # setuptools writes to the folder that it builds
+        shutil.copytree(source, folder / "source", symlinks=True)
+        points, distribution, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build fails")
+    for line in lines:
+        for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
+            groups.setdefault(extra, []).append(line)
+    return points, distribution, parse("its metadata", lines)
+
+
+def no_requirements(source: Path, groups: Iterable[str]) -> UserError:
+    """What to tell where no file has requirements: what to add, or other ways."""
+    lost = f"no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"
+    ways = [f"--extra {name}" for name in groups]
+    ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
+    return UserError(" or ".join([f"{source}: {lost}", *ways]))
 
 
 def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list[Requirement]:
@@ -170,9 +207,7 @@ def image_python() -> str:
 
 def applies(marker: Marker | None, *extras: str) -> bool:
     """Whether a marker holds in the images, with one of these extras."""
-    version = image_python()
-    image = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux"}
-    image |= {"platform_system": "Linux", "os_name": "posix"}
+    image = {"python_version": image_python(), "python_full_version": f"{image_python()}.0", **KNOWN["linux"]}
     return marker is None or any(marker.evaluate({**image, "extra": extra}) for extra in ("", *extras))
 
 
@@ -188,13 +223,10 @@ def for_images(own: str, requirements: Iterable[Requirement], *extras: str) -> l
 
 def parse(place: object, lines: Iterable[str]) -> list[Requirement]:
     """The requirements in some lines; raises UserError, with the place, for what is none."""
-    found = []
-    for line in lines:
-        try:
-            found.append(Requirement(line))
-        except InvalidRequirement as error:
-            raise UserError(f"{place}: {line!r} is no requirement: {str(error).splitlines()[0]}") from None
-    return found
+    try:
+        return [Requirement(line := text) for text in lines]
+    except InvalidRequirement as error:
+        raise UserError(f"{place}: {line!r} is no requirement: {str(error).splitlines()[0]}") from None
 
 
 def listed(path: Path) -> list[Requirement]:

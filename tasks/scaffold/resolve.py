@@ -18,7 +18,7 @@ from ..shell import CommandFailed, UserError
 from ..terminal import say
 from . import service
 from .environment import COMPILED, template
-from .requirements import applies, image_python, python
+from .requirements import applies, by_name, image_python, python
 
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
@@ -32,8 +32,9 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
     if why := why or conflict(session, name, lines):
         lock_alone(session, name, lines, choices)
         say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
-    hint = "; --unpin takes newer versions" * any("==" in line for line in lines)
+    pinned = by_name(line for line in lines if "==" in line.partition(";")[0])
     for package in without_wheels(name):
+        hint = "; --unpin takes newer versions" * (package["name"] in pinned)
         told = f"warning: {package['name']} {package['version']} has no wheel for Python {image_python()}"
         say(f"{told}; if it needs a compiler, its build will fail; {wheels(session, package['name'])}{hint}")
 

@@ -276,6 +276,24 @@ def test_documents_that_code_reads_come_along(ours: Path, write: Write) -> None:
     assert not (ours / "services/theirs/README.md").exists()
 
 
+@pytest.mark.parametrize("file", ["app.py", "tests/test_app.py"])
+@pytest.mark.parametrize("name", ["docs/spec.yaml", "../docs/api/spec.rst", "./docs/x.md", "docs', 'api.rst"])
+def test_a_folder_docs_that_code_or_tests_read_comes_along(ours: Path, write: Write, file: str, name: str) -> None:
+    source = write({"app.py": APP, "docs/spec.yaml": "text", "docs/api/x": "", "requirements.txt": "x\n"})
+    (source / file).parent.mkdir(exist_ok=True)
+    (source / file).write_text(f"{APP}spec = join(dirname(__file__), '{name}')\n")
+    take(source)
+    assert (ours / "services/theirs/docs/spec.yaml").read_text() == "text"
+    assert (ours / "services/theirs/docs/api/x").exists()
+    assert "        PACKAGE: .\n" in (ours / "services/theirs/compose.yaml").read_text()
+
+
+def test_a_folder_docs_that_is_only_mentioned_is_left_out(ours: Path, write: Write) -> None:
+    code = f"{APP}site = 'https://h.invalid/docs/x.html'\nother = 'see docs/x.md', 'docs/', 'docs'\n"
+    take(write({"app.py": code, "docs/conf.py": "'docs/x.md'", "setup.py": "'docs/x.md'", "requirements.txt": "x\n"}))
+    assert not (ours / "services/theirs/docs").exists()
+
+
 def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
     take(
         write(
@@ -284,12 +302,6 @@ def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
     )
     assert [path.name for path in (ours / "services/theirs/tests").iterdir()] == ["test_all.py"]
     assert not (ours / "services/theirs/tests.py").exists()
-
-
-def test_extension_modules_of_its_own_are_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ours
-    take(write({"app.py": APP, "fast/speed.pyx": "", "fast/__init__.py": "", "requirements.txt": "flask\n"}))
-    assert "warning: its own extension modules are not compiled" in capsys.readouterr().out
 
 
 def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:

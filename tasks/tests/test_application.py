@@ -176,26 +176,14 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
             "no application found, see docs/adopting.md; say --app MODULE:NAME, or a command",
         ),
         (
-            {
-                "src/dav/__init__.py": "",
-                "src/dav/util.py": "def redirect(environ, start_response):\n    return []\n",
-                "src/dav/__main__.py": "import http.server",
-            },
+            {"src/dav/util.py": "def redirect(environ, start_response):\n    return []\n"},
             "",
-            "no application found.* or a command: --app 'python -m dav'$",
+            "no application found.* or a command: 'python -m MODULE'$",
         ),
         (
-            {
-                "a.py": "",
-                "setup.cfg": "[metadata]\nname = a\ndescription = file:README.md\n[x]\nc =\n  run-it = a:main\n",
-            },
+            {"a/web.py": APP, "b/web.py": APP},
             "",
-            "'run-it'$",
-        ),
-        (
-            {"a.py": "", "setup.py": "setup(entry_points={'console_scripts': [\n    'run-it = a.b:main',\n]})\n"},
-            "",
-            "'run-it'$",
+            "has 2 applications: choose with --app 'a/web:app' or --app 'b/web:app'$",
         ),
         ({"README": "", "tests/test_app.py": APP}, "", "has no Python code, or none but tests"),
     ],
@@ -223,6 +211,17 @@ def test_the_worker_in_code_without_an_application(write: Write, files: dict[str
     source = write(files)
     root = source / "src" if (source / "src").is_dir() else source
     assert find_application(Code(source)) == Application(root, "", command, "command")
+
+
+@pytest.mark.parametrize("folder", ["a", "b"])
+def test_an_application_in_one_of_two_folders_that_have_the_same(write: Write, folder: str) -> None:
+    source = write({"a/web.py": APP, "b/web.py": APP})
+    found = find_application(Code(source), f"{folder}/web:app")
+    assert (found.root, found.module, found.call) == (source / folder, "web", "app")
+
+
+def test_an_application_that_is_assigned_twice(write: Write) -> None:
+    assert find_application(Code(write({"web.py": f"{APP}app = Flask('x')\n"}))).call == "app"
 
 
 def test_what_is_listed_of_many_applications(write: Write) -> None:

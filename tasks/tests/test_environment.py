@@ -121,6 +121,25 @@ def test_what_a_project_calls_the_parts_of_an_address() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("def app(env, start): return env['HTTP_HOST'], env.get('QUERY_STRING'), env.pop('REMOTE_ADDR', '')", set()),
+        ("a = env('A_A'), env.str('B_B'), env.json('C_C')", {"A_A", "B_B", "C_C"}),
+        ("from os import environ\na = environ['A_A'], environ.get('B_B')", {"A_A", "B_B"}),
+        (
+            "from os import getenv, environ as env, path\na = env['A_A'], env.get('B_B'), os.environ['C_C']",
+            {"A_A", "B_B", "C_C"},
+        ),
+        ("def app(environ, start): return environ['HTTP_HOST'], environ.get('QUERY_STRING')", set()),
+        ("import environ\nfrom web import environ\na = environ['A_A']", set()),
+        ("from os import environ\na = request.environ['A_A'], self.environ.get('B_B')", set()),
+    ],
+)
+def test_how_code_reads_variables(write: Write, code: str, found: set[str]) -> None:
+    assert variables(Code(write({"web.py": code})).trees.values()) == found
+
+
 def test_what_it_reads_and_uses_is_listed(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     code = """import os
 from os import getenv

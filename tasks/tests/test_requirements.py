@@ -83,7 +83,7 @@ def test_requirements_are_found(write: Write, files: dict[str, str], found: list
         ({"requirements.txt": "-r lost.txt\n"}, r"requirements.txt, line 1: there is no file lost.txt"),
         ({"requirements.txt": "-r b.txt\n", "b.txt": "\n\n!\n"}, r"b.txt, line 3: '!' is no requirement"),
         ({"requirements.txt": "a \\\n --hash=sha256:12\n!\n"}, r"requirements.txt, line 3: '!' is no requirement"),
-        ({"pyproject.toml": "[project\n"}, "pyproject.toml or setup.cfg does not parse"),
+        ({"pyproject.toml": "[project\n"}, "pyproject.toml, setup.cfg, tox.ini or pytest.ini does not parse"),
         ({"pyproject.toml": "[project]\ndependencies = ['a b']\n"}, "pyproject.toml: 'a b' is no requirement"),
         (
             {"pyproject.toml": "[dependency-groups]\nx = []\ny = []\n"},

@@ -144,12 +144,24 @@ def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pyt
             ("c", "pilot", "c-1.zip", ""),
             ("d", "theirs", "d-1.zip", "markers = \"sys_platform == 'win32'\"\n"),
             ("psycopg2", "theirs", "psycopg2-2.9.tar.gz", ""),
+            ("indirect", "theirs", "indirect-1.tar.gz", ""),
+            ("e", "theirs", "e-1.tar.gz", ""),
         )
     ]
     (ours / "poetry.lock").write_text("".join(lock))
-    take(write({"app.py": APP, "requirements.txt": "a==1\npsycopg2\n"}))
+    take(
+        write(
+            {
+                "app.py": APP,
+                "requirements.txt": 'A==1\npsycopg2\ne>=1; python_version >= "3" and sys_platform == "linux"\n',
+            }
+        )
+    )
     said = capsys.readouterr().out
-    assert re.findall("warning: (.*?); if", said) == ["a 1 has no wheel for Python 3.13"]
+    assert re.findall("warning: (.*?); if", said) == [
+        f"{name} 1 has no wheel for Python 3.13" for name in ("a", "indirect", "e")
+    ]
+    assert re.findall(r"warning: (\w+).*--unpin takes newer versions\n", said) == ["a"]
     assert (
         "its build will fail; versions 1.0 to 2.0 have a wheel for Python 3.13; --unpin takes newer versions\n" in said
     )
