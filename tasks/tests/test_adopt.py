@@ -304,6 +304,12 @@ def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
     assert not (ours / "services/theirs/tests.py").exists()
 
 
+def test_extension_modules_of_its_own_are_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ours
+    take(write({"app.py": APP, "fast/speed.pyx": "", "fast/__init__.py": "", "requirements.txt": "flask\n"}))
+    assert "warning: its own extension modules are not compiled" in capsys.readouterr().out
+
+
 def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:
     take(write({"worker.py": "", "requirements.txt": ""}), app="python -m worker '1 2'")
     compose = (ours / "services/theirs/compose.yaml").read_text()
