@@ -107,9 +107,8 @@ class Http(Client, HttpToolsProtocol):
     """A client that speaks HTTP."""
 
     in_head = True  # whether a head is being received
-    request_bytes = framing_bytes = (
-        0  # the latter since the last head or part of a body: of a head, chunk sizes, trailers
-    )
+    # The latter since the last head or part of a body: of a head, chunk sizes, trailers.
+    request_bytes = framing_bytes = 0
     half_closed = rejected = False
 
     def is_awaited(self) -> bool:

@@ -32,8 +32,9 @@ class Middleware:
         """Serve a request."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        port, slot, started, gone = (scope["server"] or ("", None))[1], False, False, False
+        port, slot, gone = (scope["server"] or ("", None))[1], False, False
         exchange = Exchange(internal=port in (None, METRICS_PORT))
+        # None of these functions may call itself, or another that calls it: each request would be cyclic garbage.
 
         def release() -> None:
             nonlocal slot
@@ -49,30 +50,23 @@ class Middleware:
             return event
 
         async def send_and_count(event: Any) -> None:
-            nonlocal started
-            release()
-            if not started:
+            if not exchange.started:
+                release()
                 if event["type"] == "websocket.close":
-                    await respond(403)
+                    await respond(scope, send, exchange, 403)
                     return
                 exchange.status = 101 if event["type"] == "websocket.accept" else int(event["status"])
-                own = event.get("headers", ())
-                fields = [pair for pair in own if pair[0] != b"x-request-id"] if b"x-request-id" in dict(own) else own
-                event = {**event, "headers": [*fields, (b"x-request-id", exchange.request_id.encode())]}
-                started = True
+                fields = [field for field in event.get("headers", ()) if field[0].lower() != b"x-request-id"]
+                fields.append((b"x-request-id", exchange.request_id.encode()))
+                event = {**event, "headers": fields}
+                exchange.started = True
             exchange.bytes += len(event.get("body") or b"")
             await send(event)
             if event["type"] == "http.response.body" and not event.get("more_body"):
                 exchange.end()  # the application may go on for long
 
-        async def respond(status: int, body: bytes = b"", kind: bytes = b"text/plain") -> Any:
-            prefix = "websocket.http" if scope["type"] == "websocket" else "http"
-            fields = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-            await send_and_count({"type": f"{prefix}.response.start", "status": status, "headers": fields})
-            await send_and_count({"type": f"{prefix}.response.body", "body": body})
-
         if METRICS and port == METRICS_PORT:
-            return await respond(200, METRICS.text(), METRICS_TYPE)
+            return await respond(scope, send, exchange, 200, METRICS.text())
         headers, method, path = scope["headers"], scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
         target = scope.get("stack.target", scope["raw_path"]).decode("latin-1")
         known = [(NAMES[name], value.decode("latin-1")) for name, value in headers if name in NAMES]
@@ -84,25 +78,40 @@ class Middleware:
         try:
             status = too_large(target, headers) or limits.fault(method, scope["http_version"], target, known)
             length = fields.get("CONTENT-LENGTH", "0")
-            if len(length) > 20:  # these are zeros; Python takes no more than 4,300 digits
-                status = status or 400
-            elif not status and (int(length) > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
+            status = status or 400 * (len(length) > 20)  # these are zeros; Python takes no more than 4,300 digits
+            if not status and (int(length) > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
                 with suppress(TimeoutError):
                     slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
                 add({LARGE_BODIES: slot})
                 status = 0 if slot else 503
-            await (respond(status) if status else app(scope, receive_and_note, send_and_count))
-            if not started and not gone:
+            await (respond(scope, send, exchange, status) if status else app(scope, receive_and_note, send_and_count))
+            if not exchange.started and not gone:
                 raise RuntimeError("the application has not answered")
         except BaseException:
-            if gone and not started:
+            if gone and not exchange.started:
                 return None  # frameworks raise then; to log that for each client of an attack would take all the time
-            if not started:
-                await respond(500)
+            release()
+            if not exchange.started:
+                await respond(scope, send, exchange, 500)
             raise  # for uvicorn to log it
         finally:
             release()
             exchange.end()
+
+
+async def respond(scope: Any, send: Any, exchange: Exchange, status: int, body: bytes = b"") -> None:
+    """Answer in the application's place; only metrics have a body."""
+    exchange.started, exchange.status, exchange.bytes = True, status, len(body)
+    prefix = "websocket.http" if scope["type"] == "websocket" else "http"
+    fields = [
+        (b"content-type", METRICS_TYPE if body else b"text/plain"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    fields.append((b"x-request-id", exchange.request_id.encode()))
+    await send({"type": f"{prefix}.response.start", "status": status, "headers": fields})
+    await send({"type": f"{prefix}.response.body", "body": body})
+    exchange.end()
 
 
 def too_large(target: str, headers: list[tuple[bytes, bytes]]) -> int:

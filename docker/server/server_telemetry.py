@@ -138,7 +138,7 @@ class Exchange:
 
     trace_id = client = method = path = ""
     status = bytes = 0
-    began = 0.0  # 0: no head was received
+    began, started = 0.0, False  # 0: no head was received; whether the answer is started, by ASGI
 
     def __init__(self, *, internal: bool) -> None:
         self.internal = internal  # a health check, or a request for the metrics
@@ -164,22 +164,17 @@ class Exchange:
 
     def end(self) -> None:
         """Log and count the request, unless there was none, or it was an internal one that succeeded."""
-        duration_s, amounts = 0.0, {}
+        duration_s = time.monotonic() - self.began if self.began else 0.0
         if self.began:
-            duration_s, amounts = time.monotonic() - self.began, {IN_PROGRESS: -1.0}
+            add({IN_PROGRESS: -1})
             self.status = self.status or 499  # as nginx says where the client has hung up
         if self.status and not (self.internal and self.status == 200):
-            bucket = BUCKETS[bisect_left(SECONDS, duration_s)]
-            amounts |= {
-                STATUSES[min(self.status // 100, 5) - 1]: 1,
-                bucket: 1,
-                f"{DURATION}_count": 1,
-                f"{DURATION}_sum": duration_s,
-            }
+            if METRICS:
+                names = STATUSES[min(self.status // 100, 5) - 1], BUCKETS[bisect_left(SECONDS, duration_s)]
+                add({**dict.fromkeys((*names, f"{DURATION}_count"), 1), f"{DURATION}_sum": duration_s})
             if ACCESS_LOG:
                 now = datetime.now(UTC).isoformat(timespec="milliseconds")
                 said = quoted(self.client[:100]), self.method[:20], quoted(self.path[:400])
                 sent = self.status, max(self.bytes, 0)  # less than 0 when the client did not take the head
                 LOG.write((LINE % (now, self.request_id, self.trace_id, *said, *sent, duration_s * 1000)).encode())
-        add(amounts)
         self.began = self.status = 0

@@ -64,7 +64,7 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     ids = [dict(scope["headers"]).get(name, b"").decode() for name in (b"x-request-id", b"traceparent")]
     fields, body = answer(path, b"".join(parts), *ids)
     if path != "/none":
-        headers = [(name.lower().encode(), value.encode()) for name, value in fields]
+        headers = ((name.encode(), value.encode()) for name, value in fields)  # once, as ASGI allows
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await asyncio.sleep(0.4 * (path == "/unread"))
         await send({"type": "http.response.body", "body": body})
