@@ -16,6 +16,7 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from gunicorn.http import errors
+from gunicorn.http.body import ChunkedReader
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
@@ -36,10 +37,10 @@ MOST, MEASURED_S = 0.8, 0.01
 class BodyReader:
     """Reads a request's body for the application: sends 100 Continue, and detects a body that ends too early."""
 
-    def __init__(self, req: Any, client: Client) -> None:
-        self.req, self.client, self.reader = req, client, req.body.reader
-        self.length = getattr(self.reader, "length", None)
-        self.bytes_read = 0
+    def __init__(self, req: Any, unreader: Any) -> None:
+        self.req, self.client, self.bytes_read = req, unreader.sock, 0
+        self.length = getattr(req.body.reader, "length", None)
+        self.reader = Chunks(req, unreader) if self.length is None else req.body.reader
         self.reader.limit_trailer_section = HEAD_BYTES
         self.expects_continue = req._expected_100_continue and self.length != 0
         if self.expects_continue:
@@ -58,6 +59,23 @@ class BodyReader:
         if len(data) < size and self.length is None and self.bytes_read <= LARGE_BYTES:
             self.client.end_large_body()
         return data
+
+
+class Chunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
+    """A chunked body; its faults are detected at once where gunicorn would wait for more."""
+
+    def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> tuple[int, bytes]:
+        """Reject sizes that no file has: they are meant to overflow."""
+        size, rest = super().parse_chunk_size(unreader, data)
+        if size >= 1 << 63:
+            raise errors.InvalidChunkSize(b"%x" % size)
+        return size, rest
+
+    def read_into(self, unreader: Any, buf: bytearray) -> None:
+        """Reject a line that has ended in a bare LF."""
+        if b"\n" in buf.partition(b"\r\n")[0]:
+            raise errors.InvalidChunkSize(bytes(buf[:20]))
+        super().read_into(unreader, buf)
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
@@ -175,7 +193,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         req.headers = [field for field in req.headers if field[0] not in made]
         req.headers += [field for field in made.items() if field[1]]
         conn.sock.head_bytes = None
-        req.body.reader = body = BodyReader(req, conn.sock)
+        req.body.reader = body = BodyReader(req, conn.parser.unreader)
         large = body.length is None or body.length > LARGE_BYTES
         if not status and large and not conn.sock.start_large_body(self.queue):
             status = 503

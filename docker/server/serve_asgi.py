@@ -103,11 +103,8 @@ async def respond(scope: Any, send: Any, exchange: Exchange, status: int, body: 
     """Answer in the application's place; only metrics have a body."""
     exchange.started, exchange.status, exchange.bytes = True, status, len(body)
     prefix = "websocket.http" if scope["type"] == "websocket" else "http"
-    fields = [
-        (b"content-type", METRICS_TYPE if body else b"text/plain"),
-        (b"content-length", b"%d" % len(body)),
-        (b"connection", b"close"),
-    ]
+    kind = METRICS_TYPE if body else b"text/plain"
+    fields = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
     fields.append((b"x-request-id", exchange.request_id.encode()))
     await send({"type": f"{prefix}.response.start", "status": status, "headers": fields})
     await send({"type": f"{prefix}.response.body", "body": body})

@@ -47,8 +47,9 @@ def fault(method: str, version: str, target: str, headers: list[tuple[str, str]]
     host = hosts[0] if hosts else ""
     if len(hosts) > 1 or (version == "1.1" and not hosts) or (hosts and not HOST.fullmatch(host)):
         return 400
-    absolute = target[0] != "/" and target.startswith((f"http://{host}/", f"https://{host}/"))
-    if "#" in target or not (target[0] == "/" or absolute or (method, target) == ("OPTIONS", "*")):
+    absolute = re.match(r"https?://([^/?]+)", target)
+    named = absolute[1] == host if absolute else target[0] == "/" or (method, target) == ("OPTIONS", "*")
+    if "#" in target or not named:
         return 400
     if method == "CONNECT" or version not in ("1.0", "1.1") or (codings and version == "1.0"):
         return 400

@@ -172,6 +172,7 @@ def test_requests_in_flight_are_answered_before_the_end(settings: dict[str, str]
         with suppress(ConnectionRefusedError):  # a proxy asks another server then
             while True:
                 socket.create_connection(("127.0.0.1", server.port)).close()
+                time.sleep(0.01)  # thousands would make it disconnect those that wait
         late.sendall(encoded(HALF))
         time.sleep(0.2)
         for client in (late, *clients):
