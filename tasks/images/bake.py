@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,7 +21,7 @@ from .target import Target, target_of
 # step done (moby/buildkit, issues on "inconsistent graph state"). With containerd's image store, it sometimes fails with
 # the last when it unpacks two images that share layers (issue 6521).
 BUILDKIT_FAULT = re.compile("inconsistent graph state|failed to get state for index|parent snapshot .* does not exist")
-TRIES = 5
+PAUSES_S = (0, 1, 2, 5, 10)  # before each try
 # How many services are built at once: with hundreds of steps at a time, BuildKit fails.
 BATCH = 10
 
@@ -54,7 +55,8 @@ def bake(targets: Mapping[str, Target], title: str, options: Mapping[str, Any] |
     say(f"$ {builder.builder} {' '.join(targets)}  # {title}")
     wanted = {name: {**asdict(target), **(options or {})} for name, target in targets.items()}
     with Status(f"{builder.builder} {' '.join(targets)}") as status:
-        for _ in range(TRIES):
+        for pause_s in PAUSES_S:
+            time.sleep(pause_s)
             progress = Progress(status)
             code = builder.build(wanted, progress)
             if not code or not progress.log or not BUILDKIT_FAULT.search(progress.log[-1]):

@@ -81,16 +81,11 @@ def with_names(posargs: Sequence[str]) -> list[str]:
             names.add(users[0])
             words.append(f"../../{word}")
         else:
-            names |= {name for name in suites() if belongs(word, SUITES[name])}
+            names |= {name for name in suites() if any(Path(word).is_relative_to(path) for path in paths(SUITES[name]))}
             words.append(word)
     if names and len(names | given) > 1:
         raise UserError(f"these are paths of {' and '.join(sorted(names | given))}: name those of one at a time")
     return [*names, *words]
-
-
-def belongs(path: str, suite: Suite) -> bool:
-    """Whether a path lies in one of a suite's folders."""
-    return any(f"{path}/".startswith(f"{folder}/") for folder in paths(suite))
 
 
 def affected(since: str | None) -> list[str]:

@@ -102,7 +102,11 @@ def test_many_services_are_built_in_batches(engine: Path, monkeypatch: pytest.Mo
         "failed to prepare extraction snapshot: parent snapshot sha256:1 does not exist: not found",
     ],
 )
-def test_buildkits_own_fault_is_tried_again(no_docker: Path, project: Path, fault: str) -> None:
+def test_buildkits_own_fault_is_tried_again_after_a_while(
+    no_docker: Path, project: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    slept: list[int] = []
+    monkeypatch.setattr("time.sleep", slept.append)
     said = f"ERROR: failed to solve: {fault}"
     again = f"[ -e '{project}/again' ] && exit 0; touch '{project}/again'"
     fake_docker(no_docker, {"buildx bake": f"cat >/dev/null; {again}; echo '{said}'; exit 1"})
@@ -111,7 +115,8 @@ def test_buildkits_own_fault_is_tried_again(no_docker: Path, project: Path, faul
     fake_docker(no_docker, {"buildx bake": f"cat >/dev/null; echo '{said}'; exit 1"})
     with pytest.raises(UserError, match=fault):
         bake.bake({}, "test")
-    assert len(calls(no_docker)) == 2 + bake.TRIES
+    assert len(calls(no_docker)) == 2 + len(bake.PAUSES_S)
+    assert slept == [*bake.PAUSES_S[:2], *bake.PAUSES_S]  # the other build is over then
 
 
 def test_a_failure_is_one_line_and_all_of_it_is_in_a_file(
