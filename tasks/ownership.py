@@ -123,15 +123,15 @@ def remove_own() -> None:
     """Remove the containers that this session's interrupted commands have left."""
     filters = [label.replace("--label", "--filter=label") for label in labels()]
     if own := output("docker", "ps", "--all", "--quiet", *filters).split():
-        output("docker", "rm", *KINDS["container"][1], *own)
+        with suppress(CommandFailed):  # their own commands may be removing them, too
+            output("docker", "rm", *KINDS["container"][1], *own)
 
 
 def clean() -> None:
     """Remove everything that this clone has on the engine, under names before `rename` too: containers, volumes, images."""
-    labels = (f"label=stack.clone={clone_id()}", f"label=com.docker.compose.project={clone_id()}")
+    own = (f"label=stack.clone={clone_id()}", f"label=com.docker.compose.project={clone_id()}", f"name={here()}")
     for kind, (every, force) in KINDS.items():
-        filters = (*labels, f"name={here()}")
-        listed = [output("docker", kind, "ls", *every, "--quiet", "--filter", wanted) for wanted in filters]
+        listed = [output("docker", kind, "ls", *every, "--quiet", "--filter", wanted) for wanted in own]
         if found := {line for lines in listed for line in lines.split()}:
             run("docker", kind, "rm", *force, *sorted(found))
     if images := own_images():

@@ -141,6 +141,8 @@ def test_a_session_removes_its_own_containers_and_no_others(no_docker: Path) -> 
     ownership.remove_own()
     mine = f"--filter=label=stack.clone={clone_id()} --filter=label=stack.session={ownership.session_id()}"
     assert calls(no_docker) == [f"ps --all --quiet {mine}", "rm --force --volumes 12 34"]
+    fake_docker(no_docker, {"ps": "echo 12", "rm": "echo removal of container 12 is already in progress; exit 1"})
+    ownership.remove_own()  # the interrupt that ended its command is told, not this
     fake_docker(no_docker, {"ps": ""})
     ownership.remove_own()
 
