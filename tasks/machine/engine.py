@@ -105,7 +105,7 @@ def probe() -> State:
 
 def context() -> str:
     """The name of Docker's current context, "" for the default one."""
-    return re.sub("^default$", "", output("docker", "context", "inspect", "--format", "{{.Name}}").strip())
+    return "" if (name := output("docker", "context", "inspect", "--format={{.Name}}").strip()) == "default" else name
 
 
 def container_user(info: Mapping[str, Any]) -> dict[str, str]:

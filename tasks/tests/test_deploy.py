@@ -1,16 +1,14 @@
-"""What deploy/ makes of a Compose model, and how a roll-out is watched; the engines are pretended."""
+"""What both scripts in deploy/ make of a Compose model; the model that their tests have."""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from ..project import ROOT
 
@@ -50,6 +48,7 @@ MODEL: dict[str, Any] = {
         },
     },
 }
+ONCE = {"replicas": 1, "update_config": {"order": "stop-first"}, "resources": {}}
 
 
 def script(name: str, *arguments: str, model: dict[str, Any] = MODEL) -> str:
@@ -58,238 +57,9 @@ def script(name: str, *arguments: str, model: dict[str, Any] = MODEL) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
-    """The objects for Kubernetes, by kind and name."""
-    tmp_path = tmp_path_factory.mktemp("kubernetes")
-    assert json.loads(script("kubernetes.py", str(tmp_path / "base"))) == {"steps": [0, 1, 2]}
-    files = yaml.safe_load((tmp_path / "base/kustomization.yaml").read_text())["resources"]
-    documents = [d for name in files for d in yaml.safe_load_all((tmp_path / "base" / name).read_text())]
-    return {(found["kind"], found["metadata"]["name"]): found for found in documents}
-
-
-def container(found: dict[str, Any]) -> dict[str, Any]:
-    return dict(found["spec"]["template"]["spec"]["containers"][0])
-
-
-def test_a_deployment_replaces_pods_without_a_gap(rendered: dict[tuple[str, str], dict[str, Any]]) -> None:
-    web = rendered["Deployment", "web"]
-    assert web["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
-    assert container(web)["image"] == f"here/web{DIGEST}"
-    for probe, path in (("startupProbe", []), ("readinessProbe", ["/readyz"]), ("livenessProbe", [])):
-        assert container(web)[probe]["exec"]["command"] == ["python3", "/app/healthcheck.py", *path]
-    assert container(web)["lifecycle"]["preStop"]["sleep"]["seconds"] < web["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]  # fmt: skip
-    scaler, budget = (rendered[kind, "web"]["spec"] for kind in ("HorizontalPodAutoscaler", "PodDisruptionBudget"))
-    assert scaler["minReplicas"] == 2
-    assert scaler["metrics"][0]["resource"]["target"] == {"type": "AverageValue", "averageValue": "800m"}
-    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
-
-
-def test_a_service_with_a_volume_is_a_stateful_set(rendered: dict[tuple[str, str], dict[str, Any]]) -> None:
-    store = rendered["StatefulSet", "store"]
-    assert store["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] == "data"
-    assert {"name": "data", "mountPath": "/data"} in container(store)["volumeMounts"]
-    assert container(store)["readinessProbe"]["exec"]["command"] == ["pg_isready"]
-    assert container(store)["livenessProbe"]["periodSeconds"] == 7
-    assert store["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 95
-    assert ("Deployment", "store") not in rendered
-
-
-def job_of(folder: Path, **settings: Any) -> dict[str, Any]:
-    """The migrations' job, with other settings."""
-    services = MODEL["services"]
-    model = {**MODEL, "services": {**services, "web-migrate": {**services["web-migrate"], **settings}}}
-    script("kubernetes.py", str(folder), model=model)
-    documents = yaml.safe_load_all((folder / "web-migrate.yaml").read_text())
-    return next(dict(found) for found in documents if found["kind"] == "Job")
-
-
-def test_a_migration_is_a_job_between_the_database_and_the_service(
-    rendered: dict[tuple[str, str], dict[str, Any]], tmp_path: Path
-) -> None:
-    job = job_of(tmp_path)
-    assert container(job)["args"] == ["python3", "-m", "web.migrate"]
-    assert "readinessProbe" not in container(job)
-    assert (job["spec"]["backoffLimit"], job["spec"]["template"]["spec"]["restartPolicy"]) == (0, "Never")
-    steps = [rendered[found]["metadata"]["labels"]["stack.step"] for found in (("StatefulSet", "store"), ("Job", job["metadata"]["name"]), ("Deployment", "web"))]  # fmt: skip
-    assert steps == ["0", "1", "2"]
-
-
-def test_a_job_that_would_be_another_one_has_another_name(tmp_path: Path) -> None:
-    """Jobs cannot be changed: applying a changed one under its old name fails."""
-    names = [job_of(tmp_path, **settings)["metadata"]["name"] for settings in ({}, {}, {"environment": {"A": "b"}}, {"image": "here/web@sha256:" + "cd" * 32})]  # fmt: skip
-    assert names[0] == names[1]
-    assert len(set(names)) == 3
-
-
-def test_network_policies_allow_what_depends_on_says(rendered: dict[tuple[str, str], dict[str, Any]]) -> None:
-    store = rendered["NetworkPolicy", "store"]["spec"]
-    (allowed,) = store["ingress"]
-    assert allowed["ports"] == [{"port": 5432, "protocol": "TCP"}]
-    names = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for peer in allowed["from"]]
-    assert names == ["web", "web-migrate"]  # web needs the job, and so its database
-    assert [rule["ports"][0]["port"] for rule in store["egress"]] == [53]
-    assert rendered["NetworkPolicy", "web"]["spec"]["ingress"] == [{"ports": [{"port": 8000, "protocol": "TCP"}]}]
-
-
-def test_pods_satisfy_the_restricted_security_standard(rendered: dict[tuple[str, str], dict[str, Any]]) -> None:
-    assert rendered["Namespace", "project"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    pods = [found["spec"]["template"]["spec"] for found in rendered.values() if "template" in found.get("spec", {})]
-    assert len(pods) == 3
-    for pod in pods:
-        assert pod["securityContext"]["runAsNonRoot"]
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        security = pod["containers"][0]["securityContext"]
-        assert security["allowPrivilegeEscalation"] is False
-        assert security["capabilities"] == {"drop": ["ALL"]}
-        assert {kind for volume in pod["volumes"] for kind in volume} <= {"name", "emptyDir", "projected"}
-
-
-def test_secrets_are_references(rendered: dict[tuple[str, str], dict[str, Any]]) -> None:
-    assert not any(kind == "Secret" for kind, _ in rendered)
-    volumes = rendered["Deployment", "web"]["spec"]["template"]["spec"]["volumes"]
-    (sources,) = [volume["projected"]["sources"] for volume in volumes if "projected" in volume]
-    assert sources == [{"secret": {"name": "password", "items": [{"key": "password", "path": "password"}]}}]
-
-
 def with_store(**settings: Any) -> dict[str, Any]:
     """The model with other settings for the database."""
     return {**MODEL, "services": {**MODEL["services"], "store": {**MODEL["services"]["store"], **settings}}}
-
-
-def test_what_the_schemas_forbid_is_not_written(tmp_path: Path) -> None:
-    said = script("kubernetes.py", str(tmp_path / "base"), model=with_store(working_dir=["a", "list"]))
-    assert re.fullmatch(r"StatefulSet store for Kubernetes 1\.30: .* is not of type 'string'.*\n", said)
-    assert not (tmp_path / "base").exists()
-
-
-def test_names_that_kubernetes_does_not_take(tmp_path: Path) -> None:
-    model = {**MODEL, "services": {"my_store": MODEL["services"]["store"]}}
-    assert script("kubernetes.py", str(tmp_path / "base"), model=model).startswith(
-        "'my_store' is no name for Kubernetes"
-    )
-
-
-@pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])
-def test_what_is_not_translated_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    name, *rest = arguments
-    said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(extra_hosts=["a=192.0.2.1"], devices=[]))
-    assert said.splitlines()[:-1] == ["warning: store: `extra_hosts` is not translated"]
-    said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(mem_limit=None))
-    assert said == "store has no `mem_limit`, and would share its machine with others\n"
-
-
-def test_files_of_this_machine_are_not_mounted_on_kubernetes(tmp_path: Path) -> None:
-    mounted = [*MODEL["services"]["store"]["volumes"], {"type": "bind", "source": "/here", "target": "/there"}]
-    said = script("kubernetes.py", str(tmp_path), model=with_store(volumes=mounted))
-    assert said.startswith("warning: store: what is mounted at /there is not translated\n")
-    assert "/there" not in (tmp_path / "store.yaml").read_text()
-
-
-def test_ports_are_what_settings_name_and_what_is_exposed(tmp_path: Path) -> None:
-    web, store = ({**MODEL["services"][name]} for name in ("web", "store"))
-    web |= {"environment": {"HOST": "store"}, "depends_on": {"store": {"condition": "service_healthy"}}}
-    for expected, settings, environment in (
-        ("warning: web cannot reach store, whose port nothing tells: give store `expose:`\n", {}, {}),
-        ("", {"expose": ["5432/tcp"]}, {}),
-        ("", {}, {"STORE": "store:5432"}),
-    ):
-        services = {"web": {**web, "environment": {"HOST": "store", **environment}}, "store": {**store, **settings}}
-        said = script("kubernetes.py", str(tmp_path), model={**MODEL, "services": services})
-        assert said.rpartition("{")[0] == expected
-    assert "containerPort: 5432" in (tmp_path / "store.yaml").read_text()
-
-
-def test_files_of_services_that_are_gone_are_removed(tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    script("kubernetes.py", str(base))
-    (base / "mine.yaml").write_text("# a patch\n")
-    script("kubernetes.py", str(base), model={**MODEL, "services": {"store": MODEL["services"]["store"]}})
-    assert sorted(path.name for path in base.iterdir()) == ["kustomization.yaml", "mine.yaml", "namespace.yaml", "store.yaml"]  # fmt: skip
-
-
-def test_a_file_that_somebody_else_has_written_is_not_overwritten(tmp_path: Path) -> None:
-    script("kubernetes.py", str(tmp_path))
-    text = (tmp_path / "store.yaml").read_text()
-    assert text.startswith("# Written by `nox -s deploy -- kubernetes`, which overwrites changes: put yours into an overlay.\n")  # fmt: skip
-    (tmp_path / "store.yaml").write_text("# Mine\n")
-    before = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
-    told = script("kubernetes.py", str(tmp_path))
-    assert re.search(r"store\.yaml does not begin with `# Written by .*`: rename it, or name another folder", told)
-    assert {path.name: path.stat().st_ino for path in tmp_path.iterdir()} == before
-
-
-def test_a_shells_variables_in_a_health_check(tmp_path: Path) -> None:
-    """In Compose's model a dollar sign is two. Kubernetes makes one of them, but not in probes."""
-    check = {"test": ["CMD-SHELL", "pg_isready -U $$POSTGRES_USER"]}
-    script("kubernetes.py", str(tmp_path), model=with_store(healthcheck=check))
-    *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
-    assert container(store)["livenessProbe"]["exec"]["command"] == ["sh", "-c", "pg_isready -U $POSTGRES_USER"]
-
-
-def test_a_stack_for_swarm(tmp_path: Path) -> None:
-    plan(tmp_path)
-    stack = yaml.safe_load((tmp_path / "stack.yaml").read_text())
-    web, store = (stack["services"][name] for name in ("web", "store"))
-    assert web["deploy"]["replicas"] == 2
-    assert web["deploy"]["update_config"] == {"parallelism": 1, "order": "start-first", "delay": "2s", "monitor": "15s", "failure_action": "rollback"}  # fmt: skip
-    assert web["ports"] == [{"target": 8000, "published": 5000, "mode": "host"}]
-    assert web["deploy"]["endpoint_mode"] == "dnsrr"
-    assert web["volumes"] == [{"type": "tmpfs", "target": "/tmp"}]  # noqa: S108
-    assert store["deploy"]["replicas"] == 1
-    assert store["deploy"]["update_config"]["order"] == "stop-first"
-    assert stack["secrets"] == {"password": {"external": True}}
-
-
-def plan(folder: Path, ports: str = "host", **services: dict[str, Any]) -> dict[str, Any]:
-    """What the script for Swarm says, with other settings for some services, or with others."""
-    model = {**MODEL, "services": {**MODEL["services"], **services}}
-    return dict(json.loads(script("swarm.py", str(folder / "stack.yaml"), ports, model=model)))
-
-
-def test_jobs_run_before_the_rest_and_after_what_they_need(tmp_path: Path) -> None:
-    files = plan(tmp_path)["files"]
-    names = ("stack-0.yaml", "stack-1.yaml", "stack.yaml")
-    assert files == dict(zip([str(tmp_path / name) for name in names], [["store"], ["web-migrate"], ["store", "web"]], strict=True))  # fmt: skip
-    needs, jobs, rest = (yaml.safe_load((tmp_path / name).read_text())["services"] for name in names)
-    assert [set(needs), set(jobs), set(rest)] == [{"store"}, {"web-migrate"}, {"store", "web"}]
-    assert needs["store"] == rest["store"]
-    assert jobs["web-migrate"]["deploy"]["mode"] == "replicated-job"
-    assert jobs["web-migrate"]["deploy"]["restart_policy"] == {"condition": "none"}
-
-
-def test_without_jobs_there_is_one_step(tmp_path: Path) -> None:
-    said = script("swarm.py", str(tmp_path / "stack.yaml"), "host", model={**MODEL, "services": {"store": MODEL["services"]["store"]}})  # fmt: skip
-    assert json.loads(said) == {"files": {str(tmp_path / "stack.yaml"): ["store"]}, "nodes": {}}
-
-
-ONCE = {"replicas": 1, "update_config": {"order": "stop-first"}, "resources": {}}
-
-
-def test_a_process_that_must_run_once_on_swarm(tmp_path: Path) -> None:
-    plan(tmp_path, beat={**OWN, "deploy": ONCE})
-    deploy = yaml.safe_load((tmp_path / "stack.yaml").read_text())["services"]["beat"]["deploy"]
-    assert deploy["replicas"] == 1
-    assert (deploy["update_config"]["order"], deploy["rollback_config"]["order"]) == ("stop-first", "stop-first")
-
-
-def test_a_process_that_must_run_once_on_kubernetes(tmp_path: Path) -> None:
-    beat, three = {**OWN, "deploy": ONCE}, {**OWN, "deploy": {"replicas": 3}}
-    model = {**MODEL, "services": {"beat": beat, "three": three}}
-    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == {"steps": [0]}
-    once, several = (list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text())) for name in ("beat", "three"))
-    assert [found["kind"] for found in once] == ["NetworkPolicy", "Deployment"]
-    assert (once[1]["spec"]["replicas"], once[1]["spec"]["strategy"]) == (1, {"type": "Recreate"})
-    assert [found["kind"] for found in several] == ["NetworkPolicy", "PodDisruptionBudget", "Deployment"]
-    assert (several[2]["spec"]["replicas"], several[2]["spec"]["strategy"]["type"]) == (3, "RollingUpdate")
-
-
-def test_how_many_nodes_ports_in_host_mode_need(tmp_path: Path) -> None:
-    web = MODEL["services"]["web"]
-    assert plan(tmp_path)["nodes"] == {"web": 3}
-    assert plan(tmp_path, web={**web, "deploy": {"replicas": 4}})["nodes"] == {"web": 5}
-    assert plan(tmp_path, web={**web, "deploy": ONCE})["nodes"] == {"web": 1}
-    assert plan(tmp_path, "ingress")["nodes"] == {}
 
 
 def configured(folder: Path, text: str = "level = 1\n") -> dict[str, Any]:
@@ -302,42 +72,13 @@ def configured(folder: Path, text: str = "level = 1\n") -> dict[str, Any]:
     return {**MODEL, "configs": configs, "services": {**services, **with_configs}}
 
 
-def test_configs_on_swarm_are_named_by_their_text(tmp_path: Path, docker: str) -> None:
-    """Swarm's cannot be changed: another text under the same name would be refused."""
-    names = []
-    for text in ("level = 1\n", "level = 1\n", "level = 2\n"):
-        assert "warning" not in script(
-            "swarm.py", str(tmp_path / "stack.yaml"), "host", model=configured(tmp_path, text)
-        )
-        stack = yaml.safe_load((tmp_path / "stack.yaml").read_text())
-        names.append(stack["configs"]["settings"]["name"])
-        assert (tmp_path / stack["configs"]["settings"]["file"]).read_text() == text
-    assert names[0] == names[1] != names[2]
-    assert (tmp_path / stack["configs"]["inline"]["file"]).read_text() == "price: $5\n"
-    assert [(used["source"], used["target"], used["mode"]) for used in stack["services"]["web"]["configs"]] == [
-        ("settings", "/settings", 0o444),
-        ("inline", "/etc/inline.yaml", 0o440),
-    ]
-    for name in ("stack-0.yaml", "stack-1.yaml", "stack.yaml"):
-        subprocess.run([docker, "stack", "config", "-c", tmp_path / name], check=True, capture_output=True)
-    assert "configs" not in yaml.safe_load((tmp_path / "stack-0.yaml").read_text())["services"]["store"]
-
-
-def test_configs_on_kubernetes_are_a_config_map_named_by_its_text(tmp_path: Path) -> None:
-    names = []
-    for text in ("level = 1\n", "level = 1\n", "level = 2\n"):
-        assert json.loads(script("kubernetes.py", str(tmp_path / "base"), model=configured(tmp_path, text)))
-        documents = {found["kind"]: found for found in yaml.safe_load_all((tmp_path / "base/web.yaml").read_text())}
-        settings, pod = documents["ConfigMap"], documents["Deployment"]["spec"]["template"]["spec"]
-        assert settings["data"] == {"settings": text, "inline": "price: $5\n"}
-        assert settings["metadata"]["labels"]["stack.step"] == "2"
-        (volume,) = [volume for volume in pod["volumes"] if "configMap" in volume]
-        assert volume["configMap"]["name"] == settings["metadata"]["name"]
-        assert volume["configMap"]["items"][1] == {"key": "inline", "path": "inline", "mode": 0o440}
-        mounts = {mount["mountPath"]: mount.get("subPath") for mount in pod["containers"][0]["volumeMounts"]}
-        assert mounts.items() >= {("/settings", "settings"), ("/etc/inline.yaml", "inline")}
-        names.append(settings["metadata"]["name"])
-    assert names[0] == names[1] != names[2]
+@pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])
+def test_what_is_not_translated_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    name, *rest = arguments
+    said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(extra_hosts=["a=192.0.2.1"], devices=[]))
+    assert said.splitlines()[:-1] == ["warning: store: `extra_hosts` is not translated"]
+    said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(mem_limit=None))
+    assert said == "store has no `mem_limit`, and would share its machine with others\n"
 
 
 @pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])
@@ -347,9 +88,3 @@ def test_a_config_whose_text_is_elsewhere(tmp_path: Path, arguments: tuple[str, 
     said = script(name, str(tmp_path / "out"), *rest, model=model)
     assert said == "the config theirs of store has neither `file` nor `content`\n"
     assert not (tmp_path / "out").exists()
-
-
-def test_dockers_client_understands_the_stack(tmp_path: Path, docker: str) -> None:
-    for ports in ("host", "ingress"):
-        script("swarm.py", str(tmp_path / "stack.yaml"), ports)
-        subprocess.run([docker, "stack", "config", "-c", tmp_path / "stack.yaml"], check=True, capture_output=True)

@@ -183,7 +183,7 @@ def test_a_daemon_that_is_older_than_the_installed_one_is_restarted(no_docker: P
     install_daemon(no_docker)
     assert setup.ensure()["STACK_ENGINE"] == "docker"
     assert len(started(no_docker)) == 1
-    assert "context inspect --format {{.Name}}" in calls(no_docker)
+    assert "context inspect --format={{.Name}}" in calls(no_docker)
     assert debian.installed == []
 
 
@@ -232,7 +232,7 @@ def test_ctrl_c_at_the_question_ends_the_session(
         setup.ensure()
     assert len(questions) == 1
     assert debian.installed == []
-    assert sorted(calls(no_docker)) == sorted([*PROBE, "context inspect --format {{.Name}}"])
+    assert sorted(calls(no_docker)) == sorted([*PROBE, "context inspect --format={{.Name}}"])
 
 
 @pytest.mark.usefixtures("questions")

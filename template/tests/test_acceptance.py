@@ -20,7 +20,10 @@ PARTS = {
         *("tasks/release", "deploy", "docs/releasing.md", "docs/deploying.md", "tasks/tests/registry.py"),
         *(
             f"tasks/tests/test_{name}.py"
-            for name in ("publish", "registry", "deploy", "rollout", "release", "release_image")
+            for name in (
+                *("publish", "registry", "rollout", "release", "release_image"),
+                *("deploy", "deploy_kubernetes", "deploy_swarm"),
+            )
         ),
         "tasks/tests/slow/test_release.py",
         ".github/workflows/release.yml",

@@ -1,0 +1,90 @@
+"""What deploy/swarm.py makes of a Compose model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .test_deploy import MODEL, ONCE, OWN, configured, script
+
+
+def plan(folder: Path, ports: str = "host", **services: dict[str, Any]) -> dict[str, Any]:
+    """What the script for Swarm says, with other settings for some services, or with others."""
+    model = {**MODEL, "services": {**MODEL["services"], **services}}
+    return dict(json.loads(script("swarm.py", str(folder / "stack.yaml"), ports, model=model)))
+
+
+def test_a_stack_for_swarm(tmp_path: Path) -> None:
+    plan(tmp_path)
+    stack = yaml.safe_load((tmp_path / "stack.yaml").read_text())
+    web, store = (stack["services"][name] for name in ("web", "store"))
+    assert web["deploy"]["replicas"] == 2
+    assert web["deploy"]["update_config"] == {"parallelism": 1, "order": "start-first", "delay": "2s", "monitor": "15s", "failure_action": "rollback"}  # fmt: skip
+    assert web["ports"] == [{"target": 8000, "published": 5000, "mode": "host"}]
+    assert web["deploy"]["endpoint_mode"] == "dnsrr"
+    assert web["volumes"] == [{"type": "tmpfs", "target": "/tmp"}]  # noqa: S108
+    assert store["deploy"]["replicas"] == 1
+    assert store["deploy"]["update_config"]["order"] == "stop-first"
+    assert stack["secrets"] == {"password": {"external": True}}
+
+
+def test_jobs_run_before_the_rest_and_after_what_they_need(tmp_path: Path) -> None:
+    files = plan(tmp_path)["files"]
+    names = ("stack-0.yaml", "stack-1.yaml", "stack.yaml")
+    assert files == dict(zip([str(tmp_path / name) for name in names], [["store"], ["web-migrate"], ["store", "web"]], strict=True))  # fmt: skip
+    needs, jobs, rest = (yaml.safe_load((tmp_path / name).read_text())["services"] for name in names)
+    assert [set(needs), set(jobs), set(rest)] == [{"store"}, {"web-migrate"}, {"store", "web"}]
+    assert needs["store"] == rest["store"]
+    assert jobs["web-migrate"]["deploy"]["mode"] == "replicated-job"
+    assert jobs["web-migrate"]["deploy"]["restart_policy"] == {"condition": "none"}
+
+
+def test_without_jobs_there_is_one_step(tmp_path: Path) -> None:
+    said = script("swarm.py", str(tmp_path / "stack.yaml"), "host", model={**MODEL, "services": {"store": MODEL["services"]["store"]}})  # fmt: skip
+    assert json.loads(said) == {"files": {str(tmp_path / "stack.yaml"): ["store"]}, "nodes": {}}
+
+
+def test_a_process_that_must_run_once_on_swarm(tmp_path: Path) -> None:
+    plan(tmp_path, beat={**OWN, "deploy": ONCE})
+    deploy = yaml.safe_load((tmp_path / "stack.yaml").read_text())["services"]["beat"]["deploy"]
+    assert deploy["replicas"] == 1
+    assert (deploy["update_config"]["order"], deploy["rollback_config"]["order"]) == ("stop-first", "stop-first")
+
+
+def test_how_many_nodes_ports_in_host_mode_need(tmp_path: Path) -> None:
+    web = MODEL["services"]["web"]
+    assert plan(tmp_path)["nodes"] == {"web": 3}
+    assert plan(tmp_path, web={**web, "deploy": {"replicas": 4}})["nodes"] == {"web": 5}
+    assert plan(tmp_path, web={**web, "deploy": ONCE})["nodes"] == {"web": 1}
+    assert plan(tmp_path, "ingress")["nodes"] == {}
+
+
+def test_configs_on_swarm_are_named_by_their_text(tmp_path: Path, docker: str) -> None:
+    """Swarm's cannot be changed: another text under the same name would be refused."""
+    names = []
+    for text in ("level = 1\n", "level = 1\n", "level = 2\n"):
+        assert "warning" not in script(
+            "swarm.py", str(tmp_path / "stack.yaml"), "host", model=configured(tmp_path, text)
+        )
+        stack = yaml.safe_load((tmp_path / "stack.yaml").read_text())
+        names.append(stack["configs"]["settings"]["name"])
+        assert (tmp_path / stack["configs"]["settings"]["file"]).read_text() == text
+    assert names[0] == names[1] != names[2]
+    assert (tmp_path / stack["configs"]["inline"]["file"]).read_text() == "price: $5\n"
+    assert [(used["source"], used["target"], used["mode"]) for used in stack["services"]["web"]["configs"]] == [
+        ("settings", "/settings", 0o444),
+        ("inline", "/etc/inline.yaml", 0o440),
+    ]
+    for name in ("stack-0.yaml", "stack-1.yaml", "stack.yaml"):
+        subprocess.run([docker, "stack", "config", "-c", tmp_path / name], check=True, capture_output=True)
+    assert "configs" not in yaml.safe_load((tmp_path / "stack-0.yaml").read_text())["services"]["store"]
+
+
+def test_dockers_client_understands_the_stack(tmp_path: Path, docker: str) -> None:
+    for ports in ("host", "ingress"):
+        script("swarm.py", str(tmp_path / "stack.yaml"), ports)
+        subprocess.run([docker, "stack", "config", "-c", tmp_path / "stack.yaml"], check=True, capture_output=True)
