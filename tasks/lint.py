@@ -29,8 +29,7 @@ def lint(session: Session, *, fix: bool) -> None:
         with session.chdir(package):
             session.run("mypy", *options, ".")
     session.run("hadolint", "docker/Dockerfile")
-    scripts = [path for path in Path("docker").rglob("*.sh") if path.is_file()]
-    session.run("shellcheck", ".ci/run", "docker/build/online", *map(str, scripts))
+    session.run("shellcheck", ".ci/run", "docker/build/online", *map(str, Path("docker").rglob("*.sh")))
     session.run("zizmor", "--offline", "--no-progress", ".github")
     workflows = map(str, sorted(Path(".github/workflows").glob("*.yml")))
     session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)

@@ -35,9 +35,8 @@ class Docker:
         plan = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
         return lines("docker", "buildx", "bake", "--file=-", "--progress=plain", on_line=on_line, stdin=plan)
 
-    def verify_base(self, target: Mapping[str, Any], flavor: str) -> str:
+    def verify_base(self, _target: Mapping[str, Any], flavor: str) -> str:
         """What the stage `verify` of a target starts from."""
-        del target
         return flavor
 
     def plain_name(self, image: str) -> str:

@@ -51,9 +51,8 @@ class Podman(Docker):
             target["context"],
         ]
 
-    def verify_base(self, target: Mapping[str, Any], flavor: str) -> str:
+    def verify_base(self, target: Mapping[str, Any], _flavor: str) -> str:
         """The image itself: without a layer cache, there is no stage to start from."""
-        del flavor
         return str(target["tags"][0])
 
     def plain_name(self, image: str) -> str:

@@ -82,6 +82,14 @@ def test_temporary_files_go_where_programs_may_run(monkeypatch: pytest.MonkeyPat
         pass
 
 
+def test_on_macos_any_folder_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Python has no names there for what makes a folder unusable."""
+    monkeypatch.delattr(os, "ST_NOEXEC")
+    monkeypatch.delattr(os, "ST_NODEV")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert str(tmp_path) in ownership.temporary_places()
+
+
 def test_only_what_no_session_owns_any_more_is_removed(
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
