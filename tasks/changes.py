@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .project import ROOT, libs_of, service_names, toml
-from .shell import UserError
+from .shell import CommandFailed, UserError, output
 
 # A change to one of these affects every service.
 AFFECTS_ALL = ("docker/", "tasks/", "noxfile.py", ".dockerignore", ".env.example")
@@ -84,11 +83,12 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def git(*arguments: str) -> str | None:
-    """What git answers, None when it fails; raises UserError where there is no git, or this is no clone."""
+    """What git answers, None when it fails; raises UserError where there is no git, this is no clone, or another user's."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise UserError("git is not installed, and only git knows what has changed") from None
-    if "not a git repository" in done.stderr:
-        raise UserError(f"{ROOT} is no git clone, and only git knows what has changed: `git init`, and commit")
-    return done.stdout if done.returncode == 0 else None
+        return output("git", "-C", str(ROOT), *arguments, env={"LC_ALL": "C"})  # it would say the next words in others
+    except CommandFailed as failed:
+        if "not a git repository" in failed.text:
+            raise UserError(f"{ROOT} is no git clone: `git init`, and commit") from None
+        if "dubious ownership" in failed.text:
+            raise
+        return None

@@ -89,7 +89,8 @@ def start(*command: str, env: Mapping[str, str] | None = None, **options: Any) -
     try:
         # In the middle of Popen, an interrupt would leave a command of which nobody knows.
         with interrupts_later() if current_thread() is main_thread() else nullcontext():
-            process = Command(command, env={**os.environ, **(env or {})}, text=True, **options)
+            # Whatever a command prints, such as a service's log in another encoding, must not end this session.
+            process = Command(command, env={**os.environ, **(env or {})}, text=True, errors="replace", **options)
             RUNNING.add(process)
     except FileNotFoundError:
         raise UserError(f"{command[0]} is not installed, or not on the PATH") from None
@@ -157,7 +158,7 @@ def step(title: str, *command: str, log: Path, env: Mapping[str, str] | None = N
 def lines(*command: str, on_line: Callable[[str], None], env: Mapping[str, str] | None = None, stdin: str = "") -> int:
     """Run a command, call ``on_line`` with each line that it prints, and return its exit code."""
     pipe = subprocess.PIPE
-    with start(*command, env=env, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, errors="replace") as process:
+    with start(*command, env=env, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT) as process:
         assert process.stdin and process.stdout  # noqa: S101, PT018 (for the type checker: both are pipes)
         with suppress(BrokenPipeError), process.stdin as sink:  # it may fail before it has read everything
             sink.write(stdin)

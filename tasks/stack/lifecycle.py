@@ -93,7 +93,7 @@ def follow(stack: Stack, *services: str) -> None:
         raise UserError("nothing is running: `nox -s dev` starts it")
     colour, pipe = ((), None) if sys.stdout.isatty() else (("--no-color",), PIPE)
     command = (*COMPOSE, "logs", "--follow", *colour, *services)
-    with start(*command, env=stack.env, stdin=DEVNULL, stdout=pipe, errors="replace") as logs:
+    with start(*command, env=stack.env, stdin=DEVNULL, stdout=pipe) as logs:
         reader = Thread(target=forward if pipe else Popen.wait, args=[logs], daemon=True)
         reader.start()
         try:

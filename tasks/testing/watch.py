@@ -29,7 +29,7 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
         for service in services:
             show(command := rerun(service, pytest_args))
             # In a session of its own: Ctrl-C reaches only this process, which then cleans up in order.
-            child = start(*command, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, errors="replace")
+            child = start(*command, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
             running.append(child)
             Thread(target=forward, args=(service, child, printed.put), daemon=True).start()
         while (item := printed.get())[1]:

@@ -9,6 +9,7 @@ import pytest
 
 from .. import changes
 from ..shell import UserError
+from .conftest import write_tool
 
 LOCK = """
 [[package]]
@@ -169,4 +170,19 @@ def test_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         changes.services_since("HEAD")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="git is not installed"):
+        changes.services_since("HEAD")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ('[ "$LC_ALL" = C ] && echo fatal: not a git repository || echo Schwerwiegend: Kein Git-Repository', "is no git clone"),
+        ("echo fatal: detected dubious ownership in repository; echo git config safe.directory /x", "safe.directory /x"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_git_refuses(no_docker: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str) -> None:
+    """In whatever language it says so, and where another user has made the clone."""
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    write_tool(no_docker / "git", f"({said}) >&2; exit 128")
+    with pytest.raises(UserError, match=told):
         changes.services_since("HEAD")

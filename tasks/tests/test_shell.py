@@ -50,6 +50,11 @@ def test_a_failure_is_told_by_its_last_line() -> None:
         output("no-such-program")
 
 
+def test_what_is_no_text_is_read_all_the_same() -> None:
+    """A service may log in another encoding than this machine's."""
+    assert output("printf", r"f\374r\n") == "f\ufffdr\n"
+
+
 def test_an_engine_that_is_gone_is_told_as_such() -> None:
     with pytest.raises(CommandFailed, match="the Docker engine does not answer any more"):
         output("sh", "-c", "echo 'Cannot connect to the Docker daemon at unix:///x.' >&2; exit 1")
