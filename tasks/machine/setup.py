@@ -52,14 +52,12 @@ def repair(state: engine.State) -> None:
         raise UserError("you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, then log in again")
     elsewhere = os.environ.get("DOCKER_HOST") or (state.client and engine.context())
     if elsewhere and "engine" not in state.versions:
-        raise UserError(
-            f"the Docker engine at {elsewhere} does not answer: start it, or choose another (DOCKER_HOST, docker context)"
-        )
+        told = f"the Docker engine at {elsewhere} does not answer"
+        raise UserError(f"{told}: start it, or choose another (DOCKER_HOST, docker context)")
     missing = [part for part in state.engine.minimum if part not in state.versions or part in state.too_old()]
     if os.environ.get("STACK_SETUP") == "never":
-        raise UserError(
-            f"missing, too old or not running: {', '.join(missing)}, and STACK_SETUP=never: {how_to_install()}"
-        )
+        told = f"missing, too old or not running: {', '.join(missing)}"
+        raise UserError(f"{told}, and STACK_SETUP=never: {how_to_install()}")
     if missing == ["engine"] and not elsewhere and engine.numbers(installed()) >= state.engine.minimum["engine"]:
         allow("start Docker", "sudo systemctl restart docker")
         restart()

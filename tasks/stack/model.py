@@ -24,14 +24,15 @@ DEBUG_PORT = 5678  # the debugger's port in containers, as docker/dev has it
 
 @dataclass(frozen=True)
 class Container:
-    """One container: its id, service, state, health ("" without a healthcheck), exit code, and port of this machine."""
+    """One container: its id, service, state, health ("" without a healthcheck), exit code, and ports of this machine."""
 
     id: str
     service: str
     state: str
     health: str = ""
     exit_code: int = 0
-    port: int = 0
+    port: int = 0  # the first one, its URL's; 0 for none
+    ports: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return f"exited with {self.exit_code}" if self.state == "exited" else f"is {self.health or self.state}"
@@ -159,9 +160,10 @@ def _container(line: str) -> Container:
     identity, service, state, status, ports = line.split("\t")
     health = re.search(r"\((?:health: )?(starting|healthy|unhealthy)\)", status)
     code = re.search(r"Exited \((\d+)\)", status)
-    port = re.search(rf":(\d+)->(?!{DEBUG_PORT}/)", ports)
-    numbers = [int(found[1]) if found else 0 for found in (code, port)]
-    return Container(identity, service, state, health[1] if health else "", *numbers)
+    ranges = re.findall(rf":(\d+)(?:-(\d+))?->(?!{DEBUG_PORT}/)", ports)  # 5000-5001->8000-8001/tcp
+    taken = tuple(port for first, last in ranges for port in range(int(first), int(last or first) + 1))
+    numbers = int(code[1]) if code else 0, taken[0] if taken else 0
+    return Container(identity, service, state, health[1] if health else "", *numbers, taken)
 
 
 def development(*, attached: bool = False) -> Stack:

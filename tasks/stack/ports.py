@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from contextlib import suppress
 from dataclasses import replace
 
 from ..env import chosen_by_user, env
@@ -20,23 +20,24 @@ def choose(stack: Stack) -> dict[str, str]:
     """
     # Empty: the usual ports, not those that were chosen last time.
     stack = replace(stack, settings={**stack.settings, **dict.fromkeys(chosen_before(), "")})
-    held = {container.port for container in stack.containers()}
+    held = {port for container in stack.containers() for port in container.ports}
     settings: dict[str, str] = {}
     wanted_by: dict[int, str] = {}
     claimed: set[int] = set()
     for variable, service in port_variables(stack.model).items():
-        for port in stack.model["services"][service]["ports"]:
-            wanted = int(port.get("published", 0))
+        ports = [port for port in stack.model["services"][service]["ports"] if port.get("protocol") != "udp"]
+        # Not of a range, such as 7000-7009: there, Docker takes one that is free.
+        numbers = dict.fromkeys(int(port["published"]) for port in ports if port.get("published", "").isdigit())
+        for position, wanted in enumerate(numbers):
+            hosts = [port.get("host_ip", "") for port in ports if port.get("published") == str(wanted)]
             if wanted and wanted_by.setdefault(wanted, service) != service:
-                raise UserError(
-                    f"{wanted_by[wanted]} and {service} both want port {wanted} of this machine: change it in one's compose.yaml"
-                )
+                both = f"{wanted_by[wanted]} and {service} both want port {wanted}"
+                raise UserError(f"{both} of this machine: change it in one's compose.yaml")
             found = wanted
-            while found and (found in claimed or (found not in held and is_taken(port.get("host_ip", ""), found))):
-                if variable in chosen_by_user():
-                    raise UserError(
-                        f"port {wanted} is taken, and {variable} asks for it: set another one, or stop what uses it"
-                    )
+            while found and (found in claimed or (found not in held and any(is_taken(host, found) for host in hosts))):
+                if position or variable in chosen_by_user():  # the variable is the first port's
+                    who = f"port {wanted} is taken, and {service if position else variable} asks for it"
+                    raise UserError(f"{who}: set another one, or stop what uses it")
                 found += 1
             claimed.add(found)
             if found != wanted:
@@ -53,8 +54,8 @@ def chosen_before() -> dict[str, str]:
 
 def is_taken(host: str, port: int) -> bool:
     """Whether something on this machine listens there already."""
-    with suppress(OSError), socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        return False
-    return True
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:  # the engine may listen where this user may not, as on port 80
+        return error.errno == errno.EADDRINUSE
+    return False

@@ -142,6 +142,7 @@ PS = """cat <<END
 5\tredis\trunning\tUp 2 minutes\t6379/tcp
 6\tsearch\trunning\tUp 2 minutes (unhealthy)\t
 7\ttwo\trunning\tUp 1 minute (healthy)\t0.0.0.0:32768->8000/tcp, [::]:32768->8000/tcp
+8\tweb\texited\tExited (0) 1 second ago\t127.0.0.1:6000-6001->8000-8001/tcp, 127.0.0.1:9100->9100/tcp
 END"""
 
 
@@ -149,10 +150,12 @@ def test_containers_are_read_from_docker_ps(stack: Stack, no_docker: Path) -> No
     fake_docker(no_docker, {"ps --all": PS})
     found = {container.service: container for container in stack.containers()}
     assert list(found) == sorted(found)
-    assert found["pilot"] == Container("2", "pilot", "running", "healthy", 0, 5001)
+    assert found["pilot"] == Container("2", "pilot", "running", "healthy", 0, 5001, (5001,))
     assert (found["other"].port, found["other"].health) == (5000, "starting")
     assert found["two"].port == 32768
-    assert {name for name, container in found.items() if container.ready} == {"pilot", "pilot-migrate", "redis", "two"}
+    assert (found["web"].port, found["web"].ports) == (6000, (6000, 6001, 9100))  # Docker writes neighbours as a range
+    ready = {name for name, container in found.items() if container.ready}
+    assert ready == {"pilot", "pilot-migrate", "redis", "two", "web"}
     assert {name for name, container in found.items() if container.failed} == {"pilot-worker", "search"}
     assert [str(found[name]) for name in ("pilot-worker", "search", "redis")] == [
         "exited with 137",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from pathlib import Path
@@ -19,9 +20,11 @@ from .conftest import fake_docker
 STACK = Stack("ours-1", ("docker/compose.yaml",), "dev")
 
 
-def service(port: str) -> str:
+def service(*published: str) -> str:
     """A service's part of a model, as JSON in shell's double quotes: a port may be a variable."""
-    return json.dumps({"ports": [{"published": port, "host_ip": "127.0.0.1", "target": 8000}]}).replace('"', '\\"')
+    found = [{"published": port, "host_ip": "127.0.0.1", "target": 8000, "protocol": "tcp"} for port in published]
+    more = [{"target": 9}, {"published": published[0], "protocol": "udp"}, {**found[0], "host_ip": "::1"}]
+    return json.dumps({"ports": found + more}).replace('"', '\\"')
 
 
 class Machine:
@@ -36,7 +39,7 @@ class Machine:
     def has(self, containers: str, **others: str) -> None:
         """Let the engine have containers, and the stack further services with these ports."""
         ports = {"pilot": "${PILOT_PORT:-5000}", **others}
-        services = ", ".join(f'\\"{name}\\": {service(port)}' for name, port in ports.items())
+        services = ", ".join(f'\\"{name}\\": {service(*port.split())}' for name, port in ports.items())
         # Like Compose: variables of the environment, even empty ones, win over those of .env.
         read = f'[ -n "${{PILOT_PORT+set}}" ] || eval "$(grep -s ^PILOT_PORT= "{self.project}/.env" | tail -1)"'
         config = f'{read}\necho "{{\\"services\\": {{{services}}}}}"'
@@ -100,6 +103,18 @@ def test_a_port_that_the_stack_itself_holds_is_no_conflict(machine: Machine) -> 
     assert ports.choose(STACK) == {}
 
 
+def test_a_further_port_does_not_move_the_first_one(machine: Machine) -> None:
+    machine.has(
+        "printf '1\\tscout\\trunning\\tUp 1 s\\t127.0.0.1:6000-6001->8000-8001/tcp\\n'", scout="6000 6001 7000-7009"
+    )
+    machine.taken = {6000, 6001, 7000}
+    assert ports.choose(STACK) == {}
+    machine.has("", scout="6000 6001")
+    machine.taken = {6001}
+    with pytest.raises(UserError, match=r"^port 6001 is taken, and scout asks for it: set another one, or stop"):
+        ports.choose(STACK)
+
+
 def another_session(*, choose_ports: bool = False) -> None:
     model._config.cache_clear()  # it is another process
     session.ready(choose_ports=choose_ports)
@@ -139,3 +154,18 @@ def test_a_port_is_taken_where_something_listens() -> None:
         port = other.getsockname()[1]
         assert ports.is_taken("127.0.0.1", port)
     assert not ports.is_taken("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "::1"])
+def test_a_port_of_an_address_that_is_not_here_is_not_taken(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert not ports.is_taken(host, other.getsockname()[1])
+
+
+def test_a_port_that_only_the_engine_may_open_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "create_server", denied)
+    monkeypatch.setattr(socket.socket, "bind", denied)
+    assert not ports.is_taken("127.0.0.1", 80)
