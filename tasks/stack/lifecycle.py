@@ -39,7 +39,8 @@ def up(stack: Stack, services: Sequence[str] = (), *more: str) -> None:
     try:
         step(title, *command, log=REPORTS / f"logs/up-{stack.flavor}.log", env=stack.env)
     except CommandFailed as failed:
-        wait(stack, timeout_s=0)  # names the service that is in the way
+        if any(container.failed for container in stack.containers()):
+            wait(stack, timeout_s=0)  # names the service that is in the way; others only wait, and Docker knows why
         raise UserError(f"the stack did not start: {failed.last}") from None
 
 
@@ -57,9 +58,8 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
         if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
             said = [line for line in log(stack, lost[0].service) if "/healthz" not in line]  # which would push out why
             say("\n".join(said[-LAST_LINES:]))
-            raise UserError(
-                f"{lost[0].service} {lost[0]}; its last lines stand above, everything is in {keep_log(stack)}"
-            )
+            told = f"{lost[0].service} {lost[0]}; its last lines stand above"
+            raise UserError(f"{told}, everything is in {keep_log(stack)}")
         time.sleep(POLL_S)
 
 

@@ -107,9 +107,10 @@ def test_a_stack_that_does_not_start_names_the_service_in_the_way(no_docker: Pat
     with pytest.raises(UserError, match="pilot exited with 3"), lifecycle.running(STACK, [], ARGS, keep=True):
         pytest.fail("it did not start")
     assert DOWN in calls(no_docker)
-    fake_docker(no_docker, {"ps --all --filter": "", **common})
-    with pytest.raises(UserError, match="the stack did not start: port is taken"):
-        lifecycle.up(STACK)
+    for others in ("", STARTING):
+        fake_docker(no_docker, {"ps --all --filter": others, **common})
+        with pytest.raises(UserError, match="the stack did not start: port is taken"):
+            lifecycle.up(STACK)
 
 
 def test_networks_of_this_clone_that_nothing_uses_are_removed(no_docker: Path) -> None:
