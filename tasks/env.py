@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 
 from .project import ROOT, SERVICES, clone_id, name
 from .shell import UserError
@@ -31,8 +32,7 @@ _CA_BUNDLES = (
 
 def official_base() -> str:
     """The official base image, as docker/Dockerfile names it."""
-    found = re.search(r"^ARG STACK_BASE=(\S+)", (ROOT / "docker/Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
-    if not found:
+    if not (found := re.search(r"(?m)^ARG STACK_BASE=(\S+)", (ROOT / "docker/Dockerfile").read_text("utf-8"))):
         raise UserError("docker/Dockerfile has no line `ARG STACK_BASE=...`, which names the base image")
     return found[1]
 
@@ -115,8 +115,9 @@ def _quote(value: str) -> str:
 
 
 def _unquote(found: re.Match[str]) -> str:
+    """The value of a setting, with the variables that it names, except between single quotes."""
     if (single := found["single"]) is not None:
         return single.replace("\\'", "'")
     if (double := found["double"]) is not None:
-        return re.sub(r'\\(["\\])', r"\1", double).replace("$$", "$")
-    return found["plain"] or ""
+        return Template(re.sub(r'\\(["\\])', r"\1", double)).safe_substitute(os.environ)
+    return Template(found["plain"] or "").safe_substitute(os.environ)

@@ -74,8 +74,7 @@ def temporary_folder() -> Iterator[Path]:
 
     Raises UserError where there is no place for one.
     """
-    places = temporary_places()
-    if not places:
+    if not (places := temporary_places()):
         raise UserError("no folder for temporary files allows programs (noexec): set TMPDIR to one that does")
     with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{session_id()}-", dir=places[0]) as made:
         yield Path(made)

@@ -88,15 +88,12 @@ def service_names() -> list[str]:
             raise UserError(f"services/{service} has no compose.yaml: `nox -s new` makes one; or remove the folder")
         if has_own_lock(service):
             if service in groups:
-                raise UserError(
-                    f"services/{service} has a poetry.lock of its own: remove the dependency group {service!r} from pyproject.toml"
-                )
+                own = f"services/{service} has a poetry.lock of its own"
+                raise UserError(f"{own}: remove the dependency group {service!r} from pyproject.toml")
         elif service not in groups:
+            told = f"pyproject.toml has no dependency group {service!r} for services/{service}: add it"
             own = f"; or `nox -s lock -- --service {service}`, for a lock of its own"
-            raise UserError(
-                f"pyproject.toml has no dependency group {service!r} for services/{service}: add it, then `nox -s lock`"
-                + (own if (SERVICES / service / "pyproject.toml").is_file() else "")
-            )
+            raise UserError(f"{told}, then `nox -s lock`" + own * (SERVICES / service / "pyproject.toml").is_file())
     return found
 
 

@@ -109,11 +109,10 @@ def pull(image: str) -> str:
         watchdog.start()
         try:
             process.stdout.readline()
-            watchdog.cancel()
-            process.stdout.read()
-            reason = process.stderr.read().strip().splitlines()
         finally:
             watchdog.cancel()
+        process.stdout.read()
+        reason = process.stderr.read().strip().splitlines()
     if process.returncode == 0:
         say(f"setup: docker pull {image}: {status.seconds:.1f} s")
         return ""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
+from ..env import env
 from ..machine import engine
 from ..project import SERVICES
 from ..stack.model import Stack
@@ -51,7 +51,7 @@ class Target:
             target="verify" if tested else "verify-import",
             tags=(),
             output=("type=cacheonly",),
-            args={**self.args, "FLAVOR": verify_base, "ENVIRONMENT": json.dumps(environment)},
+            args={**self.args, "FLAVOR": verify_base, "ENVIRONMENT": json.dumps(environment).replace("$$", "$")},
         )
 
 
@@ -71,12 +71,13 @@ def target_of(stack: Stack, service: str) -> Target:
         context=build["context"],
         dockerfile=build["dockerfile"],
         target=build["target"],
-        args={name: value for name, value in build["args"].items() if value is not None},
+        # Compose's model has each dollar sign twice.
+        args={name: value.replace("$$", "$") for name, value in build["args"].items() if value is not None},
         labels=build.get("labels", {}),
         tags=(spec["image"], *build.get("tags", ())),
         secret=[
             f"id={name},src={secret['file']}" if "file" in secret else f"id={name},env={secret['environment']}"
             for name, secret in secrets.items()
-            if "file" in secret or os.environ.get(secret["environment"])
+            if "file" in secret or env().get(secret["environment"])
         ],
     )

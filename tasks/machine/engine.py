@@ -33,7 +33,8 @@ class Docker:
     def build(self, targets: Mapping[str, Mapping[str, Any]], on_line: Callable[[str], None]) -> int:
         """Build targets, as `docker buildx bake` defines them, and return the exit code."""
         plan = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
-        return lines("docker", "buildx", "bake", "--file=-", "--progress=plain", on_line=on_line, stdin=plan)
+        plan = re.sub(r"[$%](?=\{)", r"\g<0>\g<0>", plan)  # to bake, ${...} and %{...} are templates
+        return lines("docker", "buildx", "bake", "--file=-", "--progress=plain", on_line=on_line, stdin=plan, env=env())
 
     def verify_base(self, _target: Mapping[str, Any], flavor: str) -> str:
         """What the stage `verify` of a target starts from."""
@@ -90,7 +91,7 @@ def probe() -> State:
             with process:
                 process.kill()
             out, err = "", f"the engine has not answered for {PROBE_TIMEOUT_S} s"
-        answers.append((json.loads(out or "null") or {}, err.strip()))
+        answers.append((json.loads(out) if out.startswith("{") else {}, err.strip() or out.strip()))
     (server, trouble), (info, _) = answers
     components = [component["Name"] for component in server.get("Components") or ()]
     found = next((engine for engine in ENGINES.values() if engine.answers(components)), ENGINES["docker"])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..env import env
 from ..shell import UserError, lines, output
 from .engine import ENGINES, Docker
 
@@ -30,7 +31,7 @@ class Podman(Docker):
         """Build targets one after the other, up to the first that fails; return the last exit code."""
         url = output("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
         for target in targets.values():
-            if code := lines(*self.command(url, target), on_line=on_line):
+            if code := lines(*self.command(url, target), on_line=on_line, env=env()):
                 return code
         return 0
 

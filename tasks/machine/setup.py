@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..env import env
 from ..shell import UserError, output, run
 from ..terminal import say
 from . import engine
@@ -50,12 +51,14 @@ def repair(state: engine.State) -> None:
     """Start the engine, or install what is missing or too old, or raise UserError with the way to do it."""
     if "permission denied" in state.trouble:
         raise UserError("you may not talk to the Docker engine: `sudo usermod -aG docker $USER`, then log in again")
+    if "could not be found in this WSL" in state.trouble:  # so says Docker Desktop's script in the place of the client
+        raise UserError(" ".join(state.trouble.split()))
     elsewhere = os.environ.get("DOCKER_HOST") or (state.client and engine.context())
     if elsewhere and "engine" not in state.versions:
         told = f"the Docker engine at {elsewhere} does not answer"
         raise UserError(f"{told}: start it, or choose another (DOCKER_HOST, docker context)")
     missing = [part for part in state.engine.minimum if part not in state.versions or part in state.too_old()]
-    if os.environ.get("STACK_SETUP") == "never":
+    if env().get("STACK_SETUP") == "never":
         told = f"missing, too old or not running: {', '.join(missing)}"
         raise UserError(f"{told}, and STACK_SETUP=never: {how_to_install()}")
     if missing == ["engine"] and not elsewhere and engine.numbers(installed()) >= state.engine.minimum["engine"]:

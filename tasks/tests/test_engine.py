@@ -103,3 +103,17 @@ def test_docker_builds_all_targets_in_one_go(no_docker: Path, tmp_path: Path) ->
     assert lines == ["a line"]
     plan = '{"group": {"default": {"targets": ["a", "b"]}}, "target": {"a": {"target": "dev"}, "b": {"target": "dev"}}}'
     assert (tmp_path / "plan").read_text() == plan
+
+
+def test_docker_gets_what_looks_like_a_template_as_it_is(no_docker: Path, tmp_path: Path) -> None:
+    fake_docker(no_docker, {"buildx bake": f"cat >{tmp_path}/plan"})
+    engine.Docker().build({"a": {"args": {"X": "${HOME} %{x} $$ $1 100% {}"}}}, print)
+    assert '{"X": "$${HOME} %%{x} $$ $1 100% {}"}' in (tmp_path / "plan").read_text()
+
+
+def test_docker_sees_the_settings_in_env(no_docker: Path, tmp_path: Path, project: Path) -> None:
+    """The package index, say, which a build gets as a secret of the environment."""
+    (project / ".env").write_text("PIP_INDEX_URL=https://mirror/simple\n")
+    fake_docker(no_docker, {"buildx bake": f"echo $PIP_INDEX_URL >{tmp_path}/seen"})
+    engine.Docker().build({"a": {}}, print)
+    assert (tmp_path / "seen").read_text() == "https://mirror/simple\n"

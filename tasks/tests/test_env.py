@@ -91,7 +91,16 @@ LINES = {
     "P=it's": "it's",
     "P=": "",
     "  P=x  ": "x",
+    "P=$MINE/ca.crt": "/my own/ca.crt",
+    'P="${MINE}/ca.crt"': "/my own/ca.crt",
+    "P='$MINE'": "$MINE",
+    "P=a$$b": "a$b",
 }
+
+
+@pytest.fixture(autouse=True)
+def mine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", "/my own")
 
 
 @pytest.mark.parametrize(("line", "value"), [*LINES.items(), ("#P=1", None)])

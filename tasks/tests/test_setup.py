@@ -15,7 +15,7 @@ import pytest
 
 from ..machine import engine, setup
 from ..shell import UserError
-from .conftest import FakeDistribution, calls, fake_engine, write_tool
+from .conftest import FakeDistribution, calls, fake_docker, fake_engine, write_tool
 
 # A daemon outlives the session that starts it.
 pytestmark = pytest.mark.filterwarnings(r"ignore:subprocess \d+ is still running:ResourceWarning")
@@ -103,6 +103,14 @@ def test_no_right_to_the_socket(no_docker: Path) -> None:
         setup.ensure()
 
 
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_wsl_distribution_without_docker_desktop_is_told_in_its_words(no_docker: Path, stream: int) -> None:
+    words = "printf '\\nThe command docker could not be found in this WSL 2 distro.\\nWe recommend to activate it.\\n'"
+    fake_docker(no_docker, {"": f"{words} >&{stream}; exit 1"})
+    with pytest.raises(UserError, match=r"^The command docker could not be found in this WSL 2 distro\. We recommend"):
+        setup.ensure()
+
+
 def test_a_chosen_engine_that_does_not_answer_is_never_replaced(
     no_docker: Path, monkeypatch: pytest.MonkeyPatch, debian: FakeDistribution
 ) -> None:
@@ -127,11 +135,15 @@ def test_a_chosen_engine_that_is_too_old_is_not_restarted_here(
     assert debian.installed == []
 
 
+@pytest.mark.parametrize("where", ["environment", ".env"])
 def test_setup_never_installs_nothing(
-    no_docker: Path, monkeypatch: pytest.MonkeyPatch, debian: FakeDistribution
+    no_docker: Path, monkeypatch: pytest.MonkeyPatch, debian: FakeDistribution, project: Path, where: str
 ) -> None:
     fake_engine(no_docker, compose="", buildx="")
-    monkeypatch.setenv("STACK_SETUP", "never")
+    if where == ".env":
+        (project / ".env").write_text("STACK_SETUP=never\n")
+    else:
+        monkeypatch.setenv("STACK_SETUP", "never")
     with pytest.raises(UserError, match="missing, too old or not running: compose, buildx, and STACK_SETUP=never"):
         setup.ensure()
     assert debian.installed == []

@@ -21,7 +21,7 @@ MODEL = {
                 "context": "/clone",
                 "dockerfile": "docker/Dockerfile",
                 "target": "dev",
-                "args": {"SERVICE": "pilot", "HTTP_PROXY": None},
+                "args": {"SERVICE": "pilot", "HTTP_PROXY": None, "EXTRAS": "a$$b"},
                 "labels": {"stack.clone": "ours-1"},
                 "secrets": [{"source": "ca"}, {"source": "index"}],
             },
@@ -42,7 +42,7 @@ def test_a_target_is_the_build_that_compose_has(target: Target) -> None:
         context="/clone",
         dockerfile="docker/Dockerfile",
         target="dev",
-        args={"SERVICE": "pilot"},
+        args={"SERVICE": "pilot", "EXTRAS": "a$b"},
         labels={"stack.clone": "ours-1"},
         tags=("ours-1/pilot:dev", "ours/pilot:dev"),
         secret=["id=ca,src=/ca.crt"],
@@ -50,11 +50,15 @@ def test_a_target_is_the_build_that_compose_has(target: Target) -> None:
     assert target.image == "ours-1/pilot:dev"
 
 
+@pytest.mark.parametrize("where", ["environment", ".env"])
 def test_a_secret_of_the_environment_is_passed_where_it_is_set(
-    no_docker: Path, monkeypatch: pytest.MonkeyPatch
+    no_docker: Path, project: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     fake_docker(no_docker, {"compose config": f"echo '{json.dumps(MODEL)}'"})
-    monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret@mirror/simple")
+    if where == ".env":
+        (project / ".env").write_text("PIP_INDEX_URL=https://user:secret@mirror/simple\n")
+    else:
+        monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret@mirror/simple")
     found = target_of(Stack("ours-1", ("docker/compose.yaml",), "dev"), "pilot")
     assert found.secret == ["id=ca,src=/ca.crt", "id=index,env=PIP_INDEX_URL"]
     assert "secret@" not in str(found)
@@ -68,14 +72,14 @@ def test_verification_starts_from_the_flavor_and_keeps_nothing(
         (project / "services/pilot/tests/test_it.py").unlink()
     if case == "tests need neighbours":
         target = replace(target, args={**target.args, "TESTS_NEED_NEIGHBOURS": "1"})
-    given = {"KEY": "a b", "UNSET": None, "PASSWORD_FILE": "/run/secrets/pilot", "EMPTY": ""}
+    given = {"KEY": "a b", "PATTERN": "^a$$", "UNSET": None, "PASSWORD_FILE": "/run/secrets/pilot", "EMPTY": ""}
     model = {"services": {"pilot": {"build": {"args": {"SERVICE": "pilot"}}, "environment": given}}}
     stack = Stack("ours-1", (), "prod")
     stack.__dict__["model"] = model
     found = target.verification(stack)
     assert found.target == ("verify" if case == "tested" else "verify-import")
     assert (found.tags, found.output) == ((), ("type=cacheonly",))
-    environment = '{"KEY": "a b", "EMPTY": ""}'
+    environment = '{"KEY": "a b", "PATTERN": "^a$", "EMPTY": ""}'
     assert found.args == {**target.args, "FLAVOR": "prod", "ENVIRONMENT": environment}
     assert ("can run no tests of services/pilot" in capsys.readouterr().out) is (case != "tested")
 
