@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from contextlib import suppress
 from dataclasses import replace
 
 from ..env import chosen_by_user, env
@@ -26,7 +26,8 @@ def choose(stack: Stack) -> dict[str, str]:
     claimed: set[int] = set()
     for variable, service in port_variables(stack.model).items():
         for port in stack.model["services"][service]["ports"]:
-            wanted = int(port.get("published", 0))
+            # Of a range, Docker takes a free one.
+            wanted = 0 if "-" in port.get("published", "") else int(port.get("published", 0))
             if wanted and wanted_by.setdefault(wanted, service) != service:
                 raise UserError(
                     f"{wanted_by[wanted]} and {service} both want port {wanted} of this machine: change it in one's compose.yaml"
@@ -53,8 +54,10 @@ def chosen_before() -> dict[str, str]:
 
 def is_taken(host: str, port: int) -> bool:
     """Whether something on this machine listens there already."""
-    with suppress(OSError), socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        return False
-    return True
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:  # others, such as an address that this machine lacks, no other port would mend
+        return error.errno == errno.EADDRINUSE
+    return False
