@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # nox does not
 from tasks import cli, ownership, venv
 from tasks.images import bake
 from tasks.lint import lint as run_linters
-from tasks.project import REPORTS, has_own_lock, service_names
+from tasks.project import REPORTS, choose_services, has_own_lock, service_names
 from tasks.scaffold import rename as scaffold_rename
 from tasks.scaffold import service
 from tasks.scaffold import update as scaffold_update
@@ -49,7 +49,7 @@ nox.options.sessions = ["test", "lint"]
 def setup(session: nox.Session) -> None:
     """Make this machine ready: container engine, base images, .env. Does nothing where all is well."""
     cli.flags("setup", session.posargs)
-    service_names()
+    choose_services([])
     ready(choose_ports=True)
 
 

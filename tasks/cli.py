@@ -154,7 +154,7 @@ def test(posargs: Sequence[str], suites: Sequence[str], by_default: Sequence[str
     options.add_argument("--since", metavar="REF", help="only what a change since REF affects")
     options.add_argument("--watch", action="store_true", help="run services' tests again on every save")
     args, rest = options.parse_known_args(posargs)
-    words = list(itertools.takewhile(lambda word: re.fullmatch(r"[\w-]+", word) and word[0] != "-", rest))
+    words = list(itertools.takewhile(re.compile(r"(?!-)[\w-]*").fullmatch, rest))
     args.pytest = [word for word in rest[len(words) :] if word != "--"]
     chosen = choose_services(words, also=suites) if words else [*service_names(), *by_default]
     args.services = affected([word for word in chosen if word not in suites], args.since)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
-from .project import ROOT, SERVICES, clone_id, name
+from .project import ROOT, clone_id, compose_texts, name
 from .shell import UserError
 
 ENV = ROOT / ".env"
@@ -96,8 +96,7 @@ def write_secrets() -> None:
     The folder is for its owner alone. The files in it are not, because containers that get them mounted run as users
     of their own, whose ids differ between images.
     """
-    texts = [path.read_text(encoding="utf-8") for path in sorted(SERVICES.glob("*/compose.yaml"))]
-    for secret in sorted({found for text in texts for found in re.findall(r"/\.secrets/([\w.-]+)", text)}):
+    for secret in sorted({*re.findall(r"/\.secrets/([\w.-]+)", compose_texts())}):
         path = ROOT / ".secrets" / secret
         path.parent.mkdir(mode=0o700, exist_ok=True)
         if not path.exists():

@@ -97,6 +97,12 @@ def service_names() -> list[str]:
     return found
 
 
+def compose_texts() -> str:
+    """All services' compose.yaml, one after the other; a fault in them is for Compose to tell."""
+    paths = sorted(SERVICES.glob("*/compose.yaml"))
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
+
+
 def choose_services(wanted: Sequence[str], *, also: Sequence[str] = ()) -> list[str]:
     """Check names that a user typed; none means all services. ``also`` are further words that are allowed.
 

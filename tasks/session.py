@@ -12,7 +12,7 @@ from . import ownership
 from .env import parse, read, write_env, write_secrets
 from .images import bases
 from .machine import setup
-from .shell import UserError, interruptible
+from .shell import INTERRUPTED, UserError, interruptible
 from .stack import lifecycle, ports
 from .stack.model import development
 
@@ -30,7 +30,9 @@ def session(*, venv: bool = False) -> Callable[[Callable[[nox.Session], None]], 
             ownership.session_id()
             try:
                 function(session)
-            except UserError as error:
+                if INTERRUPTED:  # nox has kept it to itself
+                    raise KeyboardInterrupt
+            except (UserError, OSError) as error:  # the latter of a disk, a folder or a file: it says which one
                 session.error(str(error))
 
         return nox.session(venv_backend=None if venv else "none")(body)

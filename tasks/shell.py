@@ -23,6 +23,7 @@ Result = TypeVar("Result")
 RUNNING: WeakSet[subprocess.Popen[str]] = WeakSet()  # all commands, for an interrupt to end
 STOP_TIMEOUT_S = 30  # for an interrupted command to clean up before it is killed
 INTERRUPTS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+INTERRUPTED: list[int] = []  # which came; nox keeps one to itself where a child of its own ends well right after it
 ENGINE_GONE = "the Docker engine does not answer any more: look at its log, then start it (nox -s setup)"
 
 
@@ -60,6 +61,7 @@ def interruptible() -> None:
 
 
 def _interrupt(number: int, _frame: object) -> NoReturn:
+    INTERRUPTED.append(number)
     raise KeyboardInterrupt(signal.strsignal(number))
 
 
@@ -122,8 +124,7 @@ def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False
 
 def ask(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Start a command whose output is wanted later, by `answer`."""
-    pipe = subprocess.PIPE
-    return start(*command, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    return start(*command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def answer(process: subprocess.Popen[str]) -> str:

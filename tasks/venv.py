@@ -14,7 +14,7 @@ from nox.command import CommandFailed
 
 from .env import ca_bundle, env
 from .project import REPORTS, ROOT, libs_of, pyproject
-from .shell import UserError, lines, output, run, show
+from .shell import INTERRUPTED, UserError, lines, output, run, show
 from .terminal import say
 
 
@@ -41,6 +41,8 @@ def pip(session: Session, *arguments: str) -> None:
         mirror = {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
         # Bytecode, because uv writes none and every test that starts a server would compile its imports again.
         session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1", **mirror})
+        if INTERRUPTED:
+            raise KeyboardInterrupt
     except CommandFailed:
         raise UserError("packages could not be installed; the installer's own words stand above") from None
 

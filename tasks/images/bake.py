@@ -11,7 +11,7 @@ from typing import Any
 from ..machine import engine
 from ..project import REPORTS
 from ..shell import UserError
-from ..stack.model import of_flavor
+from ..stack.model import development, production
 from ..terminal import Status, masked, say
 from . import uptodate
 from .buildlog import Progress, reason
@@ -32,7 +32,7 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
     A production image is verified: its service's own tests run in its file system, and must pass. The full log is in
     reports/logs. Raises UserError, in one line, when a build fails.
     """
-    stack = of_flavor(flavor)
+    stack = development() if flavor == "dev" else production(flavor)
     targets = {service: target_of(stack, service) for service in services}
     present = uptodate.present()
     inputs = uptodate.fingerprints(targets, flavor, present)

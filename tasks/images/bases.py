@@ -10,8 +10,8 @@ from functools import partial
 
 from ..env import chosen_by_user, official_base
 from ..machine import engine, setup
-from ..project import SERVICES
-from ..shell import UserError, output, run_parallel, start
+from ..project import compose_texts
+from ..shell import UserError, ask, output, run_parallel
 from ..terminal import Status, say
 
 # How long a registry may take for its first line.
@@ -66,11 +66,8 @@ def needed() -> dict[str, tuple[str, str]]:
 
     services/*/compose.yaml has them as ``image: ${STACK_POSTGRES:-postgres:17}``, for which the recipe is postgres.
     """
-    found = {}
-    for path in sorted(SERVICES.glob("*/compose.yaml")):
-        for variable, official in re.findall(r"(?m)^ +image: \$\{(STACK_\w+):-([^}$]+)\}$", path.read_text("utf-8")):
-            found[variable] = variable.removeprefix("STACK_").lower(), official
-    return found
+    found = re.findall(r"(?m)^ +image: \$\{(STACK_\w+):-([^}$]+)\}$", compose_texts())
+    return {variable: (variable.removeprefix("STACK_").lower(), official) for variable, official in found}
 
 
 def pinned(image: str) -> str:
@@ -99,11 +96,7 @@ def pull(image: str) -> str:
 
     A registry that sends nothing within REGISTRY_TIMEOUT_S counts as unreachable; one that does may take its time.
     """
-    pipe = subprocess.PIPE
-    with (
-        Status(f"docker pull {image}") as status,
-        start("docker", "pull", image, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process,
-    ):
+    with Status(f"docker pull {image}") as status, ask("docker", "pull", image) as process:
         assert process.stdout and process.stderr  # noqa: S101, PT018 (for the type checker: both are pipes)
         watchdog = threading.Timer(REGISTRY_TIMEOUT_S, process.kill)
         watchdog.start()

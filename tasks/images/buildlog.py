@@ -85,11 +85,11 @@ def reason(log: str) -> str:
         return f"the build failed: {telling_line(log[: podmans.start()])}"
     errors = re.findall(r"^(?:ERROR|Error|error): (.*)", log, re.MULTILINE)
     last = (errors or log.splitlines() or ["BuildKit printed nothing"])[-1]
-    return f"the build failed: {last.rpartition('did not complete successfully: ')[2]}"
+    return "the build failed: " + re.sub(r".*(?:did not complete successfully|checksum of ref \S+): ", "", last)
 
 
 def telling_line(text: str) -> str:
     """The line that tells why a program failed: pytest sums up after its errors; most programs end with theirs."""
     missing = re.findall(r"ModuleNotFoundError: No module named .*", text)
-    telling = missing or re.findall(r"^(?:FAILED|ERROR:?|[\w -]*(?:: )?error:|E  ) .*", text, re.MULTILINE)
+    telling = missing or re.findall(r"^(?:FAILED|ERROR:?(?! \S+$)|[\w -]*(?:: )?error:|E  ) .*", text, re.MULTILINE)
     return str((telling or text.strip().splitlines() or ["it printed nothing"])[-1]).strip()

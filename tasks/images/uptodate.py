@@ -90,5 +90,5 @@ def digest(paths: Iterable[Path]) -> str:
         inside = file.relative_to(ROOT)
         unused = any(part == "__pycache__" or part.startswith(".") for part in inside.parts)
         if file.is_file() and not unused and inside.parts[2:3] != ("instance",):
-            found.update(f"\0{inside}\0{file.stat().st_mode}\0".encode() + file.read_bytes())
+            found.update(f"\0{inside}\0{file.stat().st_mode}\0".encode(errors="surrogateescape") + file.read_bytes())
     return found.hexdigest()

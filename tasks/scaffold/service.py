@@ -13,10 +13,10 @@ from string import Template
 
 from nox import Session
 
-from .. import venv
+from .. import project, venv
 from ..changes import git
 from ..project import ROOT, SERVICES, choose_services, env_prefix, has_own_lock, libs_of, pyproject, service_names
-from ..shell import UserError
+from ..shell import UserError, output
 from ..testing.host import SUITES
 from . import like
 
@@ -49,7 +49,7 @@ def check_name(wanted: str) -> None:
     """Raise UserError unless a new service can have this name: as a DNS label, a Python package, and one of ours."""
     package = wanted.replace("-", "_")
     # What may stand behind `--` in a service's place, and the dependency groups that are no service's.
-    special = {"prod", "test", "template", *SUITES, *pyproject()["dependency-groups"]}
+    special = {"prod", "test", "template", *SUITES, *pyproject().get("dependency-groups", ())}
     check_label("a service", wanted)
     reasons = {
         f"{package} is a keyword of Python, which no package can be called": keyword.iskeyword(package),
@@ -151,7 +151,7 @@ def fill(service: str, arguments: Mapping[str, str], only: str = "*", kind: str 
 def edit_group(session: Session, *words: str) -> None:
     """Edit pyproject.toml with tasks/scaffold/groups.py."""
     venv.poetry(session, "--version", "--quiet")  # installs it, and with it tomlkit
-    session.run("python", "-m", "tasks.scaffold.groups", *words, silent=True)
+    output(venv.python(session), "-m", "tasks.scaffold.groups", *words)
 
 
 def lock(session: Session, *arguments: str) -> None:
@@ -206,5 +206,4 @@ def include(service: str) -> str:
 
 def free_port() -> int:
     """The port after the last one that a service has."""
-    texts = [path.read_text(encoding="utf-8") for path in SERVICES.glob("*/compose.yaml")]
-    return max((int(port) for text in texts for port in re.findall(r"_PORT:-(\d+)", text)), default=4999) + 1
+    return max(map(int, re.findall(r"_PORT:-(\d+)", project.compose_texts())), default=4999) + 1

@@ -149,7 +149,7 @@ def remove_unused_networks(label: str = "") -> None:
     """Remove networks that no container uses: this clone's, such as those of tests without a stack, or with a ``label``."""
     used = ask("docker", "ps", "--all", "--format", "{{.Networks}}")
     wanted = f"--filter=label={label or f'com.docker.compose.project={clone_id()}'}"
-    ours = output("docker", "network", "ls", wanted, "--format", "{{.Name}}").split()
+    ours = output("docker", "network", "ls", wanted, "--format", "{{.Name}}").splitlines()
     for network in set(ours) - {*re.split("[,\\n]", answer(used))}:
         with suppress(CommandFailed):  # another session has begun to use it, or removed it
             output("docker", "network", "rm", network)

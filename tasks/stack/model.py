@@ -102,7 +102,7 @@ class Stack:
     def service(self, name: str) -> dict[str, Any]:
         """The Compose service that a service's image is built for; raises UserError where the stack has none."""
         services: dict[str, dict[str, Any]] = self.model["services"]
-        if name not in services or built_as(name, services[name]) != name:
+        if services.get(name, {}).get("build", {}).get("args", {}).get("SERVICE") != name:
             raise UserError(f"no service {name} with `SERVICE: {name}`: see its compose.yaml, and docker/compose.yaml")
         return services[name]
 
@@ -176,11 +176,6 @@ def development(*, attached: bool = False) -> Stack:
 def production(flavor: str = "prod") -> Stack:
     """The stack of production images that `docker compose` runs with COMPOSE_FILE=docker/compose.prod.yaml."""
     return Stack(env().get("COMPOSE_PROJECT_NAME") or clone_id(), (PRODUCTION_FILE,), flavor, {SESSION: ""})
-
-
-def of_flavor(flavor: str) -> Stack:
-    """The stack that uses a flavor of the images."""
-    return development() if flavor == "dev" else production(flavor)
 
 
 def under_test(part: str = "") -> Stack:

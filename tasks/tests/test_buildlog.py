@@ -67,6 +67,14 @@ from ..terminal import Status
             "#4 x.InvalidRequirementError: The requirement is invalid\n#4 redis=>5\n#4      ^",
             "`nox -s lock` says which",
         ),
+        (
+            "#4 x\n------\n > [a-verify verify 5/5] RUN x:\n0.1 E   SyntaxError: '(' was never closed\n0.2 ERROR tests/test_a.py\n0.3 1 error\n------\nE",
+            "the build failed in [a-verify verify 5/5]: E   SyntaxError: '(' was never closed",
+        ),
+        (
+            'ERROR: failed to solve: failed to compute cache key: failed to calculate checksum of ref 2-0::z6: "/poetry.lock": not found',
+            'the build failed: "/poetry.lock": not found',
+        ),
         ("", "BuildKit printed nothing"),
     ],
 )

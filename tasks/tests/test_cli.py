@@ -105,6 +105,7 @@ def test_what_a_session_takes(args: Callable[[], argparse.Namespace], expected: 
         (partial(cli.build, ["../pilot"]), "there is no service '../pilot'"),
         (partial(cli.dev, ["--debug", "polit"]), "there is no service 'polit'; the services are: other, pilot"),
         (partial(of_test, ["polit"]), "the services are: other, pilot (or unit, stack, template)"),
+        (partial(of_test, [""]), "there is no service ''; the services are: other, pilot"),  # an unset variable's
         (partial(of_test, ["unit", "--watch"]), "--watch reruns services' tests, and cannot be combined with unit"),
     ],
 )

@@ -118,13 +118,14 @@ def test_networks_of_this_clone_that_nothing_uses_are_removed(no_docker: Path) -
         no_docker,
         {
             "ps --all --format {{.Networks}}": "echo bridge; echo used,shared",
-            f"network ls --filter=label=com.docker.compose.project={clone_id()}": "echo used; echo left; echo busy",
+            f"network ls --filter=label=com.docker.compose.project={clone_id()}": "echo used; echo left; echo busy; echo a space",
             "network rm busy": "exit 1",
             "network rm": "",
         },
     )
     lifecycle.remove_unused_networks()
-    assert sorted(call for call in calls(no_docker) if " rm " in call) == ["network rm busy", "network rm left"]
+    removed = sorted(call for call in calls(no_docker) if " rm " in call)
+    assert removed == ["network rm a space", "network rm busy", "network rm left"]
 
 
 def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:

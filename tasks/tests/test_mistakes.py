@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,6 +90,39 @@ def test_a_password_in_the_package_indexs_address_is_shown_nowhere(
     logs = [path.read_text() for path in (clone / "reports").rglob("*") if path.is_file()]
     assert "no answer from https://***@mirror.example/simple" in "".join(logs)
     assert "secret" not in done.stdout + done.stderr + "".join(logs) + (clone / ".env").read_text()
+
+
+def test_a_file_that_cannot_be_written_is_told_with_its_name(nox: Nox, tmp_path: Path) -> None:
+    line = told(nox("-s", "plan", GITHUB_OUTPUT=str(tmp_path)))
+    assert f"aborted: [Errno 21] Is a directory: '{tmp_path}'" in line
+
+
+def test_a_compose_file_that_is_not_utf_8_is_told_by_compose(
+    nox: Nox, clone: Path, no_docker: Path, service: str
+) -> None:
+    (clone / "services" / service / "compose.yaml").write_bytes(b"# \xe9\n")
+    said = "echo 'yaml: invalid continuation byte' >&2; exit 1"
+    fault = f'case "$*" in */services/*) case "$*" in *{service}*) {said} ;; esac ;; *) {said} ;; esac'
+    fake_engine(no_docker, container_ls="", network_ls="", volume_ls="", image_ls="", compose="2.26.1", compose_=fault)
+    images = ["STACK_BASE", *bases.needed()]
+    (clone / ".env").write_text("".join(f"{image}=one:that-is-there\n" for image in images))
+    assert f"services/{service}/compose.yaml: yaml: invalid continuation byte" in told(nox("-s", "build"))
+
+
+def test_setup_without_a_service_names_the_next_step(nox: Nox, clone: Path) -> None:
+    shutil.rmtree(clone / "services")
+    assert "there is no service yet: `nox -s new -- NAME` makes one" in told(nox("-s", "setup"))
+
+
+@pytest.mark.parametrize("number", ["TERM", "INT", "HUP"])
+def test_an_interrupt_that_nox_keeps_to_itself_fails_the_session(nox: Nox, tmp_path: Path, number: str) -> None:
+    """A program that nox has started, and that ends well right after the signal."""
+    (tmp_path / "noxfile.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom tasks.session import session\n\n\n@session()\n"
+        f"def check(session):\n    session.run('sh', '-c', 'kill -{number} $PPID; sleep 0.1', external=True)\n"
+    )
+    done = nox("-f", str(tmp_path / "noxfile.py"), "-s", "check")
+    assert (done.returncode, "Session check interrupted" in done.stderr) == (130, True)
 
 
 def test_an_old_python_is_told_in_one_line() -> None:

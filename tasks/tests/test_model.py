@@ -100,14 +100,14 @@ def test_neighbours_are_found_through_jobs_and_databases(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, no_docker: Path
 ) -> None:
     depends: dict[str, object] = {
-        "pilot": {"depends_on": {"pilot-migrate": {}}},
+        "pilot": {"build": {"args": {"SERVICE": "pilot"}}, "depends_on": {"pilot-migrate": {}}},
         "other-worker": {"build": {"args": {"SERVICE": "other"}}, "depends_on": {"redis": {}}},
         "pilot-mail": {"build": {"args": {"SERVICE": "pilot"}}, "depends_on": {"other-worker": {}}},
         "redis": {"image": "redis"},
         "pilot-migrate": {"depends_on": {"pilot-database": {}, "scout": {}}},
         "pilot-database": {},
-        "scout": {"depends_on": {"pilot": {}}},
-        "other": {},
+        "scout": {"build": {"args": {"SERVICE": "scout"}}, "depends_on": {"pilot": {}}},
+        "other": {"build": {"args": {"SERVICE": "other"}}},
     }
     fake_docker(no_docker, {"compose config": f"echo '{json.dumps({'services': depends})}'"})
     monkeypatch.setattr(model, "service_names", lambda: ["other", "pilot", "scout"])
@@ -123,6 +123,7 @@ def test_neighbours_are_found_through_jobs_and_databases(
         {"other": {}},  # docker/compose.yaml does not include it
         {"pilot": {"build": {"args": {"SERVICE": "pilo"}}}},
         {"pilot-web": {"build": {"args": {"SERVICE": "pilot"}}}},
+        {"pilot": {"image": "postgres:17"}},
     ],
 )
 def test_a_service_that_the_stack_lacks_is_told(stack: Stack, no_docker: Path, services: dict[str, object]) -> None:
@@ -190,11 +191,10 @@ def test_the_development_stack_is_the_one_that_compose_sees(monkeypatch: pytest.
 def test_production_is_of_a_flavor(project: Path) -> None:
     (project / "docker").mkdir()
     (project / "docker/Dockerfile").write_text("ARG STACK_BASE=python:3.13-slim\n")
-    assert model.of_flavor("dev") == model.development()
-    found = model.of_flavor("slim").env
+    found = model.production("slim").env
     assert (found["STACK_FLAVOR"], found["COMPOSE_FILE"]) == ("slim", "docker/compose.prod.yaml")
     assert "STACK_TARGET" not in found
-    alpine = model.of_flavor("alpine").env
+    alpine = model.production("alpine").env
     assert (alpine["STACK_TARGET"], alpine["STACK_BASE"]) == ("slim", "python:3.13-alpine")
 
 

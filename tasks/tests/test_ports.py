@@ -149,17 +149,33 @@ def test_the_users_port_takes_the_place_of_a_chosen_one(machine: Machine) -> Non
     assert env.env()["PILOT_PORT"] == "7000"
 
 
+def test_of_a_range_docker_takes_a_free_port(machine: Machine) -> None:
+    machine.has("", scout="5000-5010")
+    assert ports.choose(STACK) == {}
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere", "::1"])
+def test_an_address_that_cannot_be_listened_at_has_no_taken_ports(host: str) -> None:
+    """Every other port would fail, too: what is wrong is told by Docker."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        assert not ports.is_taken(host, free.getsockname()[1])
+
+
+def test_a_port_of_ipv6_is_taken_where_something_listens() -> None:
+    try:
+        listening = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with listening:
+        assert ports.is_taken("::1", listening.getsockname()[1])
+
+
 def test_a_port_is_taken_where_something_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert ports.is_taken("127.0.0.1", port)
     assert not ports.is_taken("127.0.0.1", port)
-
-
-@pytest.mark.parametrize("host", ["192.0.2.1", "::1"])
-def test_a_port_of_an_address_that_is_not_here_is_not_taken(host: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        assert not ports.is_taken(host, other.getsockname()[1])
 
 
 def test_a_port_that_only_the_engine_may_open_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,7 @@ class Earlier:
     def __init__(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(project)
         self.ran: list[tuple[str, ...]] = []
-        self.code, self.said = 0, "COMPOSE_PROJECT_NAME=ours-01234567\n"
+        self.code, self.said, self.log = 0, "COMPOSE_PROJECT_NAME=ours-01234567\n", ""
         for command in ("init -q", "add services/pilot", "-c user.name=x -c user.email=x commit -qm x"):
             self.git(*command.split())
         monkeypatch.setattr(report, "run", self.run)
@@ -158,6 +158,9 @@ class Earlier:
         assert (tree / "services/pilot").is_dir()
         if self.said:
             (tree / ".env").write_text(self.said)
+        if self.log:
+            (tree / "reports/logs").mkdir(parents=True, exist_ok=True)
+            (tree / "reports/logs/build-prod.log").write_text(self.log)
         self.ran.append(command[command.index("-s") :])
         return 0 if quiet else self.code
 
@@ -174,13 +177,23 @@ def test_an_earlier_commit_is_built_weighed_and_removed(project: Path, monkeypat
     assert earlier.left() == 0
 
 
+def test_of_an_earlier_commit_without_the_services_nothing_is_built(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = Earlier(project, monkeypatch)
+    monkeypatch.setattr(report, "weigh", lambda _: pytest.fail("Docker saves no image without a name"))
+    assert report.weigh_at("HEAD", ["other"], ["prod"]) == []
+    assert earlier.ran == []
+
+
 @pytest.mark.parametrize("said", ["", "COMPOSE_PROJECT_NAME=ours-01234567\n"])
 def test_an_earlier_commit_that_does_not_build(project: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     earlier = Earlier(project, monkeypatch)
-    earlier.code, earlier.said = 1, said
+    earlier.code, earlier.said, earlier.log = 1, said, "why\n"
     with pytest.raises(UserError, match="HEAD does not build"):
         report.weigh_at("HEAD", ["pilot"], ["prod"])
     assert earlier.ran[1:] == ([("-s", "clean")] if said else [])
+    assert (project / "reports/logs/build-prod.log").read_text() == "why\n"
     assert earlier.left() == 0
     with pytest.raises(UserError, match="git knows no commit 'nothing'"):
         report.weigh_at("nothing", ["pilot"], ["prod"])

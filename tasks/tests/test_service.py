@@ -21,6 +21,12 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return small_project(tmp_path / "ours", monkeypatch)
 
 
+def test_a_pyproject_without_groups_is_no_reason_against_a_name(ours: Path) -> None:
+    (ours / "pyproject.toml").write_text("[project]\n")
+    git(ours, "rm", "-rq", "services")
+    service.check_name("scout")
+
+
 def make(name: str, model: str = "", kind: str = "flask") -> None:
     service.check_name(name)
     with service.all_or_nothing(name):

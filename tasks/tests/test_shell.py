@@ -32,6 +32,7 @@ def interrupts() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+    shell.INTERRUPTED.clear()
 
 
 def alive(pid: int) -> bool:

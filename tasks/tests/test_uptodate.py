@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,12 @@ def test_what_makes_an_image_stale(repository: Repository, edit: Edit, stale: li
     repository.build()
     edit(repository)
     assert repository.stale() == stale
+
+
+def test_a_name_that_is_not_utf_8_counts_as_any_other(repository: Repository) -> None:
+    repository.build()
+    Path(os.fsdecode(os.fsencode(repository.root) + b"/services/pilot/\xe9.txt")).touch()
+    assert repository.stale() == ["pilot"]
 
 
 def test_source_is_no_part_of_a_development_image(repository: Repository) -> None:

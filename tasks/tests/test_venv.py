@@ -103,6 +103,15 @@ def test_the_installer_gets_the_index_and_does_not_wait_for_ever(
         venv.pip(session_of(fake), "x")
 
 
+def test_an_interrupt_that_nox_keeps_to_itself_ends_the_session(
+    fake: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its installer has ended well, right after the signal."""
+    monkeypatch.setattr(venv, "INTERRUPTED", [15])
+    with pytest.raises(KeyboardInterrupt):
+        venv.pip(session_of(fake), "x")
+
+
 def test_poetry_asks_the_index_that_pip_asks_and_trusts_the_same_cas(fake: FakeSession, tmp_path: Path) -> None:
     venv.poetry(session_of(fake), "lock")
     env.ENV.write_text(f"PIP_INDEX_URL={INDEX}\nSTACK_CA=/private.crt\n")
