@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from ..changes import base_of, git
-from ..env import parse
+from ..env import chosen_by_user, parse
 from ..ownership import temporary_folder
 from ..project import REPORTS, pyproject, service_names
 from ..shell import UserError, output, run
@@ -152,12 +152,12 @@ def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[
             output("git", "worktree", "add", "--detach", str(tree), ref)
             found = [service for service in services if (tree / "services" / service).is_dir()]
             names = []
-            for flavor in flavors:
-                if run(*nox, "-s", "build", "--", *found, "--flavor", flavor):
+            for flavor in flavors if found else ():
+                if run(*nox, "-s", "build", "--", *found, "--flavor", flavor, env=chosen_by_user()):
                     raise UserError(f"{ref} does not build; its own words stand above")
                 clone = parse((tree / ".env").read_text(encoding="utf-8"))["COMPOSE_PROJECT_NAME"]
                 names += [f"{clone}/{service}:{flavor}" for service in found]
-            return weigh(names)
+            return weigh(names) if names else []
         finally:
             if (tree / ".env").exists():
                 run(*nox, "-s", "clean", quiet=True)
