@@ -61,7 +61,9 @@ def dev(session: nox.Session) -> None:
     stack = development(attached=not args.detach)
     bake.build(stack.with_neighbours(args.services))
     stack = debug.with_debugger(stack, args.debug, args.attach)
-    with lifecycle.running(stack, stack.processes(args.services), args, keep=args.detach):
+    # Without names, all that Compose has, as plain `docker compose up` starts it: what no service depends on, too.
+    processes = [] if args.services == service_names() else stack.processes(args.services)
+    with lifecycle.running(stack, processes, args, keep=args.detach):
         if args.attach:
             debug.attach_terminal(stack, args.attach)
         elif args.detach:

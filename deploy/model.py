@@ -93,7 +93,7 @@ def ports(model: Object, service: str) -> list[int]:
     spec = model["services"][service]
     settings = " ".join(str(v) for each in model["services"].values() for v in (each.get("environment") or {}).values())
     named = [
-        *re.findall(rf"(?<![\w.-]){re.escape(service)}:(\d+)", settings),
+        *re.findall(rf"(?<![\w.-]){re.escape(service)}:(\d+)\b(?!@)", settings),  # not a user's password
         *(port.partition("/")[0] for port in spec.get("expose") or ()),
     ]
     return sorted({*map(int, named), *(port["target"] for port in spec.get("ports") or ())})

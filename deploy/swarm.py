@@ -33,9 +33,12 @@ def service(model: Object, name: str, ports: str) -> Object:
     ]
     if files := configs(model, name):
         found["configs"] = [{key: value for key, value in file.items() if key != "text"} for file in files]
-    if spec.get("ports"):
+    # Where Compose takes a free port of this machine, there is no number, or there are several.
+    if numbered := [port for port in spec.get("ports") or () if port.get("published", "").isdigit()]:
         found["ports"] = [
-            {"target": port["target"], "published": int(port["published"]), "mode": ports} for port in spec["ports"]
+            {key: port[key] for key in ("target", "protocol") if key in port}
+            | {"published": int(port["published"]), "mode": ports}
+            for port in numbered
         ]
     most = {key: value if key == "pids" else str(value) for key, value in limits(name, spec).items() if value}
     deploy: Object = {"resources": {"limits": most}}

@@ -44,9 +44,9 @@ def audit(session: nox.Session) -> None:
 def check_settings(found: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in pyproject.toml's [tool.stack.audit], with defaults; raises UserError for a wrong one."""
     settings = {"level": "high", "allow": [], "database": DATABASE} | dict(found)
-    fine = settings["level"] in LEVELS[:-1] and len(settings) == len(("level", "allow", "database"))
-    for entry in settings["allow"]:
-        kinds = {key: type(value) for key, value in entry.items()}
+    fine = settings["level"] in LEVELS[:-1] and len(settings) == 3 and isinstance(settings["allow"], list)
+    for entry in settings["allow"] if fine else ():
+        kinds = {key: type(value) for key, value in entry.items()} if isinstance(entry, dict) else {}
         fine = fine and kinds == {"id": str, "reason": str, "until": datetime.date}
     if not fine:
         raise UserError(
@@ -117,7 +117,8 @@ def level(vulnerability: Mapping[str, Any], package: Package) -> str:
 def affected(vulnerability: Mapping[str, Any], package: Package) -> list[dict[str, Any]]:
     """What a vulnerability says of a package."""
     every = vulnerability.get("affected", ())
-    return [one for one in every if (one["package"]["ecosystem"], one["package"]["name"]) == package[:2]]
+    # Where only commits are affected, there is no package.
+    return [one for one in every if tuple(map(one.get("package", {}).get, ("ecosystem", "name"))) == package[:2]]
 
 
 def fixed_in(vulnerability: Mapping[str, Any], package: Package) -> str:

@@ -51,10 +51,8 @@ def is_stale(session: str) -> bool:
         return False
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # another user's
+    except OSError as error:  # PermissionError: it is another user's
+        return isinstance(error, ProcessLookupError)
     return False
 
 
@@ -148,7 +146,8 @@ def own_images() -> list[str]:
     form = "{{.ID}} {{.Repository}}:{{.Tag}}"
     listed = [line.split() for line in output("docker", "image", "ls", "--format", form).splitlines()]
     own = {(image, title.partition(f"{here()}/")[0]) for image, title in listed if f"{here()}/" in title}
-    return sorted(title for image, title in listed if (image, title.rpartition("/")[0].removesuffix(here())) in own)
+    ours = {title for image, title in listed if (image, title.rpartition("/")[0].removesuffix(here())) in own}
+    return sorted(ours | {title for _, title in listed if f"{here()}-" in title})  # those are of Compose's own builds
 
 
 def here() -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import nox
 
 from . import ownership
-from .env import parse, read, write_env, write_secrets
+from .env import write_env, write_secrets
 from .images import bases
 from .machine import setup
 from .shell import INTERRUPTED, UserError, interruptible
@@ -48,7 +48,7 @@ def ready(*, choose_ports: bool = False) -> None:
     facts = setup.ensure() | bases.ensure()
     if ownership.remove_stale():
         lifecycle.remove_unused_networks()  # the stack's network has no label of a session
-    known = {name: value for name, value in parse(read()).items() if name in ports.chosen_before()}
+    known = ports.chosen_before()
     write_env(facts | known)
     write_secrets()
     if choose_ports and (chosen := ports.choose(development())) != known:

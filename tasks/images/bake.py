@@ -39,7 +39,8 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
     stale = uptodate.stale(targets, inputs, present)
     for first in range(0, len(stale), BATCH):
         batch = {service: targets[service] for service in stale[first : first + BATCH]}
-        verified = {f"{service}-verify": batch[service].verification(stack) for service in batch if flavor == "prod"}
+        # No service's name has an underscore, as in pilot_verify.
+        verified = {f"{service}_verify": batch[service].verification(stack) for service in batch if flavor == "prod"}
         bake(batch | verified, flavor)
         uptodate.record(batch, inputs, present)
     if (current := sorted(targets.keys() - set(stale))) or not targets:

@@ -32,8 +32,8 @@ def ensure() -> dict[str, str]:
     recipes = recipes_of([*(official for _, official in wanted.values()), *filter(None, substitutes.values())])
     for variable, (recipe, official) in wanted.items():
         substitute = substitutes[variable]
-        if variable in chosen:
-            found[variable] = chosen[variable]  # the build pulls it, or says that it cannot
+        if variable in chosen or "@" in official:
+            found[variable] = chosen.get(variable, official)  # the build pulls it, or says that it cannot
         elif official in recipes:
             found[variable] = pinned(official)
         elif here and substitute in recipes and recipes[substitute] == here.recipe_id(recipe):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -76,19 +76,19 @@ def present() -> dict[str, str]:
     return found | {engine.current().plain_name(name): image for name, image in found.items()}
 
 
-def context() -> Iterator[Path]:
+def context() -> list[Path]:
     """The files and folders that .dockerignore lets into a build."""
-    for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
-        if line.startswith("!"):
-            yield ROOT / line[1:]
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    return [ROOT / line[1:] for line in lines if line.startswith("!")]
 
 
 def digest(paths: Iterable[Path]) -> str:
-    """A hash of files, and of all files in folders, but for those that are hidden, bytecode, or a service's data."""
+    """A hash of files and links, and of all in folders, but for those that are hidden, bytecode, or a service's data."""
     found = hashlib.sha256()
     for file in sorted(file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])):
         inside = file.relative_to(ROOT)
         unused = any(part == "__pycache__" or part.startswith(".") for part in inside.parts)
-        if file.is_file() and not unused and inside.parts[2:3] != ("instance",):
-            found.update(f"\0{inside}\0{file.stat().st_mode}\0".encode(errors="surrogateescape") + file.read_bytes())
+        if (file.is_file() or file.is_symlink()) and not unused and inside.parts[2:3] != ("instance",):
+            content = bytes(file.readlink()) if file.is_symlink() else file.read_bytes()
+            found.update(b"\0%b\0%o\0%b" % (bytes(inside), file.lstat().st_mode, content))
     return found.hexdigest()

@@ -22,6 +22,7 @@ from ..shell import CommandFailed, UserError, output, step
 from . import setup
 
 BASES = ROOT / "docker" / "bases"
+LOG = Path("/var/log/nox-setup-apt.log")  # not in reports/, which would then belong to root, and not to who runs sudo
 PACKAGES = {
     "debian": ("docker.io", "docker-cli", "docker-compose", "docker-buildx"),
     "ubuntu": ("docker.io", "docker-compose-v2", "docker-buildx"),
@@ -101,7 +102,7 @@ def apt(*arguments: str) -> None:
     packages = [word for word in arguments[1:] if not word.startswith("-")]
     title = f"setup: apt-get {' '.join([arguments[0], *packages])}"
     try:
-        step(title, *command, log=REPORTS / "logs/apt.log", env={"DEBIAN_FRONTEND": "noninteractive"})
+        step(title, *command, log=LOG, env={"DEBIAN_FRONTEND": "noninteractive"})
     except CommandFailed as failed:
         errors = [line for line in failed.text.splitlines() if line.startswith("E: ")]
         raise UserError(f"apt-get {arguments[0]} failed: {(errors or [str(failed)])[0]}") from None

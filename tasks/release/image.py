@@ -82,7 +82,7 @@ def build(services: Sequence[str], *, cache: bool = True, folder: str = "release
             built = target_of(stack, service)
             args = {**built.args, "SOURCE_DATE_EPOCH": epoch}
             targets[service] = replace(built, labels=labels, tags=(name_of(service),), args=args)
-            targets[f"{service}-verify"] = targets[service].verification(stack)
+            targets[f"{service}_verify"] = targets[service].verification(stack)
         bake.bake(targets, "release", options)
     return [save(service, REPORTS / folder / service) for service in services]
 

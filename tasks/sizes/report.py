@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from ..changes import base_of, git
-from ..env import parse
+from ..env import chosen_by_user, parse
 from ..ownership import temporary_folder
 from ..project import REPORTS, pyproject, service_names
 from ..shell import UserError, output, run
@@ -148,7 +148,7 @@ def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[
             found = [service for service in services if (tree / "services" / service).is_dir()]
             names = []
             for flavor in flavors if found else ():  # else `build` would build all services
-                if run(*nox, "-s", "build", "--", *found, "--flavor", flavor):
+                if run(*nox, "-s", "build", "--", *found, "--flavor", flavor, env=chosen_by_user()):
                     for logs in tree.glob("reports/logs"):  # its words name one
                         shutil.copytree(logs, REPORTS / "logs", dirs_exist_ok=True)
                     raise UserError(f"{ref} does not build; its own words stand above")

@@ -33,7 +33,8 @@ ON_DOWN: list[Callable[[], None]] = []
 def up(stack: Stack, services: Sequence[str] = (), *more: str) -> None:
     """Create and start a stack in the background, with ``more`` options of Compose; raises UserError when Docker cannot."""
     engine.current().check_health_checks()
-    options = ("--detach", "--no-build", "--remove-orphans", "--quiet-pull", *more)
+    # Without --no-build: Compose builds images that are missing, those of other Dockerfiles than docker/Dockerfile.
+    options = ("--detach", "--remove-orphans", "--quiet-pull", *more)
     command = (*COMPOSE, "--progress=plain", "up", *options, *services)
     title = f"starting {', '.join(services) or 'the stack'}"
     try:

@@ -69,8 +69,8 @@ class Stack:
         if self.flavor != "dev":
             found["STACK_FLAVOR"] = self.flavor
         if self.flavor == "alpine":
-            # The stage `slim`, on the official base's Alpine sister.
-            found |= {"STACK_TARGET": "slim", "STACK_BASE": official_base().replace("-slim", "-alpine")}
+            # The stage `slim`, on the official base's Alpine sister, which has another digest and no Debian release.
+            found |= {"STACK_TARGET": "slim", "STACK_BASE": re.sub("-slim.*", "-alpine", official_base())}
         return found | dict(self.settings)
 
     def compose(self, *arguments: str) -> str:

@@ -105,8 +105,7 @@ class Progress:
     """How far each of several pytest commands is, on the terminal's last line."""
 
     def __init__(self, number: int, status: Status) -> None:
-        self.number = number
-        self.status = status
+        self.number, self.status = number, status
         self.percent: dict[str, int] = {}
         self.lock = Lock()
 

@@ -35,7 +35,8 @@ def known(package: audit.Package, fixed: str = "", **more: Any) -> dict[str, Any
         {"type": "ECOSYSTEM", "events": events},
     ]
     affected: dict[str, Any] = {"package": {"ecosystem": package[0], "name": package[1]}, "ranges": ranges}
-    return {"affected": [affected | more.pop("affected", {})], **more}
+    commits: dict[str, Any] = {"ranges": ranges[:1]}  # the schema does not ask for a package
+    return {"affected": [commits, affected | more.pop("affected", {})], **more}
 
 
 VULNERABILITIES = {
@@ -119,7 +120,8 @@ def test_allowed_until_a_date(database: str, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
-    "settings", [{"level": "bad"}, {"other": 1}, {"allow": [{"id": "CVE-1"}]}, {"allow": [{"id": "CVE-1", "reason": "x", "until": "soon"}]}]
+    "settings", [{"level": "bad"}, {"other": 1}, {"allow": [{"id": "CVE-1"}]}, {"allow": [{"id": "CVE-1", "reason": "x", "until": "soon"}]},
+                 {"allow": ["CVE-1"]}, {"allow": "CVE-1"}]
 )  # fmt: skip
 def test_wrong_settings(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"\[tool.stack.audit\] takes level = one of low"):

@@ -57,11 +57,20 @@ def plans(folder: Path) -> list[dict[str, Any]]:
 def test_a_production_image_is_verified(engine: Path) -> None:
     assert bake.build(["pilot"], "prod") == ["ours/pilot:prod"]
     (plan,) = plans(engine)
-    assert list(plan) == ["pilot", "pilot-verify"]
+    assert list(plan) == ["pilot", "pilot_verify"]
     assert plan["pilot"]["output"] == ["type=docker"]
-    verify = plan["pilot-verify"]
+    verify = plan["pilot_verify"]
     assert (verify["target"], verify["tags"], verify["output"]) == ("verify", [], ["type=cacheonly"])
     assert verify["args"] == {"SERVICE": "pilot", "FLAVOR": "prod", "ENVIRONMENT": "{}"}
+
+
+def test_a_service_whose_name_ends_like_a_verification(engine: Path, project: Path) -> None:
+    """It is built, too, and not just the other one verified in its place."""
+    names = ["pilot", "pilot-verify"]
+    (project / "model.json").write_text(json.dumps(MODEL | {"services": {name: build_of(name) for name in names}}))
+    bake.build(names, "prod")
+    (plan,) = plans(engine)
+    assert [target["args"]["SERVICE"] for target in plan.values()] == [*names, *names]
 
 
 def test_a_development_image_is_not_verified(engine: Path) -> None:

@@ -12,6 +12,7 @@ from .. import env
 from ..images import bases
 from ..machine import setup
 from ..shell import UserError
+from ..stack import model
 from .conftest import FakeDistribution, calls, fake_docker
 
 OFFICIAL = "python:3.13-slim"
@@ -50,6 +51,14 @@ def test_images_on_the_engine_are_pinned_and_not_pulled(no_docker: Path) -> None
     fake_docker(no_docker, {INSPECT: there, "image inspect --format {{if": digest})
     assert bases.ensure() == {"STACK_BASE": f"{OFFICIAL}@sha256:12", "STACK_POSTGRES": "postgres:17"}
     assert not [call for call in calls(no_docker) if call.startswith("pull")]
+
+
+def test_an_image_that_is_named_by_its_digest_is_taken_as_it_is(no_docker: Path, project: Path) -> None:
+    fake_docker(no_docker, {INSPECT: on_engine(**{OFFICIAL: "", "postgres:17": ""}), "image inspect --format {{if": ""})
+    (project / "docker/Dockerfile").write_text(f"ARG STACK_BASE={OFFICIAL}-trixie@sha256:12\n")
+    assert bases.ensure() == {"STACK_BASE": f"{OFFICIAL}-trixie@sha256:12", "STACK_POSTGRES": "postgres:17"}
+    assert not [call for call in calls(no_docker) if call.startswith("pull")]
+    assert model.of_flavor("alpine").env["STACK_BASE"] == "python:3.13-alpine"
 
 
 def test_images_of_ours_are_used_as_long_as_their_recipes_are_the_same(

@@ -27,6 +27,7 @@ def apt(monkeypatch: pytest.MonkeyPatch, no_docker: Path, project: Path) -> Path
     write_tool(no_docker / "apt-get", f'echo "$*" >>"{no_docker}/apt"\ncase "$1" in indextargets) {TARGETS}\nesac')
     monkeypatch.setattr(debian, "os_release", lambda: BOOKWORM)
     monkeypatch.setattr(setup, "SBIN", str(no_docker))
+    monkeypatch.setattr(debian, "LOG", project.with_name("apt.log"))
     debian.update.cache_clear()
     (project / "docker/bases").mkdir(parents=True)
     return no_docker / "apt"
@@ -108,7 +109,8 @@ def test_what_apt_says_is_the_reason(no_docker: Path, capsys: pytest.CaptureFixt
     write_tool(no_docker / "apt-get", "echo 'E: Unable to locate package x'; echo 'E: and more'; exit 100")
     with pytest.raises(UserError, match=r"apt-get install failed: E: Unable to locate package x$"):
         debian.apt("install", "--option", "x")
-    assert "E: and more" in (project / "reports/logs/apt.log").read_text()
+    assert "E: and more" in debian.LOG.read_text()
+    assert list((project / "reports").iterdir()) == []  # by sudo, it would be root's
     write_tool(no_docker / "apt-get", "exit 0")
     debian.apt("install", "--option", "x")
     assert capsys.readouterr().out.startswith("setup: apt-get install x: 0.")

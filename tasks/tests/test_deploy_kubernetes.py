@@ -130,8 +130,10 @@ def test_files_of_this_machine_are_not_mounted_on_kubernetes(tmp_path: Path) -> 
 def test_ports_are_what_settings_name_and_what_is_exposed(tmp_path: Path) -> None:
     web, store = ({**MODEL["services"][name]} for name in ("web", "store"))
     web |= {"environment": {"HOST": "store"}, "depends_on": {"store": {"condition": "service_healthy"}}}
+    unknown = "warning: web cannot reach store, whose port nothing tells: give store `expose:`\n"
     for expected, settings, environment in (
-        ("warning: web cannot reach store, whose port nothing tells: give store `expose:`\n", {}, {}),
+        (unknown, {}, {}),
+        (unknown, {}, {"URL": "postgresql://store:5432@elsewhere/app"}),  # a user and a password
         ("", {"expose": ["5432/tcp"]}, {}),
         ("", {}, {"STORE": "store:5432"}),
     ):

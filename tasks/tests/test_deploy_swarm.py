@@ -32,6 +32,13 @@ def test_a_stack_for_swarm(tmp_path: Path) -> None:
     assert stack["secrets"] == {"password": {"external": True}}
 
 
+def test_ports_of_another_protocol_and_without_a_number(tmp_path: Path) -> None:
+    ports = [{"target": 53, "published": "53", "protocol": "udp"}, {"target": 9}, {"target": 8, "published": "70-79"}]
+    plan(tmp_path, web={**MODEL["services"]["web"], "ports": ports})
+    web = yaml.safe_load((tmp_path / "stack.yaml").read_text())["services"]["web"]
+    assert web["ports"] == [{"target": 53, "protocol": "udp", "published": 53, "mode": "host"}]
+
+
 def test_jobs_run_before_the_rest_and_after_what_they_need(tmp_path: Path) -> None:
     files = plan(tmp_path)["files"]
     names = ("stack-0.yaml", "stack-1.yaml", "stack.yaml")

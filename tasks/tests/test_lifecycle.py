@@ -67,7 +67,7 @@ def test_a_service_that_takes_too_long_is_told(no_docker: Path) -> None:
 def test_a_stack_that_is_kept_stays_up(no_docker: Path, capsys: pytest.CaptureFixture[str], project: Path) -> None:
     joined: list[tuple[Stack, argparse.Namespace]] = []
     lifecycle.ON_UP.append(lambda stack, args: joined.append((stack, args)))
-    up = "compose --progress=plain up --detach --no-build --remove-orphans --quiet-pull pilot"
+    up = "compose --progress=plain up --detach --remove-orphans --quiet-pull pilot"
     fake_docker(no_docker, {up: "echo Container $COMPOSE_PROJECT_NAME-pilot-1 Started", "ps --all": HEALTHY})
     with lifecycle.running(STACK, ["pilot"], ARGS, keep=True):
         lifecycle.urls(STACK)

@@ -47,3 +47,18 @@ def test_every_linter_runs_on_files_that_exist(monkeypatch: pytest.MonkeyPatch, 
         words = [word for word in command[1:] if not word.startswith("-") and word not in {"check", "format"}]
         assert words
         assert [word for word in words if not (folder / word).exists()] == []
+
+
+def test_two_services_may_call_a_stack_test_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """To mypy, two files of one name that are in no package are one module twice."""
+    for service in ("one", "two"):
+        (tmp_path / service / "stack").mkdir(parents=True)
+        (tmp_path / service / "stack/test_api.py").touch()
+    monkeypatch.setattr(lint, "SERVICES", tmp_path)
+    monkeypatch.setattr(venv, "poetry", lambda *_: None)
+    session = FakeSession()
+    lint.lint(cast("Session", session), fix=False)
+    checked = [[word for word in command if str(tmp_path) in word] for _, command in session.ran if "mypy" in command]
+    assert [f"{tmp_path}/one/stack"] in checked
+    assert [f"{tmp_path}/two/stack"] in checked
+    assert max(map(len, checked)) == 1

@@ -104,7 +104,7 @@ def test_what_a_release_is_built_from(builder: Path, monkeypatch: pytest.MonkeyP
     image.build(["other", "pilot"])
     image.build(["pilot"], cache=False)
     plans = [json.loads(path.read_text())["target"] for path in sorted(builder.iterdir())]
-    assert [list(plan) for plan in plans] == [[name, f"{name}-verify"] for name in ("other", "pilot", "pilot")]
+    assert [list(plan) for plan in plans] == [[name, f"{name}_verify"] for name in ("other", "pilot", "pilot")]
     for target in (found for plan in plans for found in plan.values()):
         assert target["args"]["SOURCE_DATE_EPOCH"] == "1750000000"
         assert target["attest"] == ["type=provenance,disabled=true"]

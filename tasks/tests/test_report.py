@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,7 @@ class Earlier:
         monkeypatch.chdir(project)
         self.ran: list[tuple[str, ...]] = []
         self.code, self.said, self.log = 0, "COMPOSE_PROJECT_NAME=ours-01234567\n", ""
+        self.saw: Mapping[str, str] = {}
         for command in ("init -q", "add services/pilot", "-c user.name=x -c user.email=x commit -qm x"):
             self.git(*command.split())
         monkeypatch.setattr(report, "run", self.run)
@@ -153,7 +155,7 @@ class Earlier:
     def git(self, *words: str) -> str:
         return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout
 
-    def run(self, *command: str, quiet: bool = False) -> int:
+    def run(self, *command: str, quiet: bool = False, env: Mapping[str, str] | None = None) -> int:
         tree = Path(command[command.index("-f") + 1]).parent
         assert (tree / "services/pilot").is_dir()
         if self.said:
@@ -162,6 +164,7 @@ class Earlier:
             (tree / "reports/logs").mkdir(parents=True, exist_ok=True)
             (tree / "reports/logs/build-prod.log").write_text(self.log)
         self.ran.append(command[command.index("-s") :])
+        self.saw = env or self.saw
         return 0 if quiet else self.code
 
     def left(self) -> int:
@@ -170,20 +173,22 @@ class Earlier:
 
 def test_an_earlier_commit_is_built_weighed_and_removed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = Earlier(project, monkeypatch)
+    (project / ".env").write_text("STACK_CA=/my/ca.crt\n")
     weighed: list[Any] = report.weigh_at("HEAD", ["other", "pilot"], ["prod", "slim"])
     assert weighed == ["ours-01234567/pilot:prod", "ours-01234567/pilot:slim"]
     builds = [("-s", "build", "--", "pilot", "--flavor", flavor) for flavor in ("prod", "slim")]
     assert earlier.ran == [*builds, ("-s", "clean")]
+    assert earlier.saw["STACK_CA"] == "/my/ca.crt"  # which is in no commit
     assert earlier.left() == 0
 
 
-def test_of_an_earlier_commit_without_the_services_nothing_is_built(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_earlier_commit_with_none_of_the_services(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a clone's first branch takes the samples out: nothing is built, and all is new."""
     earlier = Earlier(project, monkeypatch)
-    monkeypatch.setattr(report, "weigh", lambda _: pytest.fail("Docker saves no image without a name"))
+    monkeypatch.setattr(report, "weigh", pytest.fail)  # Docker saves no images without a name
     assert report.weigh_at("HEAD", ["other"], ["prod"]) == []
     assert earlier.ran == []
+    assert earlier.left() == 0
 
 
 @pytest.mark.parametrize("said", ["", "COMPOSE_PROJECT_NAME=ours-01234567\n"])

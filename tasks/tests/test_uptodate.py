@@ -77,6 +77,12 @@ def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
         (lambda it: it.write("services/other/.editor", "new"), []),
         (lambda it: it.write("services/other/instance/data.sqlite3", "new"), []),
         (lambda it: it.write("services/other/other/instance/x.py", "new"), ["other"]),
+        (
+            lambda it: (it.root / "services/pilot/db.sqlite3").symlink_to("instance/db.sqlite3"),
+            ["pilot"],
+        ),  # not there yet
+        (lambda it: os.mkfifo(it.root / "services/pilot/fifo"), []),
+        (lambda it: it.write("services/other/other/f\udcfcr", "new"), ["other"]),  # a name in Latin-1
         (lambda it: it.write("reports/built.json", "{"), ["other", "pilot"]),
     ],
 )

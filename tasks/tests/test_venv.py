@@ -90,6 +90,15 @@ def test_groups_are_installed_once_for_each_state_of_the_lock(fake: FakeSession,
     assert len(fake.installed) == 2
 
 
+def test_many_groups(fake: FakeSession, project: Path) -> None:
+    """Those of a hundred services, which `lint` installs; no file's name is that long."""
+    names = [f"service-{number}" for number in range(100)]
+    (project / "pyproject.toml").write_text("[dependency-groups]\n" + "".join(f"{name} = ['a']\n" for name in names))
+    for _ in range(2):
+        venv.install(session_of(fake), *names)
+    assert len(fake.installed) == 1
+
+
 def test_the_installer_gets_the_index_and_does_not_wait_for_ever(
     fake: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ def test_a_change_of_source_installs_nothing_and_builds_one_image(clone: Clone) 
         file.write("\n# A change.\n")
     text = clone.nox("-s", "build")
     clone.git("checkout", "--quiet", ".")
-    assert "built pilot, pilot-verify in" in text
+    assert "built pilot, pilot_verify in" in text
     assert "up to date: deck" in text
     assert "install" not in text
 
