@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -76,11 +76,10 @@ def present() -> dict[str, str]:
     return found | {engine.current().plain_name(name): image for name, image in found.items()}
 
 
-def context() -> Iterator[Path]:
+def context() -> list[Path]:
     """The files and folders that .dockerignore lets into a build."""
-    for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
-        if line.startswith("!"):
-            yield ROOT / line[1:]
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    return [ROOT / line[1:] for line in lines if line.startswith("!")]
 
 
 def digest(paths: Iterable[Path]) -> str:
