@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "volume": ((), ("--force",)),
 }
 TEMPORARY = "monorepo-"
+REMOVALS = 99  # how often a container's removal is tried
 
 
 def host() -> str:
@@ -51,8 +52,8 @@ def is_stale(session: str) -> bool:
         return False
     try:
         os.kill(int(pid), 0)
-    except OSError as error:  # PermissionError: it is another user's
-        return isinstance(error, ProcessLookupError)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)  # and not another user's, which may get no signal of ours
     return False
 
 
@@ -120,10 +121,11 @@ def remove_stale() -> bool:
 
 
 def remove_own() -> None:
-    """Remove the containers that this session's interrupted commands have left."""
+    """Remove the containers that this session's interrupted commands have left; after it, none uses a network any more."""
     filters = [label.replace("--label", "--filter=label") for label in labels()]
-    if own := output("docker", "ps", "--all", "--quiet", *filters).split():
-        with suppress(CommandFailed):  # their own commands may be removing them, too
+    tries = REMOVALS
+    while (own := output("docker", "ps", "--all", "--quiet", *filters).split()) and (tries := tries - 1):
+        with suppress(CommandFailed):  # their own commands may be removing them, too, which takes a moment
             output("docker", "rm", *KINDS["container"][1], *own)
 
 

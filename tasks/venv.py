@@ -39,6 +39,7 @@ def pip(session: Session, *arguments: str) -> None:
     try:
         index = env().get("PIP_INDEX_URL")
         mirror = {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
+        mirror |= {"SSL_CERT_FILE": found} if (found := env().get("STACK_CA") or ca_bundle()) else {}  # uv has its own
         # Bytecode, because uv writes none and every test that starts a server would compile its imports again.
         session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1", **mirror})
         if INTERRUPTED:
@@ -83,8 +84,8 @@ def poetry(session: Session, *arguments: str, silent: bool = False) -> None:
     ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     index = env().get("PIP_INDEX_URL") or output(python(session), "-c", ask).strip()
     settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "5", "POETRY_VIRTUALENVS_CREATE": "false"}
-    if bundle := env().get("STACK_CA") or ca_bundle():
-        settings["REQUESTS_CA_BUNDLE"] = bundle  # Poetry does not look at the system's certificates
+    # Poetry does not look at the system's certificates.
+    settings |= {"REQUESTS_CA_BUNDLE": found} if (found := env().get("STACK_CA") or ca_bundle()) else {}
     show(("poetry", *arguments))
     program = str(Path(session.bin) / "poetry")
     code = 0

@@ -28,6 +28,8 @@ class Target:
     tags: Sequence[str]
     secret: Sequence[str]
     output: Sequence[str] = field(default=("type=docker",))
+    # Other than `docker compose up` and `docker pull`, bake does not look at this variable.
+    platforms: Sequence[str] = field(default_factory=lambda: os.environ.get("DOCKER_DEFAULT_PLATFORM", "").split())
 
     @property
     def image(self) -> str:

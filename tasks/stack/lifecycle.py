@@ -156,6 +156,12 @@ def remove_unused_networks(label: str = "") -> None:
             output("docker", "network", "rm", network)
 
 
+def remove_left() -> None:
+    """Remove the containers that this session's commands have left, and the networks that no container uses then."""
+    ownership.remove_own()
+    remove_unused_networks()
+
+
 def remove_tested_stacks() -> None:
     """Remove the containers, networks and volumes of the production stacks that this session has tested."""
     ownership.remove_own()
@@ -167,14 +173,14 @@ def remove_tested_stacks() -> None:
 
 def shell(service: str, command: Sequence[str] = ("sh",)) -> int:
     """Run a command, a shell if none is given, in a service's running container or else a new one; return its exit code."""
-    stack = development()
+    stack = development(attached=True)  # its label is the session's, by which an interrupt finds the container
     terminal = [] if sys.stdin.isatty() else ["--no-TTY"]
     if any(c.service == service and c.state == "running" for c in stack.containers()):
         return run(*COMPOSE, "exec", *terminal, service, *command, env=stack.env)
     try:
         return run(*RUN, *terminal, service, *command, env=stack.env)
     finally:
-        remove_unused_networks()
+        remove_left()
 
 
 def production_shell(service: str, command: Sequence[str] = ("sh",)) -> int:

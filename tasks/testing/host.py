@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nox import Session
 
-from .. import changes, ownership, venv
+from .. import changes, venv
 from ..images import bake
 from ..machine import engine
 from ..project import REPORTS, ROOT, libs_of, service_names
@@ -113,8 +113,7 @@ def test(session: Session, services: Sequence[str], names: Sequence[str], pytest
         if "stack" in names:
             lifecycle.remove_tested_stacks()
         if services:
-            ownership.remove_own()
-            lifecycle.remove_unused_networks()  # these tests ran in the development stack's
+            lifecycle.remove_left()  # these tests ran in the development stack's
 
 
 def prepare(name: str) -> None:

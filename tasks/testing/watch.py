@@ -9,9 +9,8 @@ from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from threading import Thread
 from typing import NoReturn
 
-from ..ownership import remove_own
 from ..shell import UserError, show, start
-from ..stack.lifecycle import remove_unused_networks
+from ..stack.lifecycle import remove_left
 from ..terminal import say
 from .containers import TEST, start_neighbours
 
@@ -39,8 +38,7 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
         for process in running:
             process.terminate()
             process.wait()
-        remove_own()
-        remove_unused_networks()
+        remove_left()
 
 
 def forward(service: str, process: Popen[str], put: Callable[[tuple[str, str]], object]) -> None:

@@ -49,6 +49,7 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     tools.mkdir()
     fake_docker(tools, {})
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("DOCKER_DEFAULT_PLATFORM", raising=False)
     for name in ("DOCKER_HOST", "STACK_SETUP", "STACK_SESSION", "CI", "PIP_INDEX_URL", "SUDO_USER", "GITHUB_OUTPUT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STACK_ENGINE", "docker")  # whatever setup has found here

@@ -75,6 +75,10 @@ from ..terminal import Status
             'ERROR: failed to solve: failed to compute cache key: failed to calculate checksum of ref 2-0::z6: "/poetry.lock": not found',
             'the build failed: "/poetry.lock": not found',
         ),
+        (
+            "ERROR: failed to solve: x:1: failed to resolve source metadata for x:1: dial tcp [::1]:443: connect: Connection refused",
+            "the base image (STACK_BASE in .env) is not here",
+        ),
         ("", "BuildKit printed nothing"),
     ],
 )

@@ -174,13 +174,35 @@ def test_a_shell_opens_where_the_service_runs_or_in_a_container_of_its_own(
     no_docker: Path, listed: str, begin: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    networks = {"ps --all --format": "", "network ls": "echo left", "network rm": ""}
+    networks = {"ps --all --quiet": "", "ps --all --format": "", "network ls": "echo left", "network rm": ""}
     said = 'echo "in $COMPOSE_PROJECT_NAME"; exit 3'
     fake_docker(no_docker, networks | {"ps --all --filter": listed, f"compose {begin}": said})
     assert lifecycle.shell("pilot", ["ls", "-l"]) == 3
     assert f"in {clone_id()}" in capfd.readouterr().out
     assert f"compose {begin} --no-TTY pilot ls -l" in calls(no_docker)
     assert (calls(no_docker)[-1] == "network rm left") is (begin == RUN)  # a container of its own had a network
+
+
+def test_an_interrupted_command_leaves_no_container(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose ends at a signal, and the container goes on: it is found by its label."""
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    left, label = no_docker / "left", f"label=stack.session={ownership.session_id()}"
+    fake_docker(
+        no_docker,
+        {
+            "ps --all --filter": "",
+            f"compose {RUN}": f'echo "$STACK_SESSION" >{left}; kill -INT $PPID; exec sleep 60',
+            "ps --all --quiet": f'case "$*" in *"{label}") [ ! -e {left} ] || cat {left} ;; esac',
+            f"rm --force --volumes {ownership.session_id()}": f"rm {left}",
+            "ps --all --format": "",
+            "network ls": "echo left",
+            "network rm": "",
+        },
+    )
+    with pytest.raises(KeyboardInterrupt):
+        lifecycle.shell("pilot", ["sleep", "60"])
+    assert not left.exists()
+    assert calls(no_docker)[-1] == "network rm left"
 
 
 def test_a_production_container_is_looked_into_from_another_one(

@@ -144,13 +144,24 @@ def test_only_what_no_session_owns_any_more_is_removed(
 
 
 @pytest.mark.usefixtures("project")
-def test_a_session_removes_its_own_containers_and_no_others(no_docker: Path) -> None:
-    fake_docker(no_docker, {"ps": "echo 12; echo 34", "rm": ""})
+def test_a_session_removes_its_own_containers_and_no_others(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = no_docker / "gone"
+    fake_docker(no_docker, {"ps": f"[ -e {gone} ] || {{ echo 12; echo 34; }}", "rm": f"touch {gone}"})
     ownership.remove_own()
     mine = f"--filter=label=stack.clone={clone_id()} --filter=label=stack.session={ownership.session_id()}"
-    assert calls(no_docker) == [f"ps --all --quiet {mine}", "rm --force --volumes 12 34"]
-    fake_docker(no_docker, {"ps": "echo 12", "rm": "echo removal of container 12 is already in progress; exit 1"})
-    ownership.remove_own()  # the interrupt that ended its command is told, not this
+    assert calls(no_docker) == [f"ps --all --quiet {mine}", "rm --force --volumes 12 34", f"ps --all --quiet {mine}"]
+    gone.unlink()
+    # The interrupt that ended its command is told, not this; while it is there, its network cannot be removed.
+    progress = "echo removal of container 12 is already in progress; exit 1"
+    fake_docker(
+        no_docker,
+        {"ps": f"[ -e {gone}2 ] || echo 12", "rm": f"[ ! -e {gone} ] || touch {gone}2; touch {gone}; {progress}"},
+    )
+    ownership.remove_own()
+    assert Path(f"{gone}2").exists()
+    monkeypatch.setattr(ownership, "REMOVALS", 2)
+    fake_docker(no_docker, {"ps": "echo 12", "rm": "exit 1"})  # one that stays for ever
+    ownership.remove_own()
     fake_docker(no_docker, {"ps": ""})
     ownership.remove_own()
 

@@ -64,6 +64,18 @@ def test_a_secret_of_the_environment_is_passed_where_it_is_set(
     assert "secret@" not in str(found)
 
 
+def test_the_platform_is_the_one_that_docker_takes_by_default(
+    no_docker: Path, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else `docker compose up` refuses the image, on a Mac whose user has set the variable."""
+    assert target.platforms == []
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/amd64")
+    fake_docker(no_docker, {"compose config": f"echo '{json.dumps(MODEL)}'"})
+    stack = Stack("ours-1", ("docker/compose.yaml",), "dev")
+    found = target_of(stack, "pilot")
+    assert found.platforms == found.verification(stack).platforms == ["linux/amd64"]
+
+
 @pytest.mark.parametrize("case", ["tested", "without tests", "tests need neighbours"])
 def test_verification_starts_from_the_flavor_and_keeps_nothing(
     target: Target, project: Path, capsys: pytest.CaptureFixture[str], case: str

@@ -103,7 +103,15 @@ def test_the_installer_gets_the_index_and_does_not_wait_for_ever(
     fake: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     venv.pip(session_of(fake), "x")
-    assert fake.env == {"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1"}
+    expected = {"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1"}
+    assert fake.env == expected | {"SSL_CERT_FILE": "/ca.crt"}  # private authorities, of which uv knows nothing
+    monkeypatch.setenv("STACK_CA", "/private.crt")
+    venv.pip(session_of(fake), "x")
+    assert fake.env["SSL_CERT_FILE"] == "/private.crt"
+    monkeypatch.setenv("STACK_CA", "")
+    monkeypatch.setattr(venv, "ca_bundle", lambda: "")
+    venv.pip(session_of(fake), "x")
+    assert fake.env == expected
     monkeypatch.setenv("PIP_INDEX_URL", INDEX)
     venv.pip(session_of(fake), "x")
     assert fake.env["PIP_INDEX_URL"] == fake.env["UV_DEFAULT_INDEX"] == INDEX
