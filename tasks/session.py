@@ -48,8 +48,7 @@ def ready(*, choose_ports: bool = False) -> None:
     facts = setup.ensure() | bases.ensure()
     if ownership.remove_stale():
         lifecycle.remove_unused_networks()  # the stack's network has no label of a session
-    known = ports.chosen_before()
-    write_env(facts | known)
+    write_env(facts | (known := ports.chosen_before()))
     write_secrets()
     if choose_ports and (chosen := ports.choose(development())) != known:
         write_env(facts | chosen)

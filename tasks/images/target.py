@@ -29,7 +29,7 @@ class Target:
     secret: Sequence[str]
     output: Sequence[str] = field(default=("type=docker",))
     # Other than `docker compose up` and `docker pull`, bake does not look at this variable.
-    platforms: Sequence[str] = field(default_factory=lambda: os.environ.get("DOCKER_DEFAULT_PLATFORM", "").split())
+    platforms: Sequence[str] = field(default_factory=lambda: env().get("DOCKER_DEFAULT_PLATFORM", "").split())
 
     @property
     def image(self) -> str:

@@ -58,7 +58,7 @@ def test_an_image_that_is_named_by_its_digest_is_taken_as_it_is(no_docker: Path,
     (project / "docker/Dockerfile").write_text(f"ARG STACK_BASE={OFFICIAL}-trixie@sha256:12\n")
     assert bases.ensure() == {"STACK_BASE": f"{OFFICIAL}-trixie@sha256:12", "STACK_POSTGRES": "postgres:17"}
     assert not [call for call in calls(no_docker) if call.startswith("pull")]
-    assert model.of_flavor("alpine").env["STACK_BASE"] == "python:3.13-alpine"
+    assert model.production("alpine").env["STACK_BASE"] == "python:3.13-alpine"
 
 
 def test_images_of_ours_are_used_as_long_as_their_recipes_are_the_same(
