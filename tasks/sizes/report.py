@@ -74,18 +74,15 @@ def changes(images: Iterable[Image], earlier: Iterable[Image]) -> list[Row]:
     for image in images:
         old = before.get((image.service, image.flavor))
         if not old:
-            rows.append([image.image, "new", delta(image.raw_bytes), delta(image.gzip_bytes)])
+            rows.append([image.image, "new", mb(image.raw_bytes, "+"), mb(image.gzip_bytes, "+")])
             continue
         raw, zipped = image.raw_bytes - old.raw_bytes, image.gzip_bytes - old.gzip_bytes
-        rows.append([image.image, "", delta(raw), delta(zipped)])
+        rows.append([image.image, "", mb(raw, "+"), mb(zipped, "+")])
         moves = {group: image.groups.get(group, 0) - old.groups.get(group, 0) for group in image.groups | old.groups}
-        rows += [["", g, delta(move), ""] for g, move in sorted(moves.items(), key=lambda item: -abs(item[1])) if move]
+        rows += [
+            ["", g, mb(move, "+"), ""] for g, move in sorted(moves.items(), key=lambda item: -abs(item[1])) if move
+        ]
     return rows
-
-
-def delta(number: float) -> str:
-    """A difference in bytes as megabytes, with its sign."""
-    return f"{number / MEGABYTE:+.2f}"
 
 
 def as_markdown(rows: list[Row]) -> str:
@@ -128,15 +125,15 @@ def check_budgets(images: Iterable[Image], earlier: Iterable[Image]) -> None:
             if has > limit:
                 old = before.get((image.service, image.flavor), {})
                 growth = sorted(((size - old.get(name, 0), name) for name, size in image.groups.items()), reverse=True)
-                largest = ", ".join(f"{name} {size / MEGABYTE:{'+' if old else ''}.2f}" for size, name in growth[:3])
+                largest = ", ".join(f"{name} {mb(size, '+' if old else '')}" for size, name in growth[:3])
                 over.append(f"{image.image} is {mb(has)} MB {kind}, over its {mb(limit)} MB ({largest})")
     if over:
         raise UserError("; ".join(over))
 
 
-def mb(number: float) -> str:
-    """Bytes as megabytes (10^6), two decimals."""
-    return f"{number / MEGABYTE:.2f}"
+def mb(number: float, sign: str = "") -> str:
+    """Bytes as megabytes (10^6), two decimals; of a difference, with the sign "+" or "-"."""
+    return f"{number / MEGABYTE:{sign}.2f}"
 
 
 def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[Image]:
