@@ -137,9 +137,9 @@ def running(stack: Stack, services: Sequence[str], args: argparse.Namespace, *, 
             down(stack)
 
 
-def down(stack: Stack, *, volumes: bool = False) -> None:
-    """Stop a stack and remove its containers and networks, with ``volumes`` its data too; raises UserError if that fails."""
-    command = (*COMPOSE, "--progress=plain", "down", "--remove-orphans", *(["--volumes"] if volumes else []))
+def down(stack: Stack) -> None:
+    """Stop a stack and remove its containers and networks; its data stays. Raises UserError if that fails."""
+    command = (*COMPOSE, "--progress=plain", "down", "--remove-orphans")
     step("stopping the stack", *command, log=REPORTS / f"logs/down-{stack.flavor}.log", env=stack.env)
     remove_unused_networks()
     for remove in ON_DOWN:
