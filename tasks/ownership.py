@@ -147,6 +147,7 @@ def own_images() -> list[str]:
     """
     form = "{{.ID}} {{.Repository}}:{{.Tag}}"
     listed = [line.split() for line in output("docker", "image", "ls", "--format", form).splitlines()]
+    # By id and project: of ours-0123abcd/pilot:prod, and so of ours/pilot:prod where that is the same image.
     own = {(image, title.partition(f"{here()}/")[0]) for image, title in listed if f"{here()}/" in title}
     ours = {title for image, title in listed if (image, title.rpartition("/")[0].removesuffix(here())) in own}
     return sorted(ours | {title for _, title in listed if f"{here()}-" in title})  # those are of Compose's own builds

@@ -6,13 +6,14 @@ import hashlib
 import os
 import platform
 import re
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .shell import UserError
+from .shell import UserError, output
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "services"
@@ -60,13 +61,12 @@ def clone_id() -> str:
 
 @cache
 def machine_id() -> str:
-    """What tells apart machines, and containers, that share an engine: machine-id(5), in a container its host name."""
+    """What tells apart machines, and containers, that share an engine: machine-id(5), a Mac's UUID, in a container its host name."""
+    if sys.platform == "darwin":  # where the host name changes with the network, and with it would the data's name
+        return output("ioreg", "-rd1", "-c", "IOPlatformExpertDevice").partition('"IOPlatformUUID" = "')[2][:36]
     contained = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
-    try:
-        found = "" if contained else Path("/etc/machine-id").read_text(encoding="ascii").strip()
-    except OSError:
-        found = ""
-    return found or platform.node()
+    file = Path("/etc/machine-id")
+    return (file.read_text(encoding="ascii").strip() if file.exists() and not contained else "") or platform.node()
 
 
 def service_names() -> list[str]:

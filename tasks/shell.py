@@ -113,12 +113,12 @@ def stop(process: subprocess.Popen[str]) -> None:
             process.wait()
 
 
-def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False, stdin: int | None = None) -> int:
+def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False) -> int:
     """Run a command on this terminal and return its exit code; ``env`` adds to the environment."""
     if not quiet:
         show(command)
     sys.stderr.flush()
-    with start(*command, env=env, stdin=stdin) as process:
+    with start(*command, env=env) as process:
         return process.wait()
 
 

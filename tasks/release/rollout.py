@@ -27,7 +27,7 @@ def model() -> dict[str, Any]:
     release = push.read(push.RELEASE, output("git", "rev-parse", "HEAD").strip())
     images = {entry["service"]: f"{entry['name']}@{entry['digest']}" for entry in release["images"]}
     settings = REPORTS / "deploy.env"
-    settings.write_text(users_part(read()), encoding="utf-8")
+    settings.write_text(users_part(read()), encoding="utf-8", errors="surrogateescape")
     found = Stack(name(), (PRODUCTION_FILE,), "prod", {"COMPOSE_ENV_FILES": str(settings)}).model
     for service, spec in found["services"].items():
         if "build" in spec:

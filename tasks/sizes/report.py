@@ -79,7 +79,8 @@ def changes(images: Iterable[Image], earlier: Iterable[Image]) -> list[Row]:
         raw, zipped = image.raw_bytes - old.raw_bytes, image.gzip_bytes - old.gzip_bytes
         rows.append([image.image, "", mb(raw, "+"), mb(zipped, "+")])
         moves = {group: image.groups.get(group, 0) - old.groups.get(group, 0) for group in image.groups | old.groups}
-        rows += [["", g, mb(move, "+"), ""] for g, move in sorted(moves.items(), key=lambda m: -abs(m[1])) if move]
+        biggest = sorted(moves.items(), key=lambda item: -abs(item[1]))
+        rows += [["", group, mb(move, "+"), ""] for group, move in biggest if move]
     return rows
 
 
@@ -130,7 +131,7 @@ def check_budgets(images: Iterable[Image], earlier: Iterable[Image]) -> None:
 
 
 def mb(number: float, sign: str = "") -> str:
-    """Bytes as megabytes (10^6), two decimals; a difference with the ``sign`` "+" has one, too."""
+    """Bytes as megabytes (10^6), two decimals; of a difference, with the sign "+" or "-"."""
     return f"{number / MEGABYTE:{sign}.2f}"
 
 

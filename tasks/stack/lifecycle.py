@@ -45,14 +45,14 @@ def up(stack: Stack, services: Sequence[str] = (), *more: str) -> None:
         raise UserError(f"the stack did not start: {failed.last}") from None
 
 
-def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
-    """Wait until every container is ready.
+def wait(stack: Stack, services: Sequence[str] = (), *, timeout_s: float = READY_TIMEOUT_S) -> None:
+    """Wait until every container, or every one of some Compose services, is ready.
 
     Raises UserError, after the last lines of the service that is in the way, when one has failed or takes too long.
     """
     until = time.monotonic() + timeout_s
     while True:
-        found = stack.containers()
+        found = [container for container in stack.containers() if not services or container.service in services]
         late = [container for container in found if not container.ready]
         if not late:
             return
@@ -137,9 +137,9 @@ def running(stack: Stack, services: Sequence[str], args: argparse.Namespace, *, 
             down(stack)
 
 
-def down(stack: Stack, *, volumes: bool = False) -> None:
-    """Stop a stack and remove its containers and networks, with ``volumes`` its data too; raises UserError if that fails."""
-    command = (*COMPOSE, "--progress=plain", "down", "--remove-orphans", *(["--volumes"] if volumes else []))
+def down(stack: Stack) -> None:
+    """Stop a stack and remove its containers and networks; its data stays. Raises UserError if that fails."""
+    command = (*COMPOSE, "--progress=plain", "down", "--remove-orphans")
     step("stopping the stack", *command, log=REPORTS / f"logs/down-{stack.flavor}.log", env=stack.env)
     remove_unused_networks()
     for remove in ON_DOWN:

@@ -32,7 +32,7 @@ def start_neighbours(services: Sequence[str]) -> None:
     if wanted := sorted({name for service in needing for name in stack.service(service).get("depends_on", ())}):
         bake.build(stack.with_neighbours(needing))
         lifecycle.up(development(attached=True), wanted, "--no-recreate")
-        lifecycle.wait(stack)
+        lifecycle.wait(stack, wanted)  # the development stack may run, with a service that somebody is mending
 
 
 def side_by_side(commands: Mapping[str, Sequence[str]], prepare: Callable[[str], object]) -> dict[str, int]:

@@ -51,7 +51,7 @@ def test_neighbours_are_started_for_tests_that_need_them(monkeypatch: pytest.Mon
     monkeypatch.setattr(Stack, "model", model)
     monkeypatch.setattr(bake, "build", did.append)
     monkeypatch.setattr(lifecycle, "up", lambda stack, *words: did.append((stack.settings["STACK_SESSION"], *words)))
-    monkeypatch.setattr(lifecycle, "wait", lambda _: did.append("waited"))
+    monkeypatch.setattr(lifecycle, "wait", lambda _, services: did.append(("waited", services)))
     containers.start_neighbours(["other", "pilot"])
     assert did == []
     arguments["TESTS_NEED_NEIGHBOURS"] = "1"
@@ -59,7 +59,8 @@ def test_neighbours_are_started_for_tests_that_need_them(monkeypatch: pytest.Mon
     assert did == []
     containers.start_neighbours(["other", "pilot"])
     session = ownership.session_id()  # what the clean-up after the tests goes by
-    assert did == [["pilot"], (session, ["database", "migrate"], "--no-recreate"), "waited"]
+    wanted = ["database", "migrate"]
+    assert did == [["pilot"], (session, wanted, "--no-recreate"), ("waited", wanted)]
 
 
 def test_of_several_each_comes_in_one_piece(

@@ -114,6 +114,6 @@ def test_docker_gets_what_looks_like_a_template_as_it_is(no_docker: Path, tmp_pa
 def test_docker_sees_the_settings_in_env(no_docker: Path, tmp_path: Path, project: Path) -> None:
     """The package index, say, which a build gets as a secret of the environment."""
     (project / ".env").write_text("PIP_INDEX_URL=https://mirror/simple\n")
-    fake_docker(no_docker, {"buildx bake": f"echo $PIP_INDEX_URL >{tmp_path}/seen"})
+    fake_docker(no_docker, {"buildx bake": f"echo $PIP_INDEX_URL $BUILDX_BAKE_ENTITLEMENTS_FS >{tmp_path}/seen"})
     engine.Docker().build({"a": {}}, print)
-    assert (tmp_path / "seen").read_text() == "https://mirror/simple\n"
+    assert (tmp_path / "seen").read_text() == "https://mirror/simple 0\n"  # 0: newer ones may read the CA bundle, too

@@ -58,6 +58,11 @@ def test_a_service_that_fails_is_told_with_its_last_lines(
     assert (project / "reports/logs/stack-development.log").read_text() == "the whole log\n"
 
 
+def test_others_are_not_waited_for(no_docker: Path) -> None:
+    fake_docker(no_docker, {"ps --all": FAILED})
+    lifecycle.wait(STACK, ["other"])
+
+
 def test_a_service_that_takes_too_long_is_told(no_docker: Path) -> None:
     fake_docker(no_docker, {"ps --all": STARTING, LOG: "echo still starting"})
     with pytest.raises(UserError, match="pilot is starting; its last lines stand above"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,10 +45,19 @@ def test_two_machines_with_a_clone_at_one_path_tell_them_apart(monkeypatch: pyte
 @pytest.mark.parametrize(("contained", "expected"), [(False, "the machine-id"), (True, "the-host-name")])
 def test_a_container_is_known_by_its_host_name(monkeypatch: pytest.MonkeyPatch, contained: bool, expected: str) -> None:
     """Its machine-id may be the image's, and so every container's."""
-    monkeypatch.setattr(Path, "exists", lambda path: contained and str(path) == "/.dockerenv")
+    there = {"/etc/machine-id", "/.dockerenv"} if contained else {"/etc/machine-id"}
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) in there)
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "the machine-id\n")
     monkeypatch.setattr("platform.node", lambda: "the-host-name")
     assert tasks_project.machine_id() == expected
+
+
+def test_a_mac_is_known_by_its_uuid_in_every_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its host name is what DHCP says: another name for the stack would be one without the data."""
+    said = '+-o J314s  <class IOPlatformExpertDevice>\n    {\n      "IOPlatformUUID" = "8C0A7E3F-0000-4000-8000-0123456789AB"\n'
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(tasks_project, "output", lambda *_: said)
+    assert tasks_project.machine_id() == "8C0A7E3F-0000-4000-8000-0123456789AB"
 
 
 @pytest.mark.parametrize("name", ["Not A Name", "", "-a", "a_"])

@@ -252,7 +252,7 @@ def test_the_users_settings_are_deployed_and_nothing_of_this_machine(
     (project / "reports/release.json").write_text('{"commit": "0", "images": []}')
     assert rollout.model()["services"]["web"]["environment"] == {"COLOR": ""}
     model_module._config.cache_clear()
-    env.ENV.write_text("COLOR=red\n")
+    env.ENV.write_bytes("# für mich\nCOLOR=red\n".encode("latin-1"))
     env.write_env({"WEB_PORT": "5003"})
     found = rollout.model()["services"]["web"]
     assert found["ports"][0]["published"] == "5000"
