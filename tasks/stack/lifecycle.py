@@ -52,6 +52,8 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
     while True:
         found = stack.containers()
         late = [container for container in found if not container.ready]
+        if not found and timeout_s:
+            raise UserError("nothing is running any more: another session has stopped the stack")
         if not late:
             return
         if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
