@@ -20,7 +20,7 @@ HINTS = (
     (r"mkdir (\S+)/\.docker: ", "Docker's client cannot write its configuration: set HOME, or DOCKER_CONFIG, to a folder that you may write to"),
     (r"hash mismatch", "a package does not have the hash that poetry.lock states: do not trust it, or run `nox -s lock`"),
     (r"NotValidYet|invalid peer certificate: Expired|not yet valid|certificate has expired", "a certificate is not valid now: check this machine's clock"),
-    (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED", "a certificate is not trusted: set STACK_CA in .env to the file with your CAs"),
+    (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED|ERROR: failed to stat|: read \S+: is a directory", "a certificate is not trusted, or a build secret is no file: set STACK_CA in .env to the file with your CAs"),
     (r"dns error|Temporary failure in name resolution|Name or service not known|Could not resolve|Connection refused", "the package index cannot be reached: check the network, or set PIP_INDEX_URL to a mirror"),
     (r"operation timed out|Read timed out|connect timeout", "the package index does not answer: check the network, or set PIP_INDEX_URL to a mirror"),
     (r"not a trusted or secure host", "PIP_INDEX_URL must begin with https://"),

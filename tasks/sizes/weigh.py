@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..machine import engine
+from ..shell import UserError
 from ..terminal import say
 
 GZIP_LEVEL = 6  # Docker's
@@ -74,34 +75,32 @@ class Image:
 
 
 def weigh(names: Sequence[str]) -> list[Image]:
-    """Weigh images that are on the engine, one pass over all their layers."""
+    """Weigh images that are on the engine, one pass over all their layers; raises UserError when it does not save them."""
     say(f"weighing {len(names)} images ...")
     layers: dict[str, Layer] = {}
     manifest: list[dict[str, Any]] = []
-    with (
-        subprocess.Popen(["docker", "image", "save", *names], stdout=subprocess.PIPE) as process,
-        tarfile.open(fileobj=process.stdout, mode="r|") as saved,
-    ):
-        for member in saved:
-            content = saved.extractfile(member) if member.isfile() else None  # some engines add links
-            if content and member.name == "manifest.json":
-                manifest = json.load(content)
-            elif content and re.search(r"^blobs/|\.tar$", member.name) and (layer := weigh_layer(content.read())):
-                layers[member.name] = layer
+    try:
+        with (
+            subprocess.Popen(["docker", "image", "save", *names], stdout=subprocess.PIPE) as process,
+            tarfile.open(fileobj=process.stdout, mode="r|") as saved,
+        ):
+            for member in saved:
+                content = saved.extractfile(member) if member.isfile() else None  # some engines add links
+                if content and member.name == "manifest.json":
+                    manifest = json.load(content)
+                elif content and re.search(r"^blobs/|\.tar$", member.name) and (layer := weigh_layer(content.read())):
+                    layers[member.name] = layer
+    except tarfile.ReadError:
+        raise UserError("`docker image save` has failed; its own words stand above") from None
     paths = {tag: entry["Layers"] for entry in manifest for tag in entry["RepoTags"] or ()}
     paths |= {engine.current().plain_name(tag): path for tag, path in paths.items()}
-    return [
-        Image(
-            image=name,
-            service=name.rpartition(":")[0].rpartition("/")[2],
-            flavor=name.rpartition(":")[2],
-            layers=[
-                replace(layers[path], shared_with=[other for other in names if other != name and path in paths[other]])
-                for path in paths[name]
-            ],
-        )
-        for name in names
-    ]
+    images = []
+    for name in names:
+        title, _, flavor = name.rpartition(":")
+        others = [[other for other in names if other != name and path in paths[other]] for path in paths[name]]
+        found = [replace(layers[path], shared_with=shared) for path, shared in zip(paths[name], others, strict=True)]
+        images.append(Image(name, title.rpartition("/")[2], flavor, found))
+    return images
 
 
 def weigh_layer(blob: bytes) -> Layer | None:

@@ -54,6 +54,8 @@ def wait(stack: Stack, services: Sequence[str] = (), *, timeout_s: float = READY
     while True:
         found = [container for container in stack.containers() if not services or container.service in services]
         late = [container for container in found if not container.ready]
+        if not found and timeout_s:
+            raise UserError("nothing is running any more: another session has stopped the stack")
         if not late:
             return
         if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):

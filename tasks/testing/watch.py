@@ -22,7 +22,6 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
     """
     printed: SimpleQueue[tuple[str, str]] = SimpleQueue()  # services and their lines; "" is the end of a process
     running = []
-    width = max(map(len, services))
     try:
         start_neighbours(services)
         for service in services:
@@ -32,7 +31,7 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
             running.append(child)
             Thread(target=forward, args=(service, child, printed.put), daemon=True).start()
         while (item := printed.get())[1]:
-            say((f"{item[0]:{width}} | " if len(services) > 1 else "") + item[1].rstrip("\n"))
+            say((f"{item[0]:{max(map(len, services))}} | " if len(services) > 1 else "") + item[1].rstrip("\n"))
         raise UserError(f"{item[0]}'s tests are not watched any more: their container has ended")
     finally:
         for process in running:

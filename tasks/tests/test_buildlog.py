@@ -79,6 +79,11 @@ from ..terminal import Status
             "ERROR: failed to solve: x:1: failed to resolve source metadata for x:1: dial tcp [::1]:443: connect: Connection refused",
             "the base image (STACK_BASE in .env) is not here",
         ),
+        ("ERROR: failed to solve: read /etc/ssl: is a directory", "set STACK_CA in .env to the file"),
+        (
+            "ERROR: failed to stat /ca.crt: stat /ca.crt: no such file or directory",
+            "a build secret is no file: set STACK_CA",
+        ),
         ("", "BuildKit printed nothing"),
     ],
 )

@@ -106,6 +106,13 @@ def test_a_stack_goes_down_whatever_happens(no_docker: Path, error: BaseExceptio
     assert "network rm left" in calls(no_docker)
 
 
+def test_a_stack_that_another_session_stops_meanwhile_is_told(no_docker: Path) -> None:
+    """Else `dev -- --detach` would end with 0."""
+    fake_docker(no_docker, {"ps --all": ""})
+    with pytest.raises(UserError, match="nothing is running any more: another session has stopped the stack"):
+        lifecycle.wait(STACK)
+
+
 def test_a_stack_that_does_not_start_names_the_service_in_the_way(no_docker: Path) -> None:
     common = {"compose --progress=plain up": "echo 'port is taken'; exit 1", DOWN: "", LOG: "", **NETWORKS}
     fake_docker(no_docker, {"ps --all --filter": FAILED, **common})

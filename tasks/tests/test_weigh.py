@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ..machine import engine
+from ..shell import UserError
 from ..sizes import weigh
 from .conftest import fake_docker
 
@@ -84,3 +85,17 @@ def test_images_are_weighed_from_what_docker_saves(
     assert first.layers[0].shared_with == ["ours/b:prod"]
     assert second.layers[1].shared_with == []
     assert second.as_json()["groups"]["interpreter"] == 14000
+
+
+@pytest.mark.parametrize("sent", ["", "head -c 3000 saved.tar"])
+def test_an_engine_that_goes_while_it_saves_is_told(
+    no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open(tmp_path / "saved.tar", "w") as tar:
+        info = tarfile.TarInfo("blobs/sha256/aa")
+        info.size = len(layer())
+        tar.addfile(info, io.BytesIO(layer()))
+    fake_docker(no_docker, {"image save": f"{sent}; exit 1".removeprefix("; ")})
+    with pytest.raises(UserError, match="`docker image save` has failed"):
+        weigh.weigh(["ours/a:prod"])
