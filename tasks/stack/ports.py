@@ -21,9 +21,7 @@ def choose(stack: Stack) -> dict[str, str]:
     # Empty: the usual ports, not those that were chosen last time.
     stack = replace(stack, settings={**stack.settings, **dict.fromkeys(chosen_before(), "")})
     held = {container.port for container in stack.containers()}
-    settings: dict[str, str] = {}
-    wanted_by: dict[int, str] = {}
-    claimed: set[int] = set()
+    settings, wanted_by, claimed = dict[str, str](), dict[int, str](), set[int]()
     for variable, service in port_variables(stack.model).items():
         for port in stack.model["services"][service]["ports"]:
             wanted = int(port.get("published", 0))
