@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -179,6 +181,24 @@ def test_a_shell_opens_where_the_service_runs_or_in_a_container_of_its_own(
     assert f"in {clone_id()}" in capfd.readouterr().out
     assert f"compose {begin} --no-TTY pilot ls -l" in calls(no_docker)
     assert (calls(no_docker)[-1] == "network rm left") is (begin == RUN)  # a container of its own had a network
+
+
+@pytest.mark.parametrize(("prod", "built"), [(False, [["pilot"]]), (True, [])])
+def test_the_image_of_a_shell_is_up_to_date(
+    monkeypatch: pytest.MonkeyPatch, prod: bool, built: list[list[str]]
+) -> None:
+    import noxfile
+
+    asked: list[list[str]] = []
+    args = argparse.Namespace(services=["pilot"], prod=prod, command=[])
+    monkeypatch.setattr("tasks.session.interruptible", lambda: None)
+    monkeypatch.setattr(noxfile, "ready", lambda: None)
+    monkeypatch.setattr("tasks.cli.shell", lambda _: args)
+    monkeypatch.setattr("tasks.images.bake.build", asked.append)
+    monkeypatch.setattr(lifecycle, "shell", lambda *_: 0)
+    monkeypatch.setattr(lifecycle, "production_shell", lambda *_: 0)
+    cast("Callable[[object], None]", noxfile.shell)(argparse.Namespace(posargs=[]))
+    assert asked == built
 
 
 def test_a_production_container_is_looked_into_from_another_one(
