@@ -39,7 +39,8 @@ def up(stack: Stack, services: Sequence[str] = (), *more: str) -> None:
     try:
         step(title, *command, log=REPORTS / f"logs/up-{stack.flavor}.log", env=stack.env)
     except CommandFailed as failed:
-        wait(stack, timeout_s=0)  # names the service that is in the way
+        if any(container.failed for container in stack.containers()):
+            wait(stack, timeout_s=0)  # names the service that is in the way
         raise UserError(f"the stack did not start: {failed.last}") from None
 
 
@@ -54,12 +55,11 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
         late = [container for container in found if not container.ready]
         if not late:
             return
-        if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
-            said = [line for line in log(stack, lost[0].service) if "/healthz" not in line]  # which would push out why
-            say("\n".join(said[-LAST_LINES:]))
-            raise UserError(
-                f"{lost[0].service} {lost[0]}; its last lines stand above, everything is in {keep_log(stack)}"
-            )
+        if bad := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
+            said = log(stack, bad[0].service)
+            asked = [line for line in said if "/healthz" in line]  # all but the last would push out why
+            say("\n".join([line for line in said if "/healthz" not in line][-LAST_LINES:] + asked[-1:]))
+            raise UserError(f"{bad[0].service} {bad[0]}; its last lines stand above, all of it is in {keep_log(stack)}")
         time.sleep(POLL_S)
 
 
