@@ -157,10 +157,11 @@ def update(session: nox.Session) -> None:
 def shell(session: nox.Session) -> None:
     """Run a shell or a command in a service's container, or beside its production container: -- SERVICE [--prod] [COMMAND...]"""
     args = cli.shell(session.posargs)
-    (service,) = args.services
     ready()
+    if not args.prod:
+        bake.build(args.services)
     begin = lifecycle.production_shell if args.prod else lifecycle.shell
-    if code := begin(service, args.command or ["sh"]):
+    if code := begin(args.services[0], args.command or ["sh"]):
         session.error(f"it ended with {code}")
 
 

@@ -26,8 +26,7 @@ def ensure() -> dict[str, str]:
     wanted = {"STACK_BASE": ("python", official_base())} | needed()
     chosen = {variable: image for variable in wanted if (image := chosen_by_user().get(variable))}
     here = setup.distribution()
-    found: dict[str, str] = {}
-    missing: dict[str, tuple[str, str]] = {}
+    found, missing = dict[str, str](), dict[str, tuple[str, str]]()
     substitutes = {variable: here.substitute(*image) if here else "" for variable, image in wanted.items()}
     recipes = recipes_of([*(official for _, official in wanted.values()), *filter(None, substitutes.values())])
     for variable, (recipe, official) in wanted.items():
@@ -51,8 +50,9 @@ def build(lost: Mapping[str, tuple[str, str]], reason: str) -> dict[str, str]:
     here = setup.distribution()
     images = {variable: here.substitute(*image) if here else "" for variable, image in lost.items()}
     if not here or not all(images.values()):
-        variables = " and ".join(f"{variable}=..." for variable, image in images.items() if not image)
-        raise UserError(f"no image registry answers ({reason}): check the network, or set {variables} in .env")
+        unknown = {f"{variable}=...": lost[variable][1] for variable, image in images.items() if not image}
+        told = f"no image registry answers ({reason}): check the network, or set {' and '.join(unknown)} in .env"
+        raise UserError(f"{told} (docker/bases makes no {', '.join(unknown.values())} here)")
     say(f"setup: no image registry answers ({reason})")
     if packages := here.base_packages():
         setup.allow(f"install {', '.join(packages)}", f"sudo apt-get install {' '.join(packages)}", *packages)

@@ -181,7 +181,10 @@ def reason(docker: tuple[str, ...], service: str) -> str:
 
 
 def errors(docker: tuple[str, ...], service: str) -> list[list[str]]:
-    """A service's tasks that have failed, the newest first: id, state, such as "Failed 3 seconds ago", and error."""
+    """A service's tasks that have failed, the newest first: id, state, such as "Failed 3 seconds ago", and error.
+
+    Those that Swarm itself has canceled, as a roll-back does, say nothing of why.
+    """
     form = "--format={{.ID}}\t{{.CurrentState}}\t{{.Error}}"
     tasks = [line.split("\t") for line in output(*docker, "service", "ps", "--no-trunc", form, service).splitlines()]
-    return [[task, state, error.strip('"')] for task, state, error in tasks if error]
+    return [[task, state, error.strip('"')] for task, state, error in tasks if error and "canceled" not in error]

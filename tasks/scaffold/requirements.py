@@ -202,7 +202,7 @@ def python(session: Session, *words: str) -> str:
 
 def image_python() -> str:
     """The version of Python in the images, such as 3.13."""
-    return official_base().partition(":")[2].partition("-")[0]
+    return "".join(re.findall(r":(\d+\.\d+)", official_base())[:1])  # in front may be a registry with its port
 
 
 def applies(marker: Marker | None, *extras: str) -> bool:

@@ -58,11 +58,11 @@ def wait(stack: Stack, services: Sequence[str] = (), *, timeout_s: float = READY
             raise UserError("nothing is running any more: another session has stopped the stack")
         if not late:
             return
-        if lost := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
-            said = [line for line in log(stack, lost[0].service) if "/healthz" not in line]  # which would push out why
-            say("\n".join(said[-LAST_LINES:]))
-            told = f"{lost[0].service} {lost[0]}; its last lines stand above"
-            raise UserError(f"{told}, everything is in {keep_log(stack)}")
+        if bad := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
+            said = log(stack, bad[0].service)
+            asked = [line for line in said if "/healthz" in line]  # all but the last would push out why
+            say("\n".join([line for line in said if "/healthz" not in line][-LAST_LINES:] + asked[-1:]))
+            raise UserError(f"{bad[0].service} {bad[0]}; its last lines stand above, all of it is in {keep_log(stack)}")
         time.sleep(POLL_S)
 
 

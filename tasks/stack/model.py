@@ -179,10 +179,11 @@ def production(flavor: str = "prod") -> Stack:
 
 
 def under_test(part: str = "") -> Stack:
-    """The production stack of this session's tests, on free ports; ``part`` tells apart several of a session."""
+    """The production stack of this session's tests, on free ports of 127.0.0.1; ``part`` tells apart several of a session."""
     project = "-".join(filter(None, (test_project(session_id()), part)))
     ports = dict.fromkeys(port_variables(production().model), "0")
-    return Stack(project, (PRODUCTION_FILE,), "prod", {SESSION: session_id(), **ports})
+    hosts = dict.fromkeys((f"{port.removesuffix('PORT')}HOST" for port in ports), "127.0.0.1")
+    return Stack(project, (PRODUCTION_FILE,), "prod", {SESSION: session_id(), **ports, **hosts})
 
 
 def port_variables(model: Mapping[str, Any]) -> dict[str, str]:

@@ -107,7 +107,9 @@ def test_an_image_without_a_recipe_is_pulled_like_others(no_docker: Path, debian
     fake_docker(no_docker, answers | {"pull": "echo pulling"})
     assert bases.ensure()["STACK_POSTGRES"] == "postgres:17"
     fake_docker(no_docker, answers | {"pull": PULL_FAILS})
-    with pytest.raises(UserError, match=r"or set STACK_POSTGRES=\.\.\. in \.env"):
+    with pytest.raises(
+        UserError, match=r"or set STACK_POSTGRES=\.\.\. in \.env \(docker/bases makes no postgres:17 here\)$"
+    ):
         bases.ensure()
 
 

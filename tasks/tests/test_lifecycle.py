@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -50,11 +52,12 @@ def test_a_service_that_fails_is_told_with_its_last_lines(
 ) -> None:
     lines = "".join(f"printf '\\033[2Kline {number}\\n'; echo GET /healthz 500;" for number in range(40))
     fake_docker(no_docker, {"ps --all": FAILED, f"{LOG} pilot": lines, f"{LOG} --timestamps": "echo the whole log"})
-    with pytest.raises(
-        UserError, match=r"pilot exited with 3; .* everything is in reports/logs/stack-development\.log"
-    ):
+    with pytest.raises(UserError, match=r"pilot exited with 3; .* all of it is in reports/logs/stack-development\.log"):
         lifecycle.wait(STACK)
-    assert capsys.readouterr().out.splitlines() == [f"line {number}" for number in range(10, 40)]
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"line {number}" for number in range(10, 40)),
+        "GET /healthz 500",
+    ]
     assert (project / "reports/logs/stack-development.log").read_text() == "the whole log\n"
 
 
@@ -215,6 +218,24 @@ def test_an_interrupted_command_leaves_no_container(no_docker: Path, monkeypatch
         lifecycle.shell("pilot", ["sleep", "60"])
     assert not left.exists()
     assert calls(no_docker)[-1] == "network rm left"
+
+
+@pytest.mark.parametrize(("prod", "built"), [(False, [["pilot"]]), (True, [])])
+def test_the_image_of_a_shell_is_up_to_date(
+    monkeypatch: pytest.MonkeyPatch, prod: bool, built: list[list[str]]
+) -> None:
+    import noxfile
+
+    asked: list[list[str]] = []
+    args = argparse.Namespace(services=["pilot"], prod=prod, command=[])
+    monkeypatch.setattr("tasks.session.interruptible", lambda: None)
+    monkeypatch.setattr(noxfile, "ready", lambda: None)
+    monkeypatch.setattr("tasks.cli.shell", lambda _: args)
+    monkeypatch.setattr("tasks.images.bake.build", asked.append)
+    monkeypatch.setattr(lifecycle, "shell", lambda *_: 0)
+    monkeypatch.setattr(lifecycle, "production_shell", lambda *_: 0)
+    cast("Callable[[object], None]", noxfile.shell)(argparse.Namespace(posargs=[]))
+    assert asked == built
 
 
 def test_a_production_container_is_looked_into_from_another_one(

@@ -206,5 +206,6 @@ def test_the_stack_under_test_has_a_name_and_ports_of_its_own(no_docker: Path) -
     stack = model.under_test("gw1")
     assert stack.project == f"{ownership.test_project(ownership.session_id())}-gw1"
     assert stack.project.startswith(clone_id())
-    assert stack.settings == {"STACK_SESSION": ownership.session_id(), "A_PILOT_PORT": "0", "OTHER_PORT": "0"}
+    chosen = {"A_PILOT_PORT": "0", "A_PILOT_HOST": "127.0.0.1", "OTHER_PORT": "0", "OTHER_HOST": "127.0.0.1"}
+    assert stack.settings == {"STACK_SESSION": ownership.session_id(), **chosen}
     assert model.under_test().project == ownership.test_project(ownership.session_id())

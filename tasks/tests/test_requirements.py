@@ -16,6 +16,14 @@ Write = Callable[[Mapping[str, str]], Path]
 
 
 @pytest.mark.parametrize(
+    "base", ["python:3.13-slim", "python:3.13.5@sha256:12", "registry.example:5000/library/python:3.13-alpine"]
+)
+def test_the_version_of_python_in_the_images(monkeypatch: pytest.MonkeyPatch, base: str) -> None:
+    monkeypatch.setattr(requirements, "official_base", lambda: base)
+    assert requirements.image_python() == "3.13"
+
+
+@pytest.mark.parametrize(
     ("files", "found"),
     [
         ({"pyproject.toml": "[project]\nname = 'w'\ndependencies = ['flask', 'x[y]>=1']\n"}, ["flask", "x[y]>=1"]),
@@ -67,7 +75,10 @@ Write = Callable[[Mapping[str, str]], Path]
         ({"pyproject.toml": "[project]\nname='a'\nversion='1'\ndependencies = ['a[x]', 'b']\n"}, ["b"]),
     ],
 )
-def test_requirements_are_found(write: Write, files: dict[str, str], found: list[str]) -> None:
+def test_requirements_are_found(
+    write: Write, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], found: list[str]
+) -> None:
+    monkeypatch.setattr(requirements, "image_python", lambda: "3.13")
     assert [str(one) for one in find_needs(NO_SESSION, write(files)).main] == found
 
 

@@ -135,7 +135,10 @@ def test_which_versions_have_a_wheel(monkeypatch: pytest.MonkeyPatch, answer: st
     assert resolve.wheels(NO_SESSION, "x") == f"{told} a wheel for Python 3.13"
 
 
-def test_a_package_without_a_wheel_is_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_package_without_a_wheel_is_told(
+    ours: Path, write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
     lock = [
         f'[[package]]\nname = "{name}"\nversion = "1"\ngroups = ["{group}"]\nfiles = [{{file = "{file}"}}]\n{more}'
         for name, group, file, more in (

@@ -39,6 +39,20 @@ def test_a_rollback_is_told_with_its_reason(no_docker: Path) -> None:
         rollout.converge(("docker",), {"project_web": ("completed", "1")}, {"project_web"})
 
 
+def test_a_task_that_the_rollback_has_canceled_is_no_reason(no_docker: Path) -> None:
+    write_tool(
+        no_docker / "docker",
+        r"""case "$1 $2" in
+        "service ls") echo id ;;
+        "service inspect") echo project_web rollback_completed 2 ;;
+        "service ps") printf 'new\tRunning\t\nold\tFailed 9 seconds ago\tstarting container failed: context canceled\n' ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    with pytest.raises(UserError, match=r"project_web was rolled back: .* as after failed health checks"):
+        rollout.converge(("docker",), {"project_web": ("completed", "1")}, {"project_web"})
+
+
 def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, tmp_path: Path) -> None:
     write_tool(
         no_docker / "docker",
