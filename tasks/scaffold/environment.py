@@ -69,14 +69,12 @@ def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable
         own = {name: value for pattern, value in told for name in sorted(read) if re.fullmatch(pattern, name)}
         values |= own or {one.usual: one.url}
     variables = "".join(f"      {name}: {value}\n" for name, value in values.items())
-    waits = [f"      %name-{one.name}:\n        condition: service_healthy\n" for one in provided]
-    waiting = f"    depends_on:  # tests that need these: see docs/recipes.md\n{''.join(waits)}"
-    itself = f"    environment: &environment\n{variables}{waiting}" if provided else ""
+    waits = "".join(f"      %name-{one.name}:\n        condition: service_healthy\n" for one in provided)
+    itself = template("itself.yaml", {"variables": variables, "waits": waits}) if provided else ""
     words = {"name": service, "PREFIX": env_prefix(service)}
     services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)
-    label = "    labels:\n      stack.clone: ${STACK_CLONE:-local}\n"
-    volumes = "".join(f"  %name-{one.name}:\n{label}" for one in provided)
-    return Skeleton(itself).substitute(words), services, Skeleton(volumes).substitute(words)
+    volumes = "".join(template("volume.yaml", words | {"volume": one.name}) for one in provided)
+    return Skeleton(itself).substitute(words), services, volumes
 
 
 def template(file: str, words: Mapping[str, str]) -> str:
