@@ -56,7 +56,8 @@ def test_a_lock_of_its_own(
     said = (
         "--own-lock asks for it"
         if own
-        else "what the others need: because ours depends on x (>=2) and theirs on x (1), version solving failed"
+        else "what the others need: Because no versions of y match >2 and y (2) depends on z, y (>=2) requires z. "
+        "So, because ours depends on x (>=2) and theirs on x (1), version solving failed"
     )
     assert f"{said}\n" in capsys.readouterr().out
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
