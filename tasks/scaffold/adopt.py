@@ -56,8 +56,7 @@ def adopt(session: Session, args: Namespace) -> None:
     if not args.source.is_dir():
         raise UserError(f"there is no folder {args.source}")
     source, folder = args.source.resolve(), SERVICES / args.name
-    code = Code(source)
-    found = find_application(code, args.app)
+    found = find_application(code := Code(source), args.app)
     needs = find_needs(session, source, args.extra or (), found.root)
     for pinned in [*needs.main, *needs.tests] * args.unpin:
         newer = re.sub(r"==((\d+)[\w.]*)$", lambda pin: f">={pin[1]},<{int(pin[2]) + 1}", str(pinned.specifier))

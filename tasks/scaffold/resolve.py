@@ -96,8 +96,9 @@ def reason(session: Session, text: str) -> str:
 
 
 def conclusion(conflict: str) -> str:
-    """What follows in the end from Poetry's explanation, which may have a hundred steps."""
-    return " ".join(re.split(r"(?<=\.) (?=[A-Z])", " ".join(conflict.split()))[-2:])
+    """What follows in the end from Poetry's explanation, which may have a hundred steps; after one cause alone, the step before."""
+    before, _, last = " ".join(conflict.split()).rpartition(" So, ")
+    return last + f": {before.rpartition('. ')[2].rstrip('.')}" * (" and " not in last and before != "")
 
 
 def without_wheels(name: str) -> Iterator[Mapping[str, Any]]:

@@ -56,8 +56,7 @@ def test_a_lock_of_its_own(
     said = (
         "--own-lock asks for it"
         if own
-        else "what the others need: Because no versions of y match >2 and y (2) depends on z, y (>=2) requires z. "
-        "So, because ours depends on x (>=2) and theirs on x (1), version solving failed"
+        else "what the others need: because ours depends on x (>=2) and theirs on x (1), version solving failed"
     )
     assert f"{said}\n" in capsys.readouterr().out
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
@@ -82,6 +81,15 @@ def test_what_else_fails_leads_to_no_lock(ours: Path, write: Write, monkeypatch:
     with pytest.raises(UserError, match=r"All attempts to connect to h.invalid failed"):
         take(write({"app.py": APP, "requirements.txt": "x==1\n"}))
     assert git(ours, "status", "--porcelain") == ""
+
+
+def test_why_what_follows_from_one_cause_alone_does_not_go() -> None:
+    steps = "Because no versions of x match >2.1\n and x (2.1) requires Python >=4, x is forbidden.\n"
+    told = resolve.conclusion(f"Because a.\n{steps}So, because ours depends on x (>=2), version solving failed")
+    reason = "Because no versions of x match >2.1 and x (2.1) requires Python >=4, x is forbidden"
+    assert told == f"because ours depends on x (>=2), version solving failed: {reason}"
+
+    assert resolve.conclusion("Because x, version solving failed") == "Because x, version solving failed"
 
 
 @pytest.mark.parametrize(
