@@ -78,7 +78,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
     main: list[Requirement] = []
     if "dependencies" in poetry or "group" in poetry:
         groups |= ask(session, ASK_POETRY, source, f"{path}: Poetry cannot read it")
-        main = parse(path, groups.pop("main"))
+        main = parse(path, groups.pop("main", ()))
     elif "dependencies" in project:
         main = parse(path, project["dependencies"])
     elif files or built:

@@ -192,6 +192,9 @@ def test_groups_of_poetrys_beside_a_project(write: Write, monkeypatch: pytest.Mo
     needs = find_needs(NO_SESSION, write({"pyproject.toml": f"{lines}[tool.poetry.group.dev.dependencies]\nb = '*'\n"}))
     assert ([str(one) for one in needs.main], [str(one) for one in needs.tests]) == (["a>=1"], ["b"])
     assert needs.left == ["more"]
+    monkeypatch.setattr(requirements, "ask", lambda *_: {"dev": ["b"]})  # as Poetry has it without dependencies
+    needs = find_needs(NO_SESSION, write({"pyproject.toml": "[tool.poetry.group.dev.dependencies]\nb = '*'\n"}))
+    assert (needs.main, [str(one) for one in needs.tests]) == ([], ["b"])
 
 
 @pytest.mark.parametrize(("asked", "told"), [(">=3.9,<3.13", True), ("==3.11.*", True), (">=3.13.2", False)])
