@@ -72,7 +72,7 @@ def adopt(session: Session, args: Namespace) -> None:
     arguments = build_arguments(found, needs, packages, own if is_all(folder, own, taken) and not kept else ".")
     service.fill(args.name, {"SERVICE": args.name} | arguments, "compose.yaml.in")
     read = environment.variables(code.trees.values())
-    beside = environment.neighbours(packages, code.texts)
+    beside = [*environment.neighbours(packages, code.texts)]
     second = next((one.call for one in code.every if one.interface == "command"), "")
     finish(args.name, found, worker(source), second, environment.compose_lines(args.name, beside, read))
     place_tests(folder)

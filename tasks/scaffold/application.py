@@ -51,9 +51,11 @@ def find_application(code: Code, wanted: str = "") -> Application:
             return Application(source, "paste.deploy", f'loadapp("config:{ini}", relative_to=".")', "wsgi", ini)
     if wanted:
         raise UserError(f"--app {wanted}: there is no such module in {source}, or it has nothing of that name")
-    # What a factory has made counts only where that takes arguments.
     web = [one for one in code.every if one.interface != "command"]
-    found = [one for one in web if one.interface] or [replace(one, interface=code.interface) for one in web]
+    known, made = ([one for one in web if bool(one.interface) is told] for told in (True, False))
+    # What a factory has made counts only where that takes arguments, or where its own module adds routes and the like.
+    routed = [one for one in made if f"\n@{one.call}." in text_of(one.root / f"{one.module.replace('.', '/')}.py")]
+    found = [replace(one, interface=code.interface) for one in routed or made * (not known)] or known
     if len(found := [*dict.fromkeys(found or code.every)]) == 1:
         return found[0]
     if not found:

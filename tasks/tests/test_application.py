@@ -89,6 +89,14 @@ Write = Callable[[Mapping[str, str]], Path]
         ),
         # A server's module has the application, whatever it is called there.
         ({"wsgi.py": "from a import create_app\nblog = create_app('x')\n", "a.py": FACTORY}, "wsgi:blog wsgi"),
+        # A factory's application, to which another module adds routes.
+        (
+            {
+                "core.py": FACTORY,
+                "web.py": "from core import create_app\napp = create_app()\n\n\n@app.get('/')\ndef home(): ...\n",
+            },
+            "web:app wsgi",
+        ),
         # Tornado is imported, and Flask's factory makes the application.
         ({"main.py": f"import tornado.web\n{FACTORY}"}, "main:create_app() wsgi"),
         ({"main.py": "async def create_app():\n    return FastAPI()\n\n\napp = FastAPI()\n"}, "main:app asgi"),
