@@ -294,9 +294,8 @@ def test_a_folder_docs_that_is_only_mentioned_is_left_out(ours: Path, write: Wri
     assert not (ours / "services/theirs/docs").exists()
 
 
-def test_a_folder_that_is_a_package(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    take(write({"main.py": f"from .web import x\n{APP}", "__init__.py": "", "requirements.txt": "x\n"}))
-    assert "is a package to its own modules: if it does not start, adopt " in capsys.readouterr().out
+def test_the_folder_itself_is_no_package(ours: Path, write: Write) -> None:
+    take(write({"app.py": APP, "__init__.py": "", "requirements.txt": "x\n"}))
     # With it, pytest would import tests as parts of a package that is called like the service.
     assert not (ours / "services/theirs/__init__.py").exists()
 
@@ -326,6 +325,12 @@ def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
     )
     assert [path.name for path in (ours / "services/theirs/tests").iterdir()] == ["test_all.py"]
     assert not (ours / "services/theirs/tests.py").exists()
+
+
+def test_extension_modules_of_its_own_are_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ours
+    take(write({"app.py": APP, "fast/speed.pyx": "", "fast/__init__.py": "", "requirements.txt": "flask\n"}))
+    assert "warning: its own extension modules are not compiled" in capsys.readouterr().out
 
 
 def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:
