@@ -30,7 +30,7 @@ SETTINGS = "# Its own settings for pytest; without this table, the project's hol
 # For a process that no port can tell anything about.
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
 # How a Django project's tox.ini names its tests' settings, and manage.py its own.
-DJANGO = r"""DJANGO_SETTINGS_MODULE['"]?\s*[=,]\s*['"]?([\w.]+)"""
+DJANGO = r"""DJANGO_SETTINGS_MODULE(?:\s*=\s*['"]?|['"]\]?\s*[=,]\s*['"])([\w.]+)"""
 # How code names a document beside it, or one in docs/.
 DOCUMENTS = re.compile(r"""["'][./]*(docs(?=(?:/|["']\s*[/,]\s*["'])[^"'\s]+\.\w+["'])|[\w.-]+\.(?:md|rst)(?=["']))""")
 # What code has that writes to Flask's instance folder.
@@ -56,8 +56,7 @@ def adopt(session: Session, args: Namespace) -> None:
     if not args.source.is_dir():
         raise UserError(f"there is no folder {args.source}")
     source, folder = args.source.resolve(), SERVICES / args.name
-    code = Code(source)
-    found = find_application(code, args.app)
+    found = find_application(code := Code(source), args.app)
     needs = find_needs(session, source, args.extra or (), found.root)
     for pinned in [*needs.main, *needs.tests] * args.unpin:
         newer = re.sub(r"==((\d+)[\w.]*)$", lambda pin: f">={pin[1]},<{int(pin[2]) + 1}", str(pinned.specifier))
@@ -73,7 +72,7 @@ def adopt(session: Session, args: Namespace) -> None:
     arguments = build_arguments(found, needs, packages, own if is_all(folder, own, taken) and not kept else ".")
     service.fill(args.name, {"SERVICE": args.name} | arguments, "compose.yaml.in")
     read = environment.variables(code.trees.values())
-    beside = environment.neighbours(packages, code.texts)
+    beside = [*environment.neighbours(packages, code.texts)]
     second = next((one.call for one in code.every if one.interface == "command"), "")
     finish(args.name, found, worker(source), second, environment.compose_lines(args.name, beside, read))
     place_tests(folder)
@@ -105,8 +104,7 @@ def adopt(session: Session, args: Namespace) -> None:
 def is_all(folder: Path, own: str, taken: list[str]) -> bool:
     """Whether production needs nothing of what was ``taken`` but the application's ``own`` package or module."""
     others = [item for item in taken if item != own and not matches(item, TESTS)]
-    code = any((folder / item).is_dir() or item.endswith(".py") for item in others)
-    return own in taken and not code and not (others and own.endswith(".py"))
+    return own in taken and not any(".py" in own + item or (folder / item).is_dir() for item in others)
 
 
 def keep(source: Path, folder: Path, files: list[str]) -> None:
@@ -125,7 +123,7 @@ def keep(source: Path, folder: Path, files: list[str]) -> None:
 
 def build_arguments(found: Application, needs: Needs, packages: set[str], own: str) -> dict[str, str]:
     """The arguments of the image's build, for an application, what it needs, and the package in which it is."""
-    application = f"{found.module}:{found.call}" if found.module else found.call
+    application = f"{found.module}:{found.call}".removeprefix(":")
     told = {"APPLICATION": application, "DISTRIBUTION": needs.distribution, "ENTRY_POINTS": needs.entry_points}
     arguments = {"PACKAGE": own} | {key: json.dumps(text) for key, text in told.items() if text}
     if headers := [text for package, text in environment.COMPILED.items() if package in packages]:
@@ -179,10 +177,9 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
     if found.interface == "command" and "8000" not in found.call:
         text = f"{text.partition('    ports:')[0]}    {HEALTH}"
     kept = (folder / "instance").exists() or any(INSTANCE.search(path.read_bytes()) for path in folder.rglob("*.py"))
-    text += f"    volumes:\n      - {name}-data:/app/instance\n" if kept else ""
     volumes = f"  {name}-data:\n" if kept else ""
     itself, services, more = map(comment, lines)
-    text += itself
+    text += (f"    volumes:\n      - {name}-data:/app/instance\n" if kept else "") + itself
     if (said or seen) and found.interface != "command":
         shared = "      <<: *environment\n" if itself else ""
         words = {"name": name, "command": json.dumps(said or seen), "health": HEALTH}
@@ -200,17 +197,16 @@ def documents(folder: Path) -> set[str]:
 
 def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     """Copy what is in ``root``, and what is beside it in ``source``; return what was taken and what was left out."""
-    # Production images have these files in the same place.
-    server = {path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file()}
+    # Production images have these files in the same place; and the folder itself must be no package, as pytest has it.
+    server = {"__init__.py", *(path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file())}
     folder.mkdir(parents=True)  # git has no empty services/
     left = []
-    packages = source / "src"  # what is imported from there is installed where it was written
-    roots = [root, *([packages] if packages.is_dir() and not [*packages.glob("*.py")] else []), source]
-    found = [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir())]
+    # What is imported from src/ is installed where it was written.
+    roots = [root, *(path for path in source.glob("src/") if not [*path.glob("*.py")]), source]
+    above = {above for place in roots for above in (place, *place.parents)}
+    found = [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir()) if path not in above]
     for path in sorted(found, key=lambda path: matches(path.name, LEFT)):  # documents after the code that reads them
         target = folder / path.name
-        if any(path == place or path in place.parents for place in roots):
-            continue
         junk = matches(path.name, CACHES + LEFT) and path.name not in {".gitignore", *documents(folder)}
         if junk or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))

@@ -44,20 +44,22 @@ def find_application(code: Code, wanted: str = "") -> Application:
         return Application(source, "", wanted, "command", "--app")
     for said_by, text in [("--app", wanted)] if wanted else named(source):
         if one := code.resolve(text):
-            interface = one.interface or ("asgi" if one.module.endswith("asgi") else code.interface)
+            interface = one.interface or ("asgi" if one.module.endswith("asgi") else code.interface or "wsgi")
             return replace(one, said_by=said_by, interface=interface)
     for ini in (wanted or "production.ini development.ini").split():  # of Pyramid and the like
         if "\n[app:main]" in f"\n{text_of(source / ini)}":
             return Application(source, "paste.deploy", f'loadapp("config:{ini}", relative_to=".")', "wsgi", ini)
     if wanted:
         raise UserError(f"--app {wanted}: there is no such module in {source}, or it has nothing of that name")
-    # What a factory has made counts only where that takes arguments.
     web = [one for one in code.every if one.interface != "command"]
-    found = [one for one in web if one.interface] or [replace(one, interface=code.interface) for one in web]
+    known, made = ([one for one in web if bool(one.interface) is told] for told in (True, False))
+    # What a factory has made counts only where that takes arguments, or where its own module adds routes and the like.
+    routed = [one for one in made if f"\n@{one.call}." in text_of(one.root / f"{one.module.replace('.', '/')}.py")]
+    found = [replace(one, interface=code.interface) for one in routed or made * (not known)] or known
     if len(found := [*dict.fromkeys(found or code.every)]) == 1:
         return found[0]
     if not found:
-        lost = "no application found, see docs/adopting.md; say --app MODULE:NAME, or a command: 'python -m MODULE'"
+        lost = f"no application found, see docs/adopting.md; say --app MODULE:NAME, or a command: {code.command}"
         raise UserError(f"{source}: {lost if code.trees else 'it has no Python code, or none but tests'}")
     # By its folder, too: two may have modules of one name.
     choices = [(f"{one.root.relative_to(source) / one.module}:" if one.module else "") + one.call for one in found]
@@ -81,7 +83,7 @@ def named(source: Path) -> Iterator[tuple[str, str]]:
             for start in filter(line.startswith, starts):
                 words = WORD.findall(line.removeprefix(start))
                 yield from ((name, word) for word in sorted(words, key=lambda word: ":" not in word))
-    yield from ((f"{name}.py", f"{name}:{call}") for name in MODULES for call in NAMES)
+    yield from ((f"{name}.py", f"{name}:{call}") for name in MODULES for call in [*NAMES, ""])
 
 
 def worker(source: Path) -> str:
@@ -105,10 +107,13 @@ class Code:
         # Folders whose modules import by relative names: packages, with or without __init__.py.
         self.packages = {folder for path, node in nodes for folder in path.parents[: getattr(node, "level", 0)]}
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
-        # The interface where an application does not tell.
-        self.interface = "asgi" if libraries.intersection(ASGI) and not libraries & {"flask", "django"} else "wsgi"
+        commands = sorted({how for name, how in KNOWN["commands"].items() if name in libraries})
+        self.command = " or ".join(f"'{how}'" for how in commands or ["python -m MODULE"])
+        # The interface where an application does not tell; with a server of its own, as Tornado has one, it has neither.
+        wsgi = "" if "8000" in self.command else "wsgi"
+        self.interface = "asgi" if libraries & {*ASGI} and not libraries & {"flask", "django"} else wsgi
         self.found = {path: [*self.applications(path, tree)] for path, tree in self.trees.items()}
-        self.every = [one for found in self.found.values() for one in found]
+        self.every = [one for found in self.found.values() for one in found if one.interface or self.interface]
 
     def applications(self, path: Path, tree: ast.Module) -> Iterator[Application]:
         """The applications, and functions that make one without being told more, in a module.
@@ -123,9 +128,8 @@ class Code:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 positional = [argument.arg for argument in node.args.posonlyargs + node.args.args]
                 required = len(positional) > len(node.args.defaults) or None in node.args.kw_defaults
-                returns = any(isinstance(inner, ast.Return) for inner in ast.walk(node))
                 factory = type(node) is ast.FunctionDef and (interface in {"wsgi", "asgi"} or node.name in FACTORIES)
-                if factory and returns and not required:
+                if factory and not required and any(isinstance(inner, ast.Return) for inner in ast.walk(node)):
                     yield Application(*place, f"{node.name}()", interface or self.interface)
                 elif node.name in NAMES and (raw := KNOWN["parameters"].get(" ".join(positional))):
                     yield Application(*place, node.name, raw)
@@ -140,8 +144,7 @@ class Code:
     def resolve(self, text: str) -> Application | None:
         """The application that ``text`` means: ``module:name``, ``module:factory('x')``, ``module``, ``src/module.py``."""
         name, _, call = text.partition(":")
-        dotted = name.removesuffix(".py").strip("./").replace("/", ".")
-        for path in self.modules(dotted):
+        for path in self.modules(name.removesuffix(".py").strip("./").replace("/", ".")):
             # A server imports it as it is said.
             inside = ".".join(path.relative_to(self.source).with_suffix("").parts)
             root, module = (self.source, inside) if name == inside else self.importable(path)
@@ -150,8 +153,7 @@ class Code:
                 if one.module and first in {"", re.split(r"\W", one.call)[0]}:
                     # A factory is called, though it is not said.
                     return replace(one, root=root, module=module, call=one.call if call in {"", first} else call)
-            symbols = symtable(text_of(path), path.name, "exec").get_symbols()
-            bound = {symbol.get_name() for symbol in symbols if symbol.is_local()}
+            bound = {one.get_name() for one in symtable(text_of(path), "", "exec").get_symbols() if one.is_local()}
             if usual := [each for each in ([first] if call else NAMES) if each in bound]:
                 return Application(root, module, call or usual[0], "")
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,17 +47,15 @@ def databases(texts: Collection[str], imports: Collection[str], *files: str) -> 
     return sorted(name for name in names if not any(other.endswith(f"/{name}") for other in names))
 
 
-def neighbours(packages: Collection[str], texts: Iterable[str]) -> list[SimpleNamespace]:
+def neighbours(packages: Collection[str], texts: Iterable[str]) -> Iterator[SimpleNamespace]:
     """The databases and brokers that a project's packages and URLs in its code are for, with the driver that a URL names."""
     schemes = {scheme for text in texts for scheme in re.findall(r"^([a-z]+\+\w+$|[a-z]+(?:\+\w+)?(?=://))", text)}
-    found = []
     for one in NEIGHBOURS:
         own = [scheme for scheme in schemes if re.fullmatch(one.uses, f"{scheme}:")]
         if own or any(re.fullmatch(one.uses, package) for package in packages):
             # Where code has several, it replaces one by the other.
             url = re.sub(r"^\w+", own[0], one.url) if len(own) == 1 and "+" in own[0] else one.url
-            found.append(SimpleNamespace(**vars(one) | {"url": url}))
-    return found
+            yield SimpleNamespace(**vars(one) | {"url": url})
 
 
 def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable[str]) -> tuple[str, str, str]:
@@ -69,14 +67,12 @@ def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable
         own = {name: value for pattern, value in told for name in sorted(read) if re.fullmatch(pattern, name)}
         values |= own or {one.usual: one.url}
     variables = "".join(f"      {name}: {value}\n" for name, value in values.items())
-    waits = [f"      %name-{one.name}:\n        condition: service_healthy\n" for one in provided]
-    waiting = f"    depends_on:  # tests that need these: see docs/recipes.md\n{''.join(waits)}"
-    itself = f"    environment: &environment\n{variables}{waiting}" if provided else ""
+    waits = "".join(f"      %name-{one.name}:\n        condition: service_healthy\n" for one in provided)
+    itself = template("itself.yaml", {"variables": variables, "waits": waits}) if provided else ""
     words = {"name": service, "PREFIX": env_prefix(service)}
     services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)
-    label = "    labels:\n      stack.clone: ${STACK_CLONE:-local}\n"
-    volumes = "".join(f"  %name-{one.name}:\n{label}" for one in provided)
-    return Skeleton(itself).substitute(words), services, Skeleton(volumes).substitute(words)
+    volumes = "".join(template("volume.yaml", words | {"volume": one.name}) for one in provided)
+    return Skeleton(itself).substitute(words), services, volumes
 
 
 def template(file: str, words: Mapping[str, str]) -> str:

@@ -76,11 +76,11 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
     files = [source / name for name in FILES if (source / name).is_file()]
     built = project or "build-system" in data or setup.has_section("options") or (source / "setup.py").is_file()
     main: list[Requirement] = []
-    if "dependencies" in project:
-        main = parse(path, project["dependencies"])
-    elif "dependencies" in poetry:
+    if "dependencies" in poetry or "group" in poetry:
         groups |= ask(session, ASK_POETRY, source, f"{path}: Poetry cannot read it")
-        main = parse(path, groups.pop("main"))
+        main = parse(path, groups.pop("main", ()))
+    elif "dependencies" in project:
+        main = parse(path, project["dependencies"])
     elif files or built:
         missing = {*extras} - groups.keys()  # they may be in the metadata
         itself = ITSELF.findall(text_of(files[0])) if files and built else []
@@ -113,11 +113,20 @@ def read_settings(source: Path, *roots: Path) -> tuple[dict[str, Any], ConfigPar
         data = tomllib.loads(text_of(source / "pyproject.toml"))
         setup.read([place / name for place in (source, *roots) for name in SETTINGS], "utf-8")
         groups = {name: [*nox.project.dependency_groups(data, name)] for name in data.get("dependency-groups", {})}
+        asked = Requirement(f"python {data.get('project', {}).get('requires-python', '')}").specifier
     except (ValueError, LookupError, Error) as error:
         told = f"{source}: pyproject.toml, setup.cfg, tox.ini or pytest.ini does not parse: {error}"
         raise UserError(told.replace("\n", " ")) from None
-    for name, lines in data.get("project", {}).get("optional-dependencies", {}).items():
-        groups[name] = [*groups.get(name, ()), *lines]  # some have an extra and a group of one name
+    if f"{image_python()}.99" not in asked:
+        say(f"warning: it asks for Python {asked}, and the images have {image_python()}")
+    tables = {**data.get("tool", {}), "project": data.get("project", {})}
+    project, uv, pdm, hatch = (tables.get(name, {}) for name in ("project", "uv", "pdm", "hatch"))
+    found = [*project.get("optional-dependencies", {}).items(), *pdm.get("dev-dependencies", {}).items()]
+    for name, one in hatch.get("envs", {}).items():
+        found.append((name.removeprefix("hatch-"), [*one.get("dependencies", ()), *one.get("extra-dependencies", ())]))
+    for name, lines in [one for one in [*found, ("dev", uv.get("dev-dependencies", ()))] if one[1]]:
+        # Some have an extra and a group of one name, and Hatch's may have its own variables.
+        groups[name] = [*groups.get(name, ()), *(line for line in lines if "{" not in line)]
     return data, setup, groups
 
 
@@ -153,18 +162,18 @@ def metadata(session: Session, source: Path, groups: dict[str, list[str]]) -> tu
     with temporary_folder() as folder:  # setuptools writes to the folder that it builds
         shutil.copytree(source, folder / "source", symlinks=True)
         points, distribution, *lines = ask(session, ASK_BUILD, folder / "source", f"{source}: its build fails")
-    for line in lines:
-        for extra in re.findall(r"extra == ['\"]([^'\"]+)", line):
-            groups.setdefault(extra, []).append(line)
+    for line, extra in [(text, extra) for text in lines for extra in re.findall(r"extra == ['\"]([^'\"]+)", text)]:
+        groups.setdefault(extra, []).append(line)
     return points, distribution, parse("its metadata", lines)
 
 
 def no_requirements(source: Path, groups: Iterable[str]) -> UserError:
     """What to tell where no file has requirements: what to add, or other ways."""
-    lost = f"no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"
-    ways = [f"--extra {name}" for name in groups]
+    ways = [f"{source}: no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"]
+    ways += [f"--extra {name}" for name in groups]
+    ways += ["run `pipenv requirements > requirements.txt`"] * (source / "Pipfile").is_file()
     ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
-    return UserError(" or ".join([f"{source}: {lost}", *ways]))
+    return UserError(" or ".join(ways))
 
 
 def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list[Requirement]:

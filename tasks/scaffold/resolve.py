@@ -90,15 +90,15 @@ def reason(session: Session, text: str) -> str:
     """Why Poetry cannot lock requirements, in one line."""
     if lost := re.search(r"depends on ((\S+) \(.*\)) which doesn't match any versions", text):
         return f"no version matches {lost[1]}; {wheels(session, lost[2])}"
-    told = CONFLICT.search(text)
     lines = [line.strip() for line in text.splitlines() if not line.startswith(("Resolving", "Updating"))]
-    why = conclusion(told[0]) if told else next(filter(None, lines), "Poetry says nothing")
-    return f"the requirements cannot be resolved: {why}"
+    told = [conclusion(conflict[0]) for conflict in CONFLICT.finditer(text)] or [*filter(None, lines)]
+    return f"the requirements cannot be resolved: {[*told, 'Poetry says nothing'][0]}"
 
 
 def conclusion(conflict: str) -> str:
-    """What follows in the end from Poetry's explanation, which may have a hundred steps."""
-    return " ".join(conflict.split()).rpartition(" So, ")[2]
+    """What follows in the end from Poetry's explanation, which may have a hundred steps; after one cause alone, the step before."""
+    before, _, last = " ".join(conflict.split()).rpartition(" So, ")
+    return last + f": {before.rpartition('. ')[2].rstrip('.')}" * (" and " not in last and before != "")
 
 
 def without_wheels(name: str) -> Iterator[Mapping[str, Any]]:
@@ -126,6 +126,5 @@ def wheels(session: Session, package: str) -> str:
     found = ""
     with suppress(CommandFailed):
         found = python(session, "-m", *words).partition("Available versions: ")[2].partition("\n")[0]
-    newest, *older = found.split(", ")
-    told = f"versions {[newest, *older][-1]} to {newest} have" if found else "no version of it has"
+    told = f"versions {found.split(', ')[-1]} to {found.split(', ')[0]} have" if found else "no version of it has"
     return f"{told} a wheel for Python {image_python()}"

@@ -294,6 +294,29 @@ def test_a_folder_docs_that_is_only_mentioned_is_left_out(ours: Path, write: Wri
     assert not (ours / "services/theirs/docs").exists()
 
 
+def test_the_folder_itself_is_no_package(ours: Path, write: Write) -> None:
+    take(write({"app.py": APP, "__init__.py": "", "requirements.txt": "x\n"}))
+    # With it, pytest would import tests as parts of a package that is called like the service.
+    assert not (ours / "services/theirs/__init__.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("tox.ini", "[testenv]\nsetenv = DJANGO_SETTINGS_MODULE=shop.test"),
+        ("manage.py", "os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.test'"),
+        (
+            "manage.py",
+            "os.getenv('DJANGO_SETTINGS_MODULE', None) or setdefault('DJANGO_SETTINGS_MODULE', \"shop.test\")",
+        ),
+    ],
+)
+def test_the_settings_of_djangos_tests(ours: Path, write: Write, file: str, line: str) -> None:
+    take(write({**DJANGO, file: f"{line}\n", "requirements.txt": "django\n", "tests/test_x.py": "def test_x(): ...\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert made["DJANGO_SETTINGS_MODULE"] == "shop.test"
+
+
 def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
     take(
         write(

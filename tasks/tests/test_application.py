@@ -87,6 +87,18 @@ Write = Callable[[Mapping[str, str]], Path]
             },
             "a:app wsgi",
         ),
+        # A server's module has the application, whatever it is called there.
+        ({"wsgi.py": "from a import create_app\nblog = create_app('x')\n", "a.py": FACTORY}, "wsgi:blog wsgi"),
+        # A factory's application, to which another module adds routes.
+        (
+            {
+                "core.py": FACTORY,
+                "web.py": "from core import create_app\napp = create_app()\n\n\n@app.get('/')\ndef home(): ...\n",
+            },
+            "web:app wsgi",
+        ),
+        # Tornado is imported, and Flask's factory makes the application.
+        ({"main.py": f"import tornado.web\n{FACTORY}"}, "main:create_app() wsgi"),
         ({"main.py": "async def create_app():\n    return FastAPI()\n\n\napp = FastAPI()\n"}, "main:app asgi"),
     ],
 )
@@ -179,6 +191,22 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
             {"src/dav/util.py": "def redirect(environ, start_response):\n    return []\n"},
             "",
             "no application found.* or a command: 'python -m MODULE'$",
+        ),
+        # A server of its own is neither WSGI nor ASGI, and a worker has its own command.
+        (
+            {"web.py": "import tornado.web\n\n\ndef make_app():\n    return tornado.web.Application()\n"},
+            "",
+            "no application found.* or a command: 'python -m MODULE --port 8000'$",
+        ),
+        (
+            {"web.py": "from aiohttp import web\n\napp = create_app()\n"},
+            "",
+            "no application found.* or a command: 'python -m MODULE --port 8000'$",
+        ),
+        (
+            {"jobs.py": "from arq.connections import RedisSettings\nfrom rq import Queue\n"},
+            "",
+            "no application found.* or a command: 'arq MODULE.WorkerSettings' or 'rq worker'$",
         ),
         (
             {"a/web.py": APP, "b/web.py": APP},

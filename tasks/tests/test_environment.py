@@ -164,7 +164,7 @@ class Settings(pydantic.BaseSettings):
     for url in ("postgresql+asyncpg://h/d", "postgresql+asyncpg"):  # a URL, and the scheme of one
         (postgres,) = neighbours(["psycopg"], [url])
         assert postgres.url.startswith("postgresql+asyncpg://app:")
-    assert neighbours([], ["postgresql://", "postgresql+asyncpg://"])[0].url.startswith("postgresql://app:")
+    assert next(neighbours([], ["postgresql://", "postgresql+asyncpg://"])).url.startswith("postgresql://app:")
     take(source)
     said = capsys.readouterr().out
     assert "A_1, CC, DATABASE_URL, DD, EE, F_F\n" in said

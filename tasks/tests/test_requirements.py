@@ -101,6 +101,8 @@ def test_requirements_are_found(
             "no requirements in .*: add one of them or --extra x or --extra y",
         ),
         ({"web/requirements.txt": "flask\n"}, "add one of them or --from .*/web$"),
+        ({"Pipfile": "[packages]\n"}, "add one of them or run `pipenv requirements > requirements.txt`$"),
+        ({"pyproject.toml": "[project]\nrequires-python = '^3'\ndependencies = []\n"}, "does not parse"),
     ],
 )
 def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], told: str) -> None:
@@ -179,8 +181,37 @@ def test_requirements_that_only_a_build_knows(
             ["b", "a"],
         ),
         ({"requirements.txt": "", "requirements-test.txt": "", "requirements-dev.txt": "b\n"}, ["b"]),
+        ({"pyproject.toml": "[project]\ndependencies = []\n[tool.uv]\ndev-dependencies = ['a']\n"}, ["a"]),
+        ({"pyproject.toml": "[project]\ndependencies = []\n[tool.pdm.dev-dependencies]\ntest = ['a']\n"}, ["a"]),
+        (
+            {
+                "pyproject.toml": "[project]\ndependencies = []\n[tool.hatch.envs]\nlint.dependencies = ['c']\n"
+                "hatch-test.extra-dependencies = ['a', 'b @ {root:uri}/b']\n"
+            },
+            ["a"],
+        ),
         ({"requirements.txt": ""}, []),
     ],
 )
 def test_what_tests_need(write: Write, files: dict[str, str], found: list[str]) -> None:
     assert [str(one) for one in find_needs(NO_SESSION, write(files)).tests] == found
+
+
+def test_groups_of_poetrys_beside_a_project(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "ask", lambda *_: {"main": ["a>=1", 'x; extra == "more"'], "dev": ["b"]})
+    lines = "[project]\nname = 'w'\ndependencies = ['a>=1']\noptional-dependencies.more = ['x']\n"
+    needs = find_needs(NO_SESSION, write({"pyproject.toml": f"{lines}[tool.poetry.group.dev.dependencies]\nb = '*'\n"}))
+    assert ([str(one) for one in needs.main], [str(one) for one in needs.tests]) == (["a>=1"], ["b"])
+    assert needs.left == ["more"]
+    monkeypatch.setattr(requirements, "ask", lambda *_: {"dev": ["b"]})  # as Poetry has it without dependencies
+    needs = find_needs(NO_SESSION, write({"pyproject.toml": "[tool.poetry.group.dev.dependencies]\nb = '*'\n"}))
+    assert (needs.main, [str(one) for one in needs.tests]) == ([], ["b"])
+
+
+@pytest.mark.parametrize(("asked", "told"), [(">=3.9,<3.13", True), ("==3.11.*", True), (">=3.13.2", False)])
+def test_another_python_is_told(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: str, told: bool
+) -> None:
+    monkeypatch.setattr(requirements, "image_python", lambda: "3.13")
+    find_needs(NO_SESSION, write({"pyproject.toml": f"[project]\nrequires-python = '{asked}'\ndependencies = []\n"}))
+    assert ("and the images have 3.13" in capsys.readouterr().out) is told

@@ -83,6 +83,15 @@ def test_what_else_fails_leads_to_no_lock(ours: Path, write: Write, monkeypatch:
     assert git(ours, "status", "--porcelain") == ""
 
 
+def test_why_what_follows_from_one_cause_alone_does_not_go() -> None:
+    steps = "Because no versions of x match >2.1\n and x (2.1) requires Python >=4, x is forbidden.\n"
+    told = resolve.conclusion(f"Because a.\n{steps}So, because ours depends on x (>=2), version solving failed")
+    reason = "Because no versions of x match >2.1 and x (2.1) requires Python >=4, x is forbidden"
+    assert told == f"because ours depends on x (>=2), version solving failed: {reason}"
+
+    assert resolve.conclusion("Because x, version solving failed") == "Because x, version solving failed"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
