@@ -117,6 +117,5 @@ def _unquote(found: re.Match[str]) -> str:
     """The value of a setting, with the variables that it names, except between single quotes."""
     if (single := found["single"]) is not None:
         return single.replace("\\'", "'")
-    if (double := found["double"]) is not None:
-        return Template(re.sub(r'\\(["\\])', r"\1", double)).safe_substitute(os.environ)
-    return Template(found["plain"] or "").safe_substitute(os.environ)
+    text = re.sub(r'\\(["\\])', r"\1", found["double"] or "") or found["plain"] or ""
+    return Template(text).safe_substitute(os.environ)

@@ -67,7 +67,7 @@ def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable
         own = {name: value for pattern, value in told for name in sorted(read) if re.fullmatch(pattern, name)}
         values |= own or {one.usual: one.url}
     variables = "".join(f"      {name}: {value}\n" for name, value in values.items())
-    waits = "".join(f"      %name-{one.name}:\n        condition: service_healthy\n" for one in provided)
+    waits = "\n".join(f"      %name-{one.name}:\n        condition: service_healthy" for one in provided)
     itself = template("itself.yaml", {"variables": variables, "waits": waits}) if provided else ""
     words = {"name": service, "PREFIX": env_prefix(service)}
     services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)

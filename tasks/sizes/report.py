@@ -79,8 +79,7 @@ def changes(images: Iterable[Image], earlier: Iterable[Image]) -> list[Row]:
         raw, zipped = image.raw_bytes - old.raw_bytes, image.gzip_bytes - old.gzip_bytes
         rows.append([image.image, "", mb(raw, "+"), mb(zipped, "+")])
         moves = {group: image.groups.get(group, 0) - old.groups.get(group, 0) for group in image.groups | old.groups}
-        biggest = sorted(moves.items(), key=lambda item: -abs(item[1]))
-        rows += [["", group, mb(move, "+"), ""] for group, move in biggest if move]
+        rows += [["", g, mb(move, "+"), ""] for g, move in sorted(moves.items(), key=lambda m: -abs(m[1])) if move]
     return rows
 
 

@@ -21,9 +21,7 @@ def choose(stack: Stack) -> dict[str, str]:
     # Empty: the usual ports, not those that were chosen last time.
     stack = replace(stack, settings={**stack.settings, **dict.fromkeys(chosen_before(), "")})
     held = {port for container in stack.containers() for port in container.ports}
-    settings: dict[str, str] = {}
-    wanted_by: dict[int, str] = {}
-    claimed: set[int] = set()
+    settings, wanted_by, claimed = dict[str, str](), dict[int, str](), set[int]()
     for variable, service in port_variables(stack.model).items():
         ports = [port for port in stack.model["services"][service]["ports"] if port.get("protocol") != "udp"]
         # Not of a range, such as 7000-7009: there, Docker takes one that is free.
