@@ -19,17 +19,19 @@ from nox import Session
 from packaging.markers import Marker
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from .. import venv
 from ..env import env, official_base
 from ..ownership import temporary_folder
+from ..project import pyproject
 from ..shell import CommandFailed, UserError, output
 from ..terminal import say
 from .application import KNOWN, text_of
 
 # What has a project's requirements, and what it calls the extra, the group or the file with what its tests need.
-FILES, LINTERS, SETTINGS, TESTS, TEST_FILES = KNOWN["requirements"].values()
+FILES, LOCKS, LINTERS, SETTINGS, TESTS, TEST_FILES = KNOWN["requirements"].values()
 # Options of pytest-cov, with the word after them that may be theirs.
 COVERAGE = re.compile(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?")
 # How a file for pip names the project beside it, and its extras.
@@ -102,6 +104,11 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
         raise UserError(f"{path}: {', '.join(near)}: in folders beside it ([tool.uv.sources]); see libs/README.md")
     left = [name for name in groups if name not in {*TESTS, *extras}]
     needed = for_images(own, tests(source, path, groups), *TESTS)
+    locked = locked_versions(source)
+    for one in [one for one in [*found, *needed] if not one.url]:
+        version = locked.get(canonicalize_name(one.name), "")
+        if version and one.specifier.contains(version, prereleases=True):
+            one.specifier = SpecifierSet(f"=={version}")
     return Needs(found, needed, distribution, points, left, pytest_settings(data, setup))
 
 
@@ -128,6 +135,16 @@ def read_settings(source: Path, *roots: Path) -> tuple[dict[str, Any], ConfigPar
         # Some have an extra and a group of one name, and Hatch's may have its own variables.
         groups[name] = [*groups.get(name, ()), *(line for line in lines if "{" not in line)]
     return data, setup, groups
+
+
+def locked_versions(source: Path) -> dict[str, str]:
+    """The versions in a project's own lock, by package; of one with several, for several Pythons, none."""
+    found: dict[str, set[str]] = {}
+    for path in [path for name in LOCKS if (path := source / name).is_file()]:
+        say(f"the versions in {path.name} are kept; --unpin takes newer ones of the same major")
+        for package in pyproject(str(path)).get("package", ()):
+            found.setdefault(package["name"], set()).add(package.get("version", ""))
+    return {name: versions.pop() for name, versions in found.items() if len(versions) == 1}
 
 
 def pytest_settings(data: Mapping[str, Any], setup: ConfigParser) -> dict[str, Any]:

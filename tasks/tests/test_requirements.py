@@ -100,6 +100,7 @@ def test_requirements_are_found(
             {"pyproject.toml": "[dependency-groups]\nx = []\ny = []\n"},
             "no requirements in .*: add one of them or --extra x or --extra y",
         ),
+        ({"requirements.txt": "a\n", "uv.lock": "<<<<<<< HEAD\n"}, "uv.lock does not parse: "),
         ({"web/requirements.txt": "flask\n"}, "add one of them or --from .*/web$"),
         ({"Pipfile": "[packages]\n"}, "add one of them or run `pipenv requirements > requirements.txt`$"),
         ({"pyproject.toml": "[project]\nrequires-python = '^3'\ndependencies = []\n"}, "does not parse"),
@@ -114,6 +115,20 @@ def test_a_group_that_is_asked_for(write: Write) -> None:
     source = write({"pyproject.toml": "[dependency-groups]\nweb = ['a']\nother = ['b']\n"})
     needs = find_needs(NO_SESSION, source, ["web"])
     assert ([str(one) for one in needs.main], needs.left) == (["a"], ["other"])
+
+
+@pytest.mark.parametrize("name", ["uv.lock", "poetry.lock", "pdm.lock"])
+def test_versions_in_its_own_lock_are_kept(write: Write, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    lines = "['Fast.API[x]>=0.1', 'b>2', 'c', 'd @ https://h.invalid/d-2.zip', 'e', 'f==1; python_version > \"3\"']"
+    own = f"[project]\nname = 'own'\ndependencies = {lines}\n[dependency-groups]\ntest = ['pytest', 'c']\n"
+    locked = {"fast-api": "0.115.0", "b": "2", "d": "1", "e": "1.0b1", "f": "1.0", "pytest": "8.3.4", "other": "1"}
+    text = "".join(f"[[package]]\nname = '{package}'\nversion = '{version}'\n" for package, version in locked.items())
+    several = "".join(f"[[package]]\nname = 'c'\nversion = '{version}'\n" for version in "12")
+    needs = find_needs(NO_SESSION, write({"pyproject.toml": own, name: f"{text}{several}[[package]]\nname = 'own'\n"}))
+    main = 'Fast.API[x]==0.115.0|b>2|c|d @ https://h.invalid/d-2.zip|e==1.0b1|f==1.0; python_version > "3"'
+    assert [str(one) for one in needs.main] == main.split("|")
+    assert [str(one) for one in needs.tests] == ["pytest==8.3.4", "c"]
+    assert capsys.readouterr().out == f"the versions in {name} are kept; --unpin takes newer ones of the same major\n"
 
 
 def test_how_requirements_are_encoded(tmp_path: Path) -> None:
