@@ -18,12 +18,12 @@ from packaging.utils import canonicalize_name
 
 from .. import cli
 from ..images.target import has_tests
-from ..project import ROOT, SERVICES
+from ..project import ROOT, SERVICES, pyproject
 from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
 from .application import CACHES, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
-from .requirements import LINTERS, Needs, by_name, find_needs
+from .requirements import LINTERS, LOCKS, Needs, by_name, find_needs
 
 # What precedes the settings for pytest that code was written with.
 SETTINGS = "# Its own settings for pytest; without this table, the project's hold.\n[tool.pytest.ini_options]\n"
@@ -58,6 +58,7 @@ def adopt(session: Session, args: Namespace) -> None:
     source, folder = args.source.resolve(), SERVICES / args.name
     found = find_application(code := Code(source), args.app)
     needs = find_needs(session, source, args.extra or (), found.root)
+    keep_locked(source, [*needs.main, *needs.tests])
     for pinned in [*needs.main, *needs.tests] * args.unpin:
         newer = re.sub(r"==((\d+)[\w.]*)$", lambda pin: f">={pin[1]},<{int(pin[2]) + 1}", str(pinned.specifier))
         pinned.specifier = SpecifierSet(newer)
@@ -69,7 +70,10 @@ def adopt(session: Session, args: Namespace) -> None:
     kept = environment.databases(code.texts, code.imports, *texts)
     keep(source, folder, kept)
     packages: set[str] = {canonicalize_name(one.name) for one in needs.main}
-    arguments = build_arguments(found, needs, packages, own if is_all(folder, own, taken) and not kept else ".")
+    others = [item for item in taken if item != own and not matches(item, TESTS)]
+    # Whether production needs more than the application's own package or module.
+    more = own not in taken or kept or any(".py" in own + item or (folder / item).is_dir() for item in others)
+    arguments = build_arguments(found, needs, packages, "." if more else own)
     service.fill(args.name, {"SERVICE": args.name} | arguments, "compose.yaml.in")
     read = environment.variables(code.trees.values())
     beside = [*environment.neighbours(packages, code.texts)]
@@ -101,10 +105,15 @@ def adopt(session: Session, args: Namespace) -> None:
         say(f"it seems to use {one.name}: {one.how} in services/{args.name}/compose.yaml")
 
 
-def is_all(folder: Path, own: str, taken: list[str]) -> bool:
-    """Whether production needs nothing of what was ``taken`` but the application's ``own`` package or module."""
-    others = [item for item in taken if item != own and not matches(item, TESTS)]
-    return own in taken and not any(".py" in own + item or (folder / item).is_dir() for item in others)
+def keep_locked(source: Path, requirements: list[Requirement]) -> None:
+    """Give requirements the versions that a project's own lock has, but for packages with several, for several Pythons."""
+    for path in filter(Path.is_file, (source / name for name in LOCKS)):
+        say(f"the versions in {path.name} are kept, unless --unpin asks for newer ones of the same major")
+        locked = [(one["name"], one.get("version", "")) for one in pyproject(str(path)).get("package", ())]
+        for one in requirements:
+            versions = [version for name, version in locked if version and name == canonicalize_name(one.name)]
+            if len(versions) == 1 and not one.url and one.specifier.contains(versions[0], prereleases=True):
+                one.specifier = SpecifierSet(f"=={versions[0]}")
 
 
 def keep(source: Path, folder: Path, files: list[str]) -> None:

@@ -107,8 +107,8 @@ class Code:
         # Folders whose modules import by relative names: packages, with or without __init__.py.
         self.packages = {folder for path, node in nodes for folder in path.parents[: getattr(node, "level", 0)]}
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
-        commands = sorted({how for name, how in KNOWN["commands"].items() if name in libraries})
-        self.command = " or ".join(f"'{how}'" for how in commands or ["python -m MODULE"])
+        commands = dict.fromkeys(f"'{how}'" for name, how in KNOWN["commands"].items() if name in libraries)
+        self.command = " or ".join(commands or ["'python -m MODULE'"])
         # The interface where an application does not tell; with a server of its own, as Tornado has one, it has neither.
         wsgi = "" if "8000" in self.command else "wsgi"
         self.interface = "asgi" if libraries & {*ASGI} and not libraries & {"flask", "django"} else wsgi

@@ -19,13 +19,11 @@ from nox import Session
 from packaging.markers import Marker
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from .. import venv
 from ..env import env, official_base
 from ..ownership import temporary_folder
-from ..project import pyproject
 from ..shell import CommandFailed, UserError, output
 from ..terminal import say
 from .application import KNOWN, text_of
@@ -102,14 +100,8 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
     found = for_images(own, main, *extras)
     if near := [one.name for one in found if re.search("'(path|workspace)'", str(uv.get("sources", {}).get(one.name)))]:
         raise UserError(f"{path}: {', '.join(near)}: in folders beside it ([tool.uv.sources]); see libs/README.md")
-    left = [name for name in groups if name not in {*TESTS, *extras}]
-    needed = for_images(own, tests(source, path, groups), *TESTS)
-    locked = locked_versions(source)
-    for one in [one for one in [*found, *needed] if not one.url]:
-        version = locked.get(canonicalize_name(one.name), "")
-        if version and one.specifier.contains(version, prereleases=True):
-            one.specifier = SpecifierSet(f"=={version}")
-    return Needs(found, needed, distribution, points, left, pytest_settings(data, setup))
+    needed, left = for_images(own, tests(source, path, groups), *TESTS), groups.keys() - {*TESTS, *extras}
+    return Needs(found, needed, distribution, points, sorted(left), pytest_settings(data, setup))
 
 
 def read_settings(source: Path, *roots: Path) -> tuple[dict[str, Any], ConfigParser, dict[str, list[str]]]:
@@ -120,31 +112,16 @@ def read_settings(source: Path, *roots: Path) -> tuple[dict[str, Any], ConfigPar
         data = tomllib.loads(text_of(source / "pyproject.toml"))
         setup.read([place / name for place in (source, *roots) for name in SETTINGS], "utf-8")
         groups = {name: [*nox.project.dependency_groups(data, name)] for name in data.get("dependency-groups", {})}
-        asked = Requirement(f"python {data.get('project', {}).get('requires-python', '')}").specifier
     except (ValueError, LookupError, Error) as error:
         told = f"{source}: pyproject.toml, setup.cfg, tox.ini or pytest.ini does not parse: {error}"
         raise UserError(told.replace("\n", " ")) from None
-    if f"{image_python()}.99" not in asked:
-        say(f"warning: it asks for Python {asked}, and the images have {image_python()}")
-    tables = {**data.get("tool", {}), "project": data.get("project", {})}
-    project, uv, pdm, hatch = (tables.get(name, {}) for name in ("project", "uv", "pdm", "hatch"))
-    found = [*project.get("optional-dependencies", {}).items(), *pdm.get("dev-dependencies", {}).items()]
-    for name, one in hatch.get("envs", {}).items():
+    found = [*data.get("project", {}).get("optional-dependencies", {}).items()]
+    for name, one in data.get("tool", {}).get("hatch", {}).get("envs", {}).items():
         found.append((name.removeprefix("hatch-"), [*one.get("dependencies", ()), *one.get("extra-dependencies", ())]))
-    for name, lines in [one for one in [*found, ("dev", uv.get("dev-dependencies", ()))] if one[1]]:
+    for name, lines in found:
         # Some have an extra and a group of one name, and Hatch's may have its own variables.
         groups[name] = [*groups.get(name, ()), *(line for line in lines if "{" not in line)]
     return data, setup, groups
-
-
-def locked_versions(source: Path) -> dict[str, str]:
-    """The versions in a project's own lock, by package; of one with several, for several Pythons, none."""
-    found: dict[str, set[str]] = {}
-    for path in [path for name in LOCKS if (path := source / name).is_file()]:
-        say(f"the versions in {path.name} are kept; --unpin takes newer ones of the same major")
-        for package in pyproject(str(path)).get("package", ()):
-            found.setdefault(package["name"], set()).add(package.get("version", ""))
-    return {name: versions.pop() for name, versions in found.items() if len(versions) == 1}
 
 
 def pytest_settings(data: Mapping[str, Any], setup: ConfigParser) -> dict[str, Any]:
@@ -188,7 +165,6 @@ def no_requirements(source: Path, groups: Iterable[str]) -> UserError:
     """What to tell where no file has requirements: what to add, or other ways."""
     ways = [f"{source}: no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"]
     ways += [f"--extra {name}" for name in groups]
-    ways += ["run `pipenv requirements > requirements.txt`"] * (source / "Pipfile").is_file()
     ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
     return UserError(" or ".join(ways))
 
@@ -222,8 +198,7 @@ def ask(session: Session, program: str, source: Path, failure: str) -> Any:
 
 def python(session: Session, *words: str) -> str:
     """Run Python where Poetry and pip are installed, with the machine's package index; return what it prints."""
-    index = env().get("PIP_INDEX_URL")
-    return output(venv.python(session), *words, env={"PIP_INDEX_URL": index} if index else {})
+    return output(venv.python(session), *words, env=env())
 
 
 def image_python() -> str:

@@ -100,10 +100,7 @@ def test_requirements_are_found(
             {"pyproject.toml": "[dependency-groups]\nx = []\ny = []\n"},
             "no requirements in .*: add one of them or --extra x or --extra y",
         ),
-        ({"requirements.txt": "a\n", "uv.lock": "<<<<<<< HEAD\n"}, "uv.lock does not parse: "),
         ({"web/requirements.txt": "flask\n"}, "add one of them or --from .*/web$"),
-        ({"Pipfile": "[packages]\n"}, "add one of them or run `pipenv requirements > requirements.txt`$"),
-        ({"pyproject.toml": "[project]\nrequires-python = '^3'\ndependencies = []\n"}, "does not parse"),
     ],
 )
 def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], told: str) -> None:
@@ -115,20 +112,6 @@ def test_a_group_that_is_asked_for(write: Write) -> None:
     source = write({"pyproject.toml": "[dependency-groups]\nweb = ['a']\nother = ['b']\n"})
     needs = find_needs(NO_SESSION, source, ["web"])
     assert ([str(one) for one in needs.main], needs.left) == (["a"], ["other"])
-
-
-@pytest.mark.parametrize("name", ["uv.lock", "poetry.lock", "pdm.lock"])
-def test_versions_in_its_own_lock_are_kept(write: Write, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    lines = "['Fast.API[x]>=0.1', 'b>2', 'c', 'd @ https://h.invalid/d-2.zip', 'e', 'f==1; python_version > \"3\"']"
-    own = f"[project]\nname = 'own'\ndependencies = {lines}\n[dependency-groups]\ntest = ['pytest', 'c']\n"
-    locked = {"fast-api": "0.115.0", "b": "2", "d": "1", "e": "1.0b1", "f": "1.0", "pytest": "8.3.4", "other": "1"}
-    text = "".join(f"[[package]]\nname = '{package}'\nversion = '{version}'\n" for package, version in locked.items())
-    several = "".join(f"[[package]]\nname = 'c'\nversion = '{version}'\n" for version in "12")
-    needs = find_needs(NO_SESSION, write({"pyproject.toml": own, name: f"{text}{several}[[package]]\nname = 'own'\n"}))
-    main = 'Fast.API[x]==0.115.0|b>2|c|d @ https://h.invalid/d-2.zip|e==1.0b1|f==1.0; python_version > "3"'
-    assert [str(one) for one in needs.main] == main.split("|")
-    assert [str(one) for one in needs.tests] == ["pytest==8.3.4", "c"]
-    assert capsys.readouterr().out == f"the versions in {name} are kept; --unpin takes newer ones of the same major\n"
 
 
 def test_how_requirements_are_encoded(tmp_path: Path) -> None:
@@ -196,8 +179,6 @@ def test_requirements_that_only_a_build_knows(
             ["b", "a"],
         ),
         ({"requirements.txt": "", "requirements-test.txt": "", "requirements-dev.txt": "b\n"}, ["b"]),
-        ({"pyproject.toml": "[project]\ndependencies = []\n[tool.uv]\ndev-dependencies = ['a']\n"}, ["a"]),
-        ({"pyproject.toml": "[project]\ndependencies = []\n[tool.pdm.dev-dependencies]\ntest = ['a']\n"}, ["a"]),
         (
             {
                 "pyproject.toml": "[project]\ndependencies = []\n[tool.hatch.envs]\nlint.dependencies = ['c']\n"
@@ -221,12 +202,3 @@ def test_groups_of_poetrys_beside_a_project(write: Write, monkeypatch: pytest.Mo
     monkeypatch.setattr(requirements, "ask", lambda *_: {"dev": ["b"]})  # as Poetry has it without dependencies
     needs = find_needs(NO_SESSION, write({"pyproject.toml": "[tool.poetry.group.dev.dependencies]\nb = '*'\n"}))
     assert (needs.main, [str(one) for one in needs.tests]) == ([], ["b"])
-
-
-@pytest.mark.parametrize(("asked", "told"), [(">=3.9,<3.13", True), ("==3.11.*", True), (">=3.13.2", False)])
-def test_another_python_is_told(
-    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: str, told: bool
-) -> None:
-    monkeypatch.setattr(requirements, "image_python", lambda: "3.13")
-    find_needs(NO_SESSION, write({"pyproject.toml": f"[project]\nrequires-python = '{asked}'\ndependencies = []\n"}))
-    assert ("and the images have 3.13" in capsys.readouterr().out) is told
