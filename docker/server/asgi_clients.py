@@ -34,7 +34,9 @@ class Client(asyncio.Protocol):
 
     def held_bytes(self) -> int:
         """How much memory the client makes the server hold."""
-        return CONNECTION_BYTES + int(self.transport.get_write_buffer_size())
+        # From Python 3.12 on, asyncio keeps what is sent in part as a whole, and get_write_buffer_size() counts the rest.
+        parts = self.transport._buffer
+        return CONNECTION_BYTES + int(len(parts) if isinstance(parts, bytearray) else sum(len(p.obj) for p in parts))
 
     def connection_made(self, transport: Any) -> None:
         """Start to watch the client."""

@@ -42,9 +42,7 @@ class Client(socket):
         """Reset what is counted for each request."""
         self.exchange = Exchange(internal=internal)
         self.head_bytes: int | None = 0  # None: the head is complete
-        self.answer_bytes = 0
-        self.waited_s = 0.0
-        self.was_slow = False
+        self.answer_bytes, self.waited_s, self.was_slow = 0, 0.0, False
         self.time_left_s = TIMEOUT_S
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
