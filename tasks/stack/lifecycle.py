@@ -33,13 +33,13 @@ ON_DOWN: list[Callable[[], None]] = []
 def up(stack: Stack, services: Sequence[str] = (), *more: str) -> None:
     """Create and start a stack in the background, with ``more`` options of Compose; raises UserError when Docker cannot."""
     engine.current().check_health_checks()
-    options = ("--detach", "--no-build", "--remove-orphans", "--quiet-pull", *more)
-    command = (*COMPOSE, "--progress=plain", "up", *options, *services)
+    options = ("up", "--detach", "--no-build", "--remove-orphans", "--quiet-pull", *more, *services)
     title = f"starting {', '.join(services) or 'the stack'}"
     try:
-        step(title, *command, log=REPORTS / f"logs/up-{stack.flavor}.log", env=stack.env)
+        step(title, *COMPOSE, "--progress=plain", *options, log=REPORTS / f"logs/up-{stack.flavor}.log", env=stack.env)
     except CommandFailed as failed:
-        wait(stack, timeout_s=0)  # names the service that is in the way
+        if any(container.failed for container in stack.containers()):
+            wait(stack)  # names it; of others, such as one whose port is taken, Compose knows more
         raise UserError(f"the stack did not start: {failed.last}") from None
 
 
@@ -52,7 +52,7 @@ def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
     while True:
         found = stack.containers()
         late = [container for container in found if not container.ready]
-        if not found and timeout_s:
+        if not found:
             raise UserError("nothing is running any more: another session has stopped the stack")
         if not late:
             return
