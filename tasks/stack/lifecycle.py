@@ -34,14 +34,13 @@ def up(stack: Stack, services: Sequence[str] = (), *more: str) -> None:
     """Create and start a stack in the background, with ``more`` options of Compose; raises UserError when Docker cannot."""
     engine.current().check_health_checks()
     # Without --no-build: Compose builds images that are missing, those of other Dockerfiles than docker/Dockerfile.
-    options = ("--detach", "--remove-orphans", "--quiet-pull", *more)
-    command = (*COMPOSE, "--progress=plain", "up", *options, *services)
+    options = ("up", "--detach", "--remove-orphans", "--quiet-pull", *more, *services)
     title = f"starting {', '.join(services) or 'the stack'}"
     try:
-        step(title, *command, log=REPORTS / f"logs/up-{stack.flavor}.log", env=stack.env)
+        step(title, *COMPOSE, "--progress=plain", *options, log=REPORTS / f"logs/up-{stack.flavor}.log", env=stack.env)
     except CommandFailed as failed:
         if any(container.failed for container in stack.containers()):
-            wait(stack, timeout_s=0)  # names the service that is in the way; others only wait, and Docker knows why
+            wait(stack)  # names it; of others, such as one whose port is taken, Compose knows more
         raise UserError(f"the stack did not start: {failed.last}") from None
 
 
@@ -54,7 +53,7 @@ def wait(stack: Stack, services: Sequence[str] = (), *, timeout_s: float = READY
     while True:
         found = [container for container in stack.containers() if not services or container.service in services]
         late = [container for container in found if not container.ready]
-        if not found and timeout_s:
+        if not found:
             raise UserError("nothing is running any more: another session has stopped the stack")
         if not late:
             return

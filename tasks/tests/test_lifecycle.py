@@ -23,6 +23,7 @@ HEALTHY = "printf '1\\tpilot\\trunning\\tUp 1 s (healthy)\\t127.0.0.1:5001->8000
 STARTING = "printf '1\\tpilot\\trunning\\tUp 1 s (health: starting)\\t\\n'"
 UNHEALTHY = "printf '1\\tpilot\\trunning\\tUp 1 s (unhealthy)\\t127.0.0.1:5001->8000/tcp\\n'"
 FAILED = "printf '1\\tpilot\\texited\\tExited (3) 1 s ago\\t\\n2\\tother\\trunning\\tUp 1 s\\t\\n'"
+CREATED = "printf '1\\tpilot\\tcreated\\tCreated\\t\\n'"
 DOWN = "compose --progress=plain down --remove-orphans"
 LOG = "compose logs --no-color"
 RUN = "--progress=quiet run --rm --no-deps"
@@ -122,7 +123,7 @@ def test_a_stack_that_does_not_start_names_the_service_in_the_way(no_docker: Pat
     with pytest.raises(UserError, match="pilot exited with 3"), lifecycle.running(STACK, [], ARGS, keep=True):
         pytest.fail("it did not start")
     assert DOWN in calls(no_docker)
-    for others in ("", STARTING):
+    for others in ("", STARTING, CREATED):
         fake_docker(no_docker, {"ps --all --filter": others, **common})
         with pytest.raises(UserError, match="the stack did not start: port is taken"):
             lifecycle.up(STACK)
