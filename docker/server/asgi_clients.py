@@ -36,7 +36,8 @@ class Client(asyncio.Protocol):
         """How much memory the client makes the server hold."""
         # From Python 3.12 on, asyncio keeps what is sent in part as a whole, and get_write_buffer_size() counts the rest.
         parts = self.transport._buffer
-        return CONNECTION_BYTES + int(len(parts) if isinstance(parts, bytearray) else sum(len(p.obj) for p in parts))
+        whole = len(parts) if isinstance(parts, bytearray) else sum(len(getattr(part, "obj", part)) for part in parts)
+        return CONNECTION_BYTES + whole
 
     def connection_made(self, transport: Any) -> None:
         """Start to watch the client."""

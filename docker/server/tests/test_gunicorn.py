@@ -17,12 +17,8 @@ worker = import_module("gunicorn_worker")
 # sets to have an effect.
 OVERRIDDEN = {"load_wsgi", "set_accept_enabled", "enqueue_req", "wait_for_and_dispatch_events", "handle"}
 OVERRIDDEN |= {"handle_request", "_keepalive_after", "parse_chunk_size", "read_into"}
-CALLED = {"http.body:LengthReader.read": 2, "util:write_error": 4, "workers.base:Worker.handle_error": 5}
-CALLED |= {
-    "workers.gthread:TConn.set_timeout": 1,
-    "workers.gthread:ThreadWorker.accept": 2,
-    "http.body:ChunkedReader": 2,
-}
+CALLED = {"http.body:LengthReader.read": 2, "http.body:ChunkedReader": 2, "workers.gthread:ThreadWorker.accept": 2}
+CALLED |= {"util:write_error": 4, "workers.base:Worker.handle_error": 5, "workers.gthread:TConn.set_timeout": 1}
 USED = {
     "arbiter:Arbiter.handle_term": {"StopIteration"},
     "http.body:ChunkedReader.parse_chunk_size": {"read_into"},

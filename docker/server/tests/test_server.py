@@ -134,6 +134,13 @@ def test_many_clients_can_be_disconnected_at_a_time(monkeypatch: pytest.MonkeyPa
     assert sum(client.held for client in clients) == client_type.held_by_all < 40 * 1024 * 1024
 
 
+@pytest.mark.parametrize(("unsent", "held"), [(bytearray(b"abc"), 3), ([memoryview(b"abcdef")[4:], b"gh"], 8)])
+def test_what_asyncio_has_sent_in_part_is_held_as_a_whole(unsent: object, held: int) -> None:
+    client = import_module("asgi_clients").Client()
+    client.transport = Mock(_buffer=unsent)
+    assert client.held_bytes() == import_module("asgi_clients").CONNECTION_BYTES + held
+
+
 def test_connections_that_are_idle_keep_nobody_out(settings: dict[str, str]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (8000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     with running(**settings, STACK_CLIENT_TIMEOUT_S="20") as server, ExitStack() as stack:

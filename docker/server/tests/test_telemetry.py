@@ -79,8 +79,7 @@ def test_only_a_trusted_proxy_names_requests_and_the_log_can_be_off(settings: di
 
 
 def test_a_log_that_nobody_reads_stops_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Event()
-    written: list[bytes] = []
+    read, written = Event(), list[bytes]()
     monkeypatch.setattr(os, "write", lambda _, text: written.append(text) if read.wait(10) else None)
     log = runpy.run_path(str(SERVER / "server_telemetry.py"))["Log"]()
     for number in range(30_000):
