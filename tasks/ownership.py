@@ -81,9 +81,8 @@ def temporary_folder() -> Iterator[Path]:
 
 def temporary_places() -> list[str]:
     """The folders for temporary files that allow programs and devices."""
-    unusable = getattr(os, "ST_NOEXEC", 0) | getattr(
-        os, "ST_NODEV", 0
-    )  # macOS tells neither, and Python has no names there
+    # macOS tells neither, and Python has no names there.
+    unusable = getattr(os, "ST_NOEXEC", 0) | getattr(os, "ST_NODEV", 0)
     candidates = dict.fromkeys((tempfile.gettempdir(), "/var/tmp", os.path.expanduser("~")))  # noqa: PTH111, S108 (private folders go in; there may be no home)
     return [c for c in candidates if os.access(c, os.W_OK) and not os.statvfs(c).f_flag & unusable]
 

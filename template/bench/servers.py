@@ -101,7 +101,7 @@ def memory_mb(pid: int) -> float:
 def load(port: int, connections: int, seconds: int) -> tuple[float, str]:
     """Requests a second, and the 99th percentile of their latency."""
     text = output("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", f"http://127.0.0.1:{port}/")
-    return float(re.findall(r"Requests/sec:\s+([\d.]+)", text)[0]), re.findall(r"99%\s+(\S+)", text)[0]
+    return float(re.findall(r"Requests/sec:\s+([\d.]+)", text)[0]), re.findall(r"(?m)^ *99% +(\S+)", text)[0]
 
 
 def measure(folder: Path, runs: int) -> dict[str, Any]:
