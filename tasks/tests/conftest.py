@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from .. import ownership
 from ..project import ROOT
 from ..stack import model
 
@@ -54,6 +55,7 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STACK_ENGINE", "docker")  # whatever setup has found here
     monkeypatch.setenv("GIT_TEMPLATE_DIR", "")  # hundreds of repositories need no samples of hooks
+    monkeypatch.setattr(ownership, "REMOVALS", 3)  # what a fake client lists, it goes on to list
     model._config.cache_clear()
     return tools
 
