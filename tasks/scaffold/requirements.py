@@ -118,7 +118,7 @@ def read_settings(source: Path, *roots: Path) -> tuple[dict[str, Any], ConfigPar
     found = [*data.get("project", {}).get("optional-dependencies", {}).items()]
     for name, one in data.get("tool", {}).get("hatch", {}).get("envs", {}).items():
         found.append((name.removeprefix("hatch-"), [*one.get("dependencies", ()), *one.get("extra-dependencies", ())]))
-    for name, lines in found:
+    for name, lines in [one for one in found if one[1]]:
         # Some have an extra and a group of one name, and Hatch's may have its own variables.
         groups[name] = [*groups.get(name, ()), *(line for line in lines if "{" not in line)]
     return data, setup, groups
