@@ -12,6 +12,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from .. import project
 from ..images import target
@@ -257,6 +258,29 @@ def test_adopted_code_is_not_linted_by_our_rules(ours: Path, write: Write) -> No
     assert (ours / "services/theirs/ruff.toml").read_text() == "line-length = 79\n"
 
 
+@pytest.mark.parametrize("name", ["uv.lock", "poetry.lock", "pdm.lock"])
+def test_versions_in_its_own_lock_are_kept(write: Write, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    lines = ["Fast.API[x]>=0.1", "b>2", "c", "d @ https://h.invalid/d-2.zip", "e", 'f==1; python_version > "3"']
+    versions = [("fast-api", "0.115.0"), ("b", "2"), ("c", "1"), ("c", "2"), ("d", "1"), ("e", "1.0b1"), ("f", "1.0")]
+    text = "".join(f"[[package]]\nname = '{package}'\nversion = '{version}'\n" for package, version in versions)
+    found = [*map(Requirement, lines)]
+    adopt.keep_locked(write({name: f"{text}[[package]]\nname = 'own'\n"}), found)
+    kept = ["Fast.API[x]==0.115.0", "b>2", "c", lines[3], "e==1.0b1", 'f==1.0; python_version > "3"']
+    assert [*map(str, found)] == kept
+    assert capsys.readouterr().out.startswith(f"the versions in {name} are kept, unless --unpin asks for newer ones")
+
+
+def test_pins_of_a_lock_are_adopted(ours: Path, write: Write) -> None:
+    files = {"app.py": APP, "requirements.txt": "a>=1\n", "uv.lock": "[[package]]\nname = 'a'\nversion = '1.5'\n"}
+    take(write(files))
+    assert tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"][0] == "a==1.5"
+    service.remove(NO_SESSION, "theirs")
+    take(write(files), unpin=True)
+    assert tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"][0] == "a<2,>=1.5"
+    with pytest.raises(UserError, match=r"uv\.lock does not parse: "):
+        adopt.keep_locked(write({"uv.lock": "<<<<<<< HEAD\n"}), [])
+
+
 def test_settings_for_pytest_beside_the_code(ours: Path, write: Write) -> None:
     take(write({"src/app.py": APP, "src/pytest.ini": "[pytest]\naddopts = -q\n", "requirements.txt": "x\n"}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"]["pytest"]
@@ -292,39 +316,6 @@ def test_the_folder_itself_is_no_package(ours: Path, write: Write) -> None:
     take(write({"app.py": APP, "__init__.py": "", "requirements.txt": "x\n"}))
     # With it, pytest would import tests as parts of a package that is called like the service.
     assert not (ours / "services/theirs/__init__.py").exists()
-
-
-@pytest.mark.parametrize(
-    ("file", "line"),
-    [
-        ("tox.ini", "[testenv]\nsetenv = DJANGO_SETTINGS_MODULE=shop.test"),
-        ("manage.py", "os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.test'"),
-        (
-            "manage.py",
-            "os.getenv('DJANGO_SETTINGS_MODULE', None) or setdefault('DJANGO_SETTINGS_MODULE', \"shop.test\")",
-        ),
-    ],
-)
-def test_the_settings_of_djangos_tests(ours: Path, write: Write, file: str, line: str) -> None:
-    take(write({**DJANGO, file: f"{line}\n", "requirements.txt": "django\n", "tests/test_x.py": "def test_x(): ...\n"}))
-    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
-    assert made["DJANGO_SETTINGS_MODULE"] == "shop.test"
-
-
-def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
-    take(
-        write(
-            {"app.py": APP, "tests.py": "class Test(TestCase):\n    def test(self): ...\n", "requirements.txt": "x\n"}
-        )
-    )
-    assert [path.name for path in (ours / "services/theirs/tests").iterdir()] == ["test_all.py"]
-    assert not (ours / "services/theirs/tests.py").exists()
-
-
-def test_extension_modules_of_its_own_are_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ours
-    take(write({"app.py": APP, "fast/speed.pyx": "", "fast/__init__.py": "", "requirements.txt": "flask\n"}))
-    assert "warning: its own extension modules are not compiled" in capsys.readouterr().out
 
 
 def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:

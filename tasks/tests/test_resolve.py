@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 from .. import project, venv
-from ..scaffold import adopt, resolve, service
+from ..scaffold import resolve, service
 from ..shell import CommandFailed, UserError
 from .scaffolding import APP, DJANGO, NO_SESSION, git
 from .test_adopt import adopting_project, take
@@ -182,6 +181,12 @@ def test_a_package_without_a_wheel_is_told(
     assert "        BUILD_PACKAGES: gcc libc6-dev python3-dev libpq-dev\n" in compose
 
 
+def test_extension_modules_of_its_own_are_told(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ours
+    take(write({"app.py": APP, "fast/speed.pyx": "", "fast/__init__.py": "", "requirements.txt": "flask\n"}))
+    assert "warning: its own extension modules are not compiled" in capsys.readouterr().out
+
+
 def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
     lists = {
@@ -259,6 +264,33 @@ def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypat
     assert made["tool"]["pytest"]["ini_options"]["DJANGO_SETTINGS_MODULE"] == "tests.settings"
 
 
+def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
+    take(
+        write(
+            {"app.py": APP, "tests.py": "class Test(TestCase):\n    def test(self): ...\n", "requirements.txt": "x\n"}
+        )
+    )
+    assert [path.name for path in (ours / "services/theirs/tests").iterdir()] == ["test_all.py"]
+    assert not (ours / "services/theirs/tests.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("tox.ini", "[testenv]\nsetenv = DJANGO_SETTINGS_MODULE=shop.test"),
+        ("manage.py", "os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.test'"),
+        (
+            "manage.py",
+            "os.getenv('DJANGO_SETTINGS_MODULE', None) or setdefault('DJANGO_SETTINGS_MODULE', \"shop.test\")",
+        ),
+    ],
+)
+def test_the_settings_of_djangos_tests(ours: Path, write: Write, file: str, line: str) -> None:
+    take(write({**DJANGO, file: f"{line}\n", "requirements.txt": "django\n", "tests/test_x.py": "def test_x(): ...\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert made["DJANGO_SETTINGS_MODULE"] == "shop.test"
+
+
 def test_a_requirement_that_needs_a_newer_python_than_this_machine_has(
     ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,26 +331,3 @@ def test_pins_give_way_to_newer_versions_of_the_same_major(ours: Path, write: Wr
     take(write({"app.py": APP, "requirements.txt": "a==2.0.23\nb[x]==0.9rc1\nc>=1,<3\nd==1.*\n"}), unpin=True)
     group = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"]
     assert group[:-1] == ["a<3,>=2.0.23", "b[x]<1,>=0.9rc1", "c<3,>=1", "d==1.*"]
-
-
-@pytest.mark.parametrize("name", ["uv.lock", "poetry.lock", "pdm.lock"])
-def test_versions_in_its_own_lock_are_kept(write: Write, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    lines = ["Fast.API[x]>=0.1", "b>2", "c", "d @ https://h.invalid/d-2.zip", "e", 'f==1; python_version > "3"']
-    versions = [("fast-api", "0.115.0"), ("b", "2"), ("c", "1"), ("c", "2"), ("d", "1"), ("e", "1.0b1"), ("f", "1.0")]
-    text = "".join(f"[[package]]\nname = '{package}'\nversion = '{version}'\n" for package, version in versions)
-    found = [*map(Requirement, lines)]
-    adopt.keep_locked(write({name: f"{text}[[package]]\nname = 'own'\n"}), found)
-    kept = ["Fast.API[x]==0.115.0", "b>2", "c", lines[3], "e==1.0b1", 'f==1.0; python_version > "3"']
-    assert [*map(str, found)] == kept
-    assert capsys.readouterr().out.startswith(f"the versions in {name} are kept, unless --unpin asks for newer ones")
-
-
-def test_pins_of_a_lock_are_adopted(ours: Path, write: Write) -> None:
-    files = {"app.py": APP, "requirements.txt": "a>=1\n", "uv.lock": "[[package]]\nname = 'a'\nversion = '1.5'\n"}
-    take(write(files))
-    assert tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"][0] == "a==1.5"
-    service.remove(NO_SESSION, "theirs")
-    take(write(files), unpin=True)
-    assert tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"][0] == "a<2,>=1.5"
-    with pytest.raises(UserError, match=r"uv\.lock does not parse: "):
-        adopt.keep_locked(write({"uv.lock": "<<<<<<< HEAD\n"}), [])
