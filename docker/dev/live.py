@@ -2,7 +2,7 @@
 
     live.py                     what INTERFACE says: a web application on port 8000, by Werkzeug with its debugger (wsgi)
                                 or by uvicorn (asgi), or a command. APPLICATION names it, as MODULE:NAME or
-                                MODULE:FACTORY(), or is the command line; without that, Flask finds it by FLASK_APP
+                                MODULE:FACTORY(), or is the command line
     live.py -m MODULE [ARG...]  a module, such as a worker
     live.py PROGRAM [ARG...]    a script, or a program on the PATH, such as celery
 
@@ -105,12 +105,8 @@ def asgi_server(listener: socket.socket) -> Callable[[Any], None]:
 def load() -> Any:
     """Import the application; return a text where that fails."""
     try:
-        if name := os.environ.get("APPLICATION"):
-            module, _, expression = name.partition(":")
-            return eval(expression or "application", vars(importlib.import_module(module)))  # noqa: S307 (the service's own words)
-        from flask.cli import ScriptInfo
-
-        return ScriptInfo(os.environ.get("FLASK_APP")).load_app()
+        module, _, expression = os.environ["APPLICATION"].partition(":")
+        return eval(expression or "application", vars(importlib.import_module(module)))  # noqa: S307 (the service's own words)
     except Exception:
         traceback.print_exc()
         return traceback.format_exc()

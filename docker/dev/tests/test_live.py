@@ -55,7 +55,7 @@ time.sleep(100)
 @pytest.fixture(scope="module", params=["wsgi", "asgi"])
 def web(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Program]:
     """An application that the tests of this module share, in any order; its first process hangs when it has to end."""
-    env = {"FLASK_APP": "web"}
+    env = {"APPLICATION": "web:app"}
     if request.param == "asgi":
         pytest.importorskip("uvicorn")
         env = {"INTERFACE": "asgi", "APPLICATION": "web:{0: make}[0]()"}
@@ -84,7 +84,7 @@ def test_the_debugger_answers_only_trusted_host_names(tmp_path: Path) -> None:
     (tmp_path / "web.py").write_text(
         "import flask\napp = flask.Flask(__name__)\n@app.get('/fail')\ndef fail():\n    1 / 0\n"
     )
-    with running(tmp_path, "live.py", FLASK_APP="web", WERKZEUG_DEBUG_PIN="off") as web:
+    with running(tmp_path, "live.py", APPLICATION="web:app", WERKZEUG_DEBUG_PIN="off") as web:
         web.until(lambda: web.get()[0] == 404)
         for host, console, evaluates in (
             *((f"{name}:{web.port}", 200, True) for name in ("127.0.0.1", "localhost")),

@@ -127,6 +127,7 @@ def clone(make_clone: Callable[[str], Clone]) -> Clone:
     made.nox("-s", "new", "--", "crew", "--kind", "worker")
     compose = made.root / "services/pilot/compose.yaml"
     edit(compose, "  pilot:\n", "  pilot: &pilot\n")
+    edit(compose, "SERVICE: pilot\n", "SERVICE: pilot\n        PACKAGE: .\n        APPLICATION: pilot:create_app()\n")
     compose.write_text(compose.read_text() + MAIL)
     (made.root / "services/pilot/pilot/mail.py").write_text(MAIL_PY)
     made.commit("Make services of each kind")
@@ -144,6 +145,8 @@ def says(clone: Clone, service: str, text: str) -> None:
 def test_each_kind_passes_everything_right_away(clone: Clone) -> None:
     assert clone.nox("-s", "test", "--", "api", "crew").count("2 passed") == 2
     assert "built api, crew, pilot" in clone.nox("-s", "build")  # one image for both processes of pilot
+    run = ("docker", "run", "--rm", f"{clone.name}/pilot:prod", "python3", "-m", "flask", "routes")
+    assert "/healthz" in subprocess.run(run, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
     tested = clone.nox("-s", "test", "--", "stack", "-v")
     for name in ("healthcheck_that_can_fail[pilot-mail]", "gracefully", "healthcheck_that_can_fail[crew]"):
         assert name in tested
@@ -157,6 +160,7 @@ def test_a_second_process_comes_with_its_service(clone: Clone) -> None:
     says(clone, "pilot-mail", "mail is sent")
     edit(clone.root / "services/pilot/pilot/mail.py", "mail is", "letters are")
     says(clone, "pilot-mail", "letters are sent")
+    assert "/healthz" in clone.nox("-s", "shell", "--", "pilot", "flask", "routes")
     clone.git("checkout", "--quiet", ".")
     clone.nox("-s", "down")
 
