@@ -12,9 +12,9 @@ from ..project import env_prefix, toml
 from .service import Skeleton
 
 FOLDER = Path(__file__).with_name("adopting")  # what is written into services
-# How code, as ast writes it, reads a variable: by os.environ, environs, or decouple; env[...] and env.get(...) are a dictionary, as of WSGI.
+# How code, as ast writes it, reads a variable: by os.environ, environs, decouple, or a function such as getenv or env_bool; env[...] and env.get(...) are a dictionary, as of WSGI.
 # %s are os.environ and the names that a module imports it by.
-READERS = r"(?<![\w.])(?:(?:(?:%s)(?:\.\w+)?|(?:os\.)?getenv|config)[(\[]|env(?:\.(?!(?:get|pop|setdefault)\()\w+)?\()'([A-Z][A-Z\d_]+)'"
+READERS = r"(?<![\w.])(?:(?:(?:%s)(?:\.\w+)?|config)[(\[]|[\w.]*(?:\wenv|env\w)\w*\(|env(?:\.(?!(?:get|pop|setdefault)\()\w+)?\()'([A-Z][A-Z\d_]+)'"
 ENVIRON = re.compile(r"^\s*from os import (?:.*, )?environ(?: as (\w+))?(?:,|$)", re.MULTILINE)
 # The name of a database in the working directory, or in a folder there; and as code joins it.
 DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?((?:[\w-]+/)?[\w-]+\.(?:db|sqlite3?))")

@@ -126,6 +126,7 @@ def test_what_a_project_calls_the_parts_of_an_address() -> None:
     [
         ("def app(env, start): return env['HTTP_HOST'], env.get('QUERY_STRING'), env.pop('REMOTE_ADDR', '')", set()),
         ("a = env('A_A'), env.str('B_B'), env.json('C_C')", {"A_A", "B_B", "C_C"}),
+        ("a = envbool('A_A'), settings.get_env('B_B', 1), os.getenv('C_C'), seven('D_D')", {"A_A", "B_B", "C_C"}),
         ("from os import environ\na = environ['A_A'], environ.get('B_B')", {"A_A", "B_B"}),
         (
             "from os import getenv, environ as env, path\na = env['A_A'], env.get('B_B'), os.environ['C_C']",
