@@ -75,9 +75,8 @@ def fetch(url: str, ref: str) -> str:
         ref = branches[0]  # as in a bundle of one branch
     if git("fetch", "--quiet", "--no-tags", url, ref or "HEAD") is None:
         names = [found.split("/", 2)[2] for found in refs if re.fullmatch("refs/(heads|tags)/[^^]+", found)]
-        raise UserError(
-            f"{url} has no {ref or 'HEAD'}; it has {', '.join(names[:9]) or 'no branch'}; or name a full commit id"
-        )
+        told = f"{url} has no {ref or 'HEAD'}; it has {', '.join(names[:9]) or 'no branch'}; or name a full commit id"
+        raise UserError(told)
     return (git("rev-parse", "FETCH_HEAD^{commit}") or "").strip()
 
 
