@@ -42,8 +42,7 @@ def copy(model: str, service: str, port: int) -> None:
             for number, published in enumerate(dict.fromkeys(re.findall(r"_PORT:-(\d+)\}:\d", text))):
                 text = text.replace(f"_PORT:-{published}}}", f"_PORT:-{port + number}}}")
         path.write_bytes(text.encode())
-        if path.name == f"test_{old}.py":
-            path.rename(path.with_name(f"test_{package}.py"))
+        path.rename(path.with_name(path.name.replace(f"test_{old}.py", f"test_{package}.py")))
 
 
 def rename_in_compose(text: str, model: str, service: str, package: str) -> str:

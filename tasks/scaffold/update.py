@@ -27,6 +27,8 @@ def update(args: Namespace) -> None:
     """
     if git("status", "--porcelain"):
         raise UserError("there are changes that git does not have: commit or discard them first")
+    if inside := (git("rev-parse", "--show-prefix") or "").strip():
+        raise UserError(f"{inside} is a folder of another repository, and only a repository of its own can be updated")
     base, remembered = version()
     url = args.url or remembered
     if not url:
@@ -46,9 +48,8 @@ def update(args: Namespace) -> None:
         git("reset", "--hard", "--quiet")
         raise
     run("git", "status", "--short")
-    steps = ["git diff HEAD", "nox -s test lint", "git commit"]
-    if (git("diff", "--name-only", "HEAD", "--", "pyproject.toml") or "").strip():
-        steps.insert(1, "nox -s lock")
+    changed = listing("diff", "--name-only", "-z", "HEAD", "--", "pyproject.toml")
+    steps = ["git diff HEAD", *["nox -s lock"] * len(changed), "nox -s test lint", "git commit"]
     if conflicts:
         raise UserError(
             f"conflicts in {', '.join(conflicts)}: resolve them, `git add` (or `git reset --hard` undoes it all); then {'; '.join(steps)}"

@@ -274,6 +274,16 @@ def test_a_dirty_tree_is_left_alone(mine: Path, template: Path) -> None:
     assert git(mine, "status", "--porcelain") == " M docker/lines\n"
 
 
+def test_a_folder_of_another_repository_is_not_updated(mine: Path, template: Path, tmp_path: Path) -> None:
+    move_on(template)
+    (mine / ".git").rename(tmp_path / "history")
+    git(tmp_path, "init", "-q")
+    commit(tmp_path)
+    with pytest.raises(UserError, match="mine/ is a folder of another repository"):
+        bring()
+    assert git(tmp_path, "status", "--porcelain") == ""
+
+
 def test_without_git(mine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
