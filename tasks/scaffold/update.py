@@ -90,14 +90,14 @@ def merge(base: str, new: str, title: str) -> list[str]:
     stay, others = deleted(base, new), [f":(exclude){path}" for path in OWN]
     if touched := sorted(stay & {*listing("diff", "--name-only", "-z", base, new, "--", *others)}):
         say(f"you have deleted these, and they stay deleted: {', '.join(touched)}")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
             do("worktree", "add", "--quiet", "--detach", folder, base)
             commit(Path(folder), stay, "the template as it was")
             do("-C", folder, "read-tree", "--reset", "-u", new)
             made = commit(Path(folder), stay, title)
-        finally:
-            git("worktree", "remove", "--force", folder)
+    finally:
+        git("worktree", "remove", "--force", folder)  # its files are gone: an interrupt would find it hardly at work
     fine = git(*OPTIONS, "cherry-pick", "--no-commit", "--allow-empty", made) is not None
     conflicts = listing("diff", "--name-only", "--diff-filter=U", "-z")
     if not fine and not conflicts:

@@ -308,3 +308,20 @@ def test_an_interrupt_changes_nothing(mine: Path, template: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         bring()
     assert git(mine, "status", "--porcelain") == ""
+
+
+def test_an_interrupt_while_files_are_removed_leaves_no_worktree(
+    mine: Path, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move_on(template)
+
+    def interrupted(*words: str) -> str | None:
+        if words[:2] == ("worktree", "remove") and Path(words[-1]).exists():
+            raise KeyboardInterrupt
+        return changes.git(*words)
+
+    monkeypatch.setattr(update, "git", interrupted)
+    monkeypatch.setattr(update, "commit", lambda *_: interrupted("worktree", "remove", str(mine)))
+    with pytest.raises(KeyboardInterrupt):
+        bring()
+    assert git(mine, "worktree", "list").count("\n") == 1
