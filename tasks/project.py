@@ -77,9 +77,9 @@ def service_names() -> list[str]:
     found = sorted(
         folder.name
         for folder in SERVICES.glob("*")  # git keeps no empty folder: there may be no services/
-        # git leaves folders with bytecode behind when it switches branches.
+        # git leaves folders with bytecode, coverage and caches behind when it switches branches.
         if not re.match(r"[._]", folder.name)
-        and any(path.is_file() and path.suffix != ".pyc" for path in folder.rglob("*"))
+        and any(f.is_file() and not re.search(r"/\.|\.pyc$", f"/{f.relative_to(folder)}") for f in folder.rglob("*"))
     )
     groups = pyproject().get("dependency-groups", {})
     for service in found:

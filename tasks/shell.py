@@ -38,7 +38,7 @@ class CommandFailed(UserError):  # noqa: N818 (it is what has happened)
     """A command that ended with an error; ``text`` is all that it printed, ``last`` its last line."""
 
     def __init__(self, command: Sequence[str], text: str) -> None:
-        self.text = text.strip()
+        self.text = text.partition("\nRun 'docker ")[0].strip()  # its last line is about options
         self.last = self.text.splitlines()[-1] if self.text else "it printed nothing"
         gone = "Cannot connect to the Docker daemon" in self.text
         super().__init__(ENGINE_GONE if gone else f"`{shlex.join(command[:4])} ...` failed: {self.last}")

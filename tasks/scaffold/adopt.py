@@ -53,24 +53,25 @@ def adopt(session: Session, args: Namespace) -> None:
     """
     if args.like or not args.source:
         raise UserError("--app, --extra, --unpin and --own-lock go with --from DIR, and none of them with --like")
-    if not args.source.is_dir():
-        raise UserError(f"there is no folder {args.source}")
     source, folder = args.source.resolve(), SERVICES / args.name
+    if not source.is_dir() or folder.is_relative_to(source):
+        raise UserError(f"there is no folder {args.source}, or it has this project in it")
     found = find_application(code := Code(source), args.app)
     needs = find_needs(session, source, args.extra or (), found.root)
     keep_locked(source, [*needs.main, *needs.tests])
     for pinned in [*needs.main, *needs.tests] * args.unpin:
         newer = re.sub(r"==((\d+)[\w.]*)$", lambda pin: f">={pin[1]},<{int(pin[2]) + 1}", str(pinned.specifier))
         pinned.specifier = SpecifierSet(newer)
-    taken, left = copy(source, found.root, folder)
+    taken, left = copy(code, found.root, folder)
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
     if own in left:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
+    place_tests(folder)
+    others = {path.name for path in folder.iterdir()} - {own, "tests", "tox.ini", "setup.cfg"}
     texts = [path.read_text("utf-8", "replace") for path in [*source.glob("*.ini"), *code.trees]]
     kept = environment.databases(code.texts, code.imports, *texts)
     keep(source, folder, kept)
     packages: set[str] = {canonicalize_name(one.name) for one in needs.main}
-    others = [item for item in taken if item != own and not matches(item, TESTS)]
     # Whether production needs more than the application's own package or module.
     more = own not in taken or kept or any(".py" in own + item or (folder / item).is_dir() for item in others)
     arguments = build_arguments(found, needs, packages, "." if more else own)
@@ -79,7 +80,6 @@ def adopt(session: Session, args: Namespace) -> None:
     beside = [*environment.neighbours(packages, code.texts)]
     second = next((one.call for one in code.every if one.interface == "command"), "")
     finish(args.name, found, worker(source), second, environment.compose_lines(args.name, beside, read))
-    place_tests(folder)
     if not (folder / "ruff.toml").exists():
         shutil.copy(environment.FOLDER / "ruff.toml", folder)
     settings, tested = needs.settings, has_tests(args.name)
@@ -126,7 +126,7 @@ def keep(source: Path, folder: Path, files: list[str]) -> None:
         place = (folder / name).parent
         if not place.exists():
             place.symlink_to("instance")
-        elif not place.is_symlink() and not (folder / name).exists():
+        elif place.name != "instance" and not place.is_symlink() and not (folder / name).exists():
             (folder / name).symlink_to("../" * name.count("/") + f"instance/{Path(name).name}")
 
 
@@ -145,7 +145,8 @@ def place_tests(folder: Path) -> None:
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
     (folder / "tests").mkdir(exist_ok=True)
-    for path in [path for path in folder.glob("*.py") if matches(path.name, [*TESTS, "tests.py"])]:
+    moved = [path for path in folder.glob("*.py") if matches(path.name, [*TESTS, "tests.py"])]
+    for path in [path for path in moved if not (folder / "tests" / path.name).exists()]:
         path.rename(folder / "tests" / path.name.replace("tests.py", "test_all.py"))
     if not any((folder / "tests").iterdir()):
         (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
@@ -204,19 +205,19 @@ def documents(folder: Path) -> set[str]:
     return {name for path in folder.rglob("*.py") for name in DOCUMENTS.findall(path.read_text("utf-8", "replace"))}
 
 
-def copy(source: Path, root: Path, folder: Path) -> tuple[list[str], list[str]]:
-    """Copy what is in ``root``, and what is beside it in ``source``; return what was taken and what was left out."""
+def copy(code: Code, root: Path, folder: Path) -> tuple[list[str], list[str]]:
+    """Copy what is in ``root``, and what is beside it in the code's folder; return what was taken and what was left out."""
     # Production images have these files in the same place; and the folder itself must be no package, as pytest has it.
     server = {"__init__.py", *(path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file())}
     folder.mkdir(parents=True)  # git has no empty services/
-    left = []
+    source, left = code.source, []
     # What is imported from src/ is installed where it was written.
     roots = [root, *(path for path in source.glob("src/") if not [*path.glob("*.py")]), source]
     above = {above for place in roots for above in (place, *place.parents)}
     found = [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir()) if path not in above]
     for path in sorted(found, key=lambda path: matches(path.name, LEFT)):  # documents after the code that reads them
         target = folder / path.name
-        junk = matches(path.name, CACHES + LEFT) and path.name not in {".gitignore", *documents(folder)}
+        junk = matches(path.name, code.left) and path.name not in {".gitignore", *documents(folder)}
         if junk or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))
         elif path.is_dir():

@@ -97,8 +97,10 @@ class Code:
     def __init__(self, source: Path) -> None:
         self.source = source
         self.trees: dict[Path, ast.Module] = {}
+        # Virtual environments may have any name.
+        self.left = [*CACHES, *LEFT, *(path.parent.name for path in source.glob("*/pyvenv.cfg"))]
         for path in sorted(source.rglob("*.py")):
-            skipped = any(matches(part, CACHES + LEFT + TESTS) for part in path.relative_to(source).parts)
+            skipped = any(matches(part, self.left + TESTS) for part in path.relative_to(source).parts)
             with suppress(SyntaxError, ValueError):  # a template, or code for another Python
                 self.trees |= {} if skipped else {path: ast.parse(path.read_bytes())}
         nodes = [(path, node) for path, tree in self.trees.items() for node in ast.walk(tree)]

@@ -19,9 +19,7 @@ ENVIRON = re.compile(r"^\s*from os import (?:.*, )?environ(?: as (\w+))?(?:,|$)"
 # The name of a database in the working directory, or in a folder there; and as code joins it.
 DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?((?:[\w-]+/)?[\w-]+\.(?:db|sqlite3?))")
 JOINED = re.compile(r"""["']([\w-]+)["']\s*[,/]\s*["']([\w-]+\.(?:db|sqlite3?))["']""")
-# Each has what adopting/neighbours.toml says.
-TABLES = toml((FOLDER / "neighbours.toml").read_text(encoding="utf-8"))
-NEIGHBOURS = [SimpleNamespace(**{"name": name, "url": "", "parts": {}} | table) for name, table in TABLES.items()]
+NEIGHBOURS = [SimpleNamespace(**one) for one in toml((FOLDER / "neighbours.toml").read_text("utf-8"))["neighbour"]]
 # Packages that come without wheels, and what Debian calls the headers that they are compiled with.
 COMPILED: dict[str, str] = toml((FOLDER / "compiled.toml").read_text(encoding="utf-8"))
 

@@ -51,7 +51,7 @@ def make_own(root: Path, wanted: str) -> None:
             text = (root / path).read_text(encoding="utf-8")
             (root / path).write_text(re.sub(pattern, replacement, text, flags=re.MULTILINE), encoding="utf-8")
     shutil.rmtree(root / "template", ignore_errors=True)
-    found = git("-C", str(root), "grep", "-z", "--files-with-matches", "template only") or ""
+    found = git("-C", str(root), "grep", "-z", "--no-color", "--files-with-matches", "template only") or ""
     for path in found.split("\0"):
         if (root / path).is_file():
             text = (root / path).read_text(encoding="utf-8")
@@ -64,7 +64,8 @@ def record_version() -> None:
     """Write tasks/VERSION: the template's commit, and the URL that the clone was made from, without credentials."""
     if re.match("[0-9a-f]{40}\n", VERSION.read_text(encoding="utf-8")):
         return  # a downloaded archive, see .gitattributes, or a clone that has been renamed before
-    commit = (git("rev-parse", "HEAD") or "").strip()
+    # Commits that were made here before are not the template's: `update` would take out what they brought.
+    commit = (git("merge-base", "HEAD", "origin/HEAD") or git("rev-parse", "HEAD") or "").strip()
     url = without_credentials((git("remote", "get-url", "origin") or "").strip())
     VERSION.write_text("".join(f"{line}\n" for line in (commit, url) if line), encoding="utf-8")
 

@@ -10,19 +10,18 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from configparser import ConfigParser, Error
 from dataclasses import dataclass
-from itertools import product
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import nox.project
 from nox import Session
 from packaging.markers import Marker
-from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from .. import venv
-from ..env import env, official_base
+from ..env import chosen_by_user, env, official_base
 from ..ownership import temporary_folder
 from ..shell import CommandFailed, UserError, output
 from ..terminal import say
@@ -30,8 +29,6 @@ from .application import KNOWN, text_of
 
 # What has a project's requirements, and what it calls the extra, the group or the file with what its tests need.
 FILES, LOCKS, LINTERS, SETTINGS, TESTS, TEST_FILES = KNOWN["requirements"].values()
-# Options of pytest-cov, with the word after them that may be theirs.
-COVERAGE = re.compile(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?")
 # How a file for pip names the project beside it, and its extras.
 ITSELF = re.compile(r"^(?:-e\s*|--editable[\s=]+)?\.(?:\[(.*)\])?\s*$", re.MULTILINE)
 # Asks Poetry for the dependencies of a project that has them in Poetry's own form.
@@ -91,15 +88,20 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
             main += [one for one in more if (itself or not main) and canonicalize_name(one.name) not in names]
             extras = [*extras, *re.findall(r"[\w-]+", ",".join(itself))]
     elif not (groups and extras):
-        raise no_requirements(source, groups)
+        ways = [f"no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"]
+        ways += [f"--extra {name}" for name in groups]
+        ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
+        raise UserError(f"{source}: {' or '.join(ways)}")
     for extra in extras:
         if extra not in groups:
             raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
         main += parse(path, groups[extra])
     own = canonicalize_name(distribution.partition("==")[0])
     found = for_images(own, main, *extras)
-    if near := [one.name for one in found if re.search("'(path|workspace)'", str(uv.get("sources", {}).get(one.name)))]:
-        raise UserError(f"{path}: {', '.join(near)}: in folders beside it ([tool.uv.sources]); see libs/README.md")
+    # An index may have something else under such a name.
+    elsewhere = {canonicalize_name(name) for name, at in uv.get("sources", {}).items() if "'index'" not in str(at)}
+    if near := [one.name for one in found if canonicalize_name(one.name) in elsewhere and not one.url]:
+        raise UserError(f"{path}: {', '.join(near)}: in folders beside it, or at URLs ([tool.uv.sources])")
     needed, left = for_images(own, tests(source, path, groups), *TESTS), groups.keys() - {*TESTS, *extras}
     return Needs(found, needed, distribution, points, sorted(left), pytest_settings(data, setup))
 
@@ -110,17 +112,20 @@ def read_settings(source: Path, *roots: Path) -> tuple[dict[str, Any], ConfigPar
     setup.read_dict({"metadata": {}, "options.entry_points": {}})
     try:
         data = tomllib.loads(text_of(source / "pyproject.toml"))
-        setup.read([place / name for place in (source, *roots) for name in SETTINGS], "utf-8")
+        setup.read([place / name for place in (source, *roots) for name in SETTINGS], "utf-8-sig")
         groups = {name: [*nox.project.dependency_groups(data, name)] for name in data.get("dependency-groups", {})}
     except (ValueError, LookupError, Error) as error:
         told = f"{source}: pyproject.toml, setup.cfg, tox.ini or pytest.ini does not parse: {error}"
         raise UserError(told.replace("\n", " ")) from None
-    found = [*data.get("project", {}).get("optional-dependencies", {}).items()]
-    for name, one in data.get("tool", {}).get("hatch", {}).get("envs", {}).items():
+    found, tool = [*data.get("project", {}).get("optional-dependencies", {}).items()], data.get("tool", {})
+    # As older versions of uv and PDM have it.
+    found += [("dev", tool.get("uv", {}).get("dev-dependencies", ()))]
+    found += tool.get("pdm", {}).get("dev-dependencies", {}).items()
+    for name, one in tool.get("hatch", {}).get("envs", {}).items():
         found.append((name.removeprefix("hatch-"), [*one.get("dependencies", ()), *one.get("extra-dependencies", ())]))
     for name, lines in [one for one in found if one[1]]:
-        # Some have an extra and a group of one name, and Hatch's may have its own variables.
-        groups[name] = [*groups.get(name, ()), *(line for line in lines if "{" not in line)]
+        # Some have an extra and a group of one name; Hatch's may have its own variables, and PDM's the project itself.
+        groups[name] = [*groups.get(name, ()), *(line for line in lines if not re.search("{|^-e", line))]
     return data, setup, groups
 
 
@@ -130,15 +135,16 @@ def pytest_settings(data: Mapping[str, Any], setup: ConfigParser) -> dict[str, A
     sections = [dict(setup[name]) if name in setup else {} for name in ("pytest", "tool:pytest")]
     settings: dict[str, Any] = sections[0] or table.get("ini_options", table) or sections[1]
     words = settings.get("addopts", "")
-    text = COVERAGE.sub("", words if isinstance(words, str) else shlex.join(words))
+    # Options of pytest-cov, with the word after them that may be theirs.
+    text = re.sub(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?", "", words if isinstance(words, str) else shlex.join(words))
     return settings | ({"addopts": shlex.split(text)} if words else {})
 
 
 def own_distribution(source: Path, table: Mapping[str, Any]) -> str:
     """The NAME==VERSION of a project itself, by the ``table`` with its metadata; "" where it has no name."""
     # A source distribution knows its version; one that only its build tells is 0: what asks for it finds something.
-    made = parse_email(text_of(source / "PKG-INFO"))[0].get("version")
-    names = [f"{table.get('name', '')}=={version}" for version in (table.get("version"), made, "0")]
+    made = re.findall(r"(?m)^Version: *(\S+)", text_of(source / "PKG-INFO"))
+    names = [f"{table.get('name', '')}=={version}" for version in (table.get("version"), *made, "0")]
     return next((name for name in names if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", name)), "")
 
 
@@ -161,19 +167,11 @@ def metadata(session: Session, source: Path, groups: dict[str, list[str]]) -> tu
     return points, distribution, parse("its metadata", lines)
 
 
-def no_requirements(source: Path, groups: Iterable[str]) -> UserError:
-    """What to tell where no file has requirements: what to add, or other ways."""
-    ways = [f"{source}: no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"]
-    ways += [f"--extra {name}" for name in groups]
-    ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
-    return UserError(" or ".join(ways))
-
-
 def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list[Requirement]:
     """What the tests need: the first extra, group or file with a name for that, and pytest's plugins in the others."""
     found = {kind: parse(path, groups[kind]) for kind in TESTS if kind in groups}
-    for kind, name in product(TESTS, TEST_FILES):
-        if (file := source / name.format(kind)).is_file():
+    for kind, file in [(kind, source / name.format(kind)) for kind in TESTS for name in TEST_FILES]:
+        if file.is_file():
             try:
                 found.setdefault(kind, listed(file))
             except UserError as error:  # no reason to leave the rest
@@ -201,15 +199,19 @@ def python(session: Session, *words: str) -> str:
     return output(venv.python(session), *words, env=env())
 
 
+@cache
 def image_python() -> str:
-    """The version of Python in the images, such as 3.13."""
-    return "".join(re.findall(r":(\d+\.\d+)", official_base())[:1])  # in front may be a registry with its port
+    """The version of Python in the images, such as 3.13: as the base image's tag has it, else as its Python says."""
+    base = chosen_by_user().get("STACK_BASE") or official_base()
+    # In front of the tag may be a registry with its port.
+    told = base if re.search(r":\d+\.\d", base) else output("docker", "run", "--rm", base, "python3", "-V")
+    return str(re.findall(r"[: ](\d+\.\d+)", told)[0])
 
 
-def applies(marker: Marker | None, *extras: str) -> bool:
+def applies(marker: Marker | str | None, *extras: str) -> bool:
     """Whether a marker holds in the images, with one of these extras."""
     image = {"python_version": image_python(), "python_full_version": f"{image_python()}.0", **KNOWN["linux"]}
-    return marker is None or any(marker.evaluate({**image, "extra": extra}) for extra in ("", *extras))
+    return not marker or any(Marker(str(marker)).evaluate({**image, "extra": extra}) for extra in ("", *extras))
 
 
 def for_images(own: str, requirements: Iterable[Requirement], *extras: str) -> list[Requirement]:
@@ -242,10 +244,9 @@ def listed(path: Path) -> list[Requirement]:
             if not (path.parent / include[1]).is_file():
                 raise UserError(f"{place}: there is no file {include[1]}")
             found += listed(path.parent / include[1])
-        elif line.startswith(("-", ".")):
-            if not ITSELF.match(line):
-                say(f"{place}: not taken: {line}")
-        elif line:
+        elif line.startswith(("-", ".")) and not ITSELF.match(line):
+            say(f"{place}: not taken: {line}")
+        elif line and not ITSELF.match(line):
             name = egg or "".join(re.findall(r"^git\+.*/([\w.-]+?)(?:\.git)?(?:@[^/]*)?$", url))
             found += parse(place, [f"{name} @ {url}{more and '#'}{more}" if name and " @ " not in url else line])
     return found

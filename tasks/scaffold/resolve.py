@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 from nox import Session
-from packaging.markers import Marker
 
 from .. import venv
 from ..project import SERVICES, has_own_lock, pyproject, toml
@@ -33,10 +31,10 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
         lock_alone(session, name, lines, choices)
         say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
     pinned = by_name(line for line in lines if "==" in line.partition(";")[0])
-    for package in without_wheels(name):
-        hint = "; --unpin takes newer versions" * (package["name"] in pinned)
-        told = f"warning: {package['name']} {package['version']} has no wheel for Python {image_python()}"
-        say(f"{told}; if it needs a compiler, its build will fail; {wheels(session, package['name'])}{hint}")
+    for package, version in without_wheels(name):
+        hint = "; --unpin takes newer versions" * (package in pinned)
+        told = f"warning: {package} {version} has no wheel for Python {image_python()}"
+        say(f"{told}; if it needs a compiler, its build will fail; {wheels(session, package)}{hint}")
 
 
 def conflict(session: Session, name: str, lines: list[str]) -> str:
@@ -101,15 +99,15 @@ def conclusion(conflict: str) -> str:
     return last + f": {before.rpartition('. ')[2].rstrip('.')}" * (" and " not in last and before != "")
 
 
-def without_wheels(name: str) -> Iterator[Mapping[str, Any]]:
-    """What is locked for a service and has no wheel for the Python of the images, besides what `new` knows how to compile."""
+def without_wheels(name: str) -> Iterator[tuple[str, str]]:
+    """Name and version of what is locked for a service and has no wheel for the Python of the images, besides what `new` knows how to compile."""
     own = has_own_lock(name)
     path, groups = (SERVICES / name / "poetry.lock", {"main", "tests"}) if own else (service.LOCK, {name})
     for package in toml(path.read_text(encoding="utf-8")).get("package", ()):
         files, marker = [file["file"] for file in package.get("files", ())], package.get("markers")
-        here = groups & {*package.get("groups", ())} and applies(Marker(marker) if isinstance(marker, str) else None)
+        here = groups & {*package.get("groups", ())} and applies(marker if isinstance(marker, str) else None)
         if here and files and not any(map(fits, files)) and package["name"] not in COMPILED:
-            yield package
+            yield package["name"], package["version"]
 
 
 def fits(file: str) -> bool:

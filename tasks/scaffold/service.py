@@ -55,11 +55,11 @@ def check_name(wanted: str) -> None:
         f"{package} is a keyword of Python, which no package can be called": keyword.iskeyword(package),
         f"its package would hide Python's own module {package}": package in sys.stdlib_module_names,
         "services/ has a folder of this name": (SERVICES / wanted).exists(),
-        "it has a meaning of its own here": wanted in special,
+        # That of Flask's instance folder, which neither git nor images take from here; YAML's of the others.
+        "it has a meaning of its own here": wanted in special or wanted in {"instance", "null", "true", "false"},
     }
-    for reason, applies in reasons.items():
-        if applies:
-            raise UserError(f"a service cannot be called {wanted!r}: {reason}")
+    if found := [reason for reason, applies in reasons.items() if applies]:
+        raise UserError(f"a service cannot be called {wanted!r}: {found[0]}")
     for other in service_names():
         if f"  {wanted}:" in (SERVICES / other / "compose.yaml").read_text(encoding="utf-8").splitlines():
             raise UserError(f"a service cannot be called {wanted!r}: services/{other}/compose.yaml has one, too")

@@ -27,6 +27,8 @@ def update(args: Namespace) -> None:
     """
     if git("status", "--porcelain"):
         raise UserError("there are changes that git does not have: commit or discard them first")
+    if inside := (git("rev-parse", "--show-prefix") or "").strip():
+        raise UserError(f"{inside} is a folder of another repository, and only a repository of its own can be updated")
     base, remembered = version()
     url = args.url or remembered
     if not url:
@@ -46,9 +48,8 @@ def update(args: Namespace) -> None:
         git("reset", "--hard", "--quiet")
         raise
     run("git", "status", "--short")
-    steps = ["git diff HEAD", "nox -s test lint", "git commit"]
-    if (git("diff", "--name-only", "HEAD", "--", "pyproject.toml") or "").strip():
-        steps.insert(1, "nox -s lock")
+    changed = listing("diff", "--name-only", "-z", "HEAD", "--", "pyproject.toml")
+    steps = ["git diff HEAD", *["nox -s lock"] * len(changed), "nox -s test lint", "git commit"]
     if conflicts:
         raise UserError(
             f"conflicts in {', '.join(conflicts)}: resolve them, `git add` (or `git reset --hard` undoes it all); then {'; '.join(steps)}"
@@ -75,9 +76,8 @@ def fetch(url: str, ref: str) -> str:
         ref = branches[0]  # as in a bundle of one branch
     if git("fetch", "--quiet", "--no-tags", url, ref or "HEAD") is None:
         names = [found.split("/", 2)[2] for found in refs if re.fullmatch("refs/(heads|tags)/[^^]+", found)]
-        raise UserError(
-            f"{url} has no {ref or 'HEAD'}; it has {', '.join(names[:9]) or 'no branch'}; or name a full commit id"
-        )
+        told = f"{url} has no {ref or 'HEAD'}; it has {', '.join(names[:9]) or 'no branch'}; or name a full commit id"
+        raise UserError(told)
     return (git("rev-parse", "FETCH_HEAD^{commit}") or "").strip()
 
 
@@ -90,14 +90,14 @@ def merge(base: str, new: str, title: str) -> list[str]:
     stay, others = deleted(base, new), [f":(exclude){path}" for path in OWN]
     if touched := sorted(stay & {*listing("diff", "--name-only", "-z", base, new, "--", *others)}):
         say(f"you have deleted these, and they stay deleted: {', '.join(touched)}")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
             do("worktree", "add", "--quiet", "--detach", folder, base)
             commit(Path(folder), stay, "the template as it was")
             do("-C", folder, "read-tree", "--reset", "-u", new)
             made = commit(Path(folder), stay, title)
-        finally:
-            git("worktree", "remove", "--force", folder)
+    finally:
+        git("worktree", "remove", "--force", folder)  # its files are gone: an interrupt would find it hardly at work
     fine = git(*OPTIONS, "cherry-pick", "--no-commit", "--allow-empty", made) is not None
     conflicts = listing("diff", "--name-only", "--diff-filter=U", "-z")
     if not fine and not conflicts:

@@ -312,6 +312,39 @@ def test_a_folder_docs_that_is_only_mentioned_is_left_out(ours: Path, write: Wri
     assert not (ours / "services/theirs/docs").exists()
 
 
+@pytest.mark.parametrize("inside", ["", "services"])
+def test_a_folder_that_has_this_project_in_it(ours: Path, inside: str) -> None:
+    for path in (ours / inside, ours.parent):
+        (path / "app.py").write_text(APP)
+        (path / "requirements.txt").write_text("flask\n")
+        with pytest.raises(UserError, match="or it has this project in it"):
+            take(path)
+    assert not (ours / "services/theirs").exists()
+
+
+def test_tests_that_are_there_twice(ours: Path, write: Write) -> None:
+    """Both files stay, and production is verified with both, too."""
+    files = {"blog/__init__.py": FACTORY, "conftest.py": "above\n", "tests/conftest.py": "inside\n", "test_x.py": ""}
+    take(write(files | {"requirements.txt": "flask\n"}))
+    folder = ours / "services/theirs"
+    assert ((folder / "conftest.py").read_text(), (folder / "tests/conftest.py").read_text()) == ("above\n", "inside\n")
+    assert (folder / "tests/test_x.py").exists()
+    assert "        PACKAGE: .\n" in (folder / "compose.yaml").read_text()
+
+
+@pytest.mark.parametrize("code", ["'sqlite:///instance/app.db'", "join('instance', 'app.db')"])
+def test_a_database_in_the_instance_folder(ours: Path, write: Write, code: str) -> None:
+    take(write({"app.py": f"{APP}import sqlite3\nx = {code}\n", "requirements.txt": "flask\n"}))
+    assert [path.name for path in (ours / "services/theirs/instance").iterdir()] == [".gitignore"]
+    assert "theirs-data:/app/instance" in (ours / "services/theirs/compose.yaml").read_text()
+
+
+def test_a_virtual_environment_is_left_out_whatever_its_name(ours: Path, write: Write) -> None:
+    files = {"app.py": APP, "blogenv/pyvenv.cfg": "", "blogenv/lib/python3.13/site-packages/other/app.py": APP}
+    take(write(files | {"requirements.txt": "flask\n"}))
+    assert not (ours / "services/theirs/blogenv").exists()
+
+
 def test_the_folder_itself_is_no_package(ours: Path, write: Write) -> None:
     take(write({"app.py": APP, "__init__.py": "", "requirements.txt": "x\n"}))
     # With it, pytest would import tests as parts of a package that is called like the service.

@@ -71,6 +71,13 @@ def test_the_services_are_the_folders(project: Path) -> None:
     (project / "services/.hidden").mkdir()
     (project / "services/__pycache__").mkdir()
     (project / "services/README.md").touch()
+    for left in (
+        ".coverage",
+        ".ruff_cache/0.15/1",
+        "gone/__pycache__/x.pyc",
+    ):  # by tests, of a branch with this service
+        (project / "services/gone" / left).parent.mkdir(parents=True, exist_ok=True)
+        (project / "services/gone" / left).touch()
     assert service_names() == ["other", "pilot"]
     assert choose_services([]) == ["other", "pilot"]
     assert choose_services(["pilot", "pilot", "unit"], also=["unit"]) == ["pilot", "unit"]

@@ -85,6 +85,22 @@ def test_a_second_name_leaves_where_updates_come_from(here: Path, capsys: pytest
     assert (here / "tasks/VERSION").read_text() == version
 
 
+def test_commits_that_were_made_before_are_not_the_templates(here: Path) -> None:
+    """A service, for example: without it in the base, `update` would remove it."""
+    first = git(here, "rev-parse", "HEAD").strip()
+    git(here, "update-ref", "refs/remotes/origin/HEAD", first)
+    (here / "mine").write_text("")
+    commit(here)
+    rename.rename("pier-nine")
+    assert (here / "tasks/VERSION").read_text().splitlines()[0] == first
+
+
+def test_colors_in_git_change_nothing(here: Path) -> None:
+    git(here, "config", "color.ui", "always")
+    rename.rename("pier-nine")
+    assert "template.bench" not in (here / "noxfile.py").read_text()
+
+
 def test_git_puts_the_commit_into_an_archive(fresh: Path) -> None:
     first = git(fresh, "rev-parse", "HEAD").strip()
     git(fresh, "archive", "--output=all.tar", "HEAD")

@@ -10,17 +10,29 @@ import pytest
 from ..scaffold import requirements
 from ..scaffold.requirements import find_needs
 from ..shell import UserError
+from .conftest import fake_docker
 from .scaffolding import NO_SESSION
 
 Write = Callable[[Mapping[str, str]], Path]
 
 
+@pytest.mark.parametrize("chosen", [False, True])
 @pytest.mark.parametrize(
-    "base", ["python:3.13-slim", "python:3.13.5@sha256:12", "registry.example:5000/library/python:3.13-alpine"]
+    "base",
+    [
+        *("python:3.13-slim", "python:3.13.5@sha256:12", "registry.example:5000/library/python:3.13-alpine"),
+        *("registry.example:5000/python-base:stable", "python@sha256:12"),  # the image is asked
+    ],
 )
-def test_the_version_of_python_in_the_images(monkeypatch: pytest.MonkeyPatch, base: str) -> None:
-    monkeypatch.setattr(requirements, "official_base", lambda: base)
+def test_the_version_of_python_in_the_images(
+    monkeypatch: pytest.MonkeyPatch, no_docker: Path, base: str, chosen: bool
+) -> None:
+    fake_docker(no_docker, {f"run --rm {base} python3 -V": "echo Python 3.13.0rc1"})
+    monkeypatch.setattr(requirements, "chosen_by_user", lambda: {"STACK_BASE": base} if chosen else {})
+    monkeypatch.setattr(requirements, "official_base", lambda: "python:2.7" if chosen else base)
+    requirements.image_python.cache_clear()
     assert requirements.image_python() == "3.13"
+    requirements.image_python.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -108,6 +120,17 @@ def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], t
         find_needs(NO_SESSION, write(files))
 
 
+@pytest.mark.parametrize(
+    "place", ['{git = "https://h.invalid/x.git"}', '{url = "https://h.invalid/x.zip"}', "{path = '../x'}"]
+)
+def test_what_is_not_from_an_index_is_not_looked_for_there(write: Write, place: str) -> None:
+    text = f"[project]\ndependencies = ['My.Core', 'b @ https://h.invalid/b.zip', 'c']\n[tool.uv.sources]\nmy-core = {place}\n"
+    with pytest.raises(UserError, match=r"My\.Core: in folders beside it, or at URLs"):
+        find_needs(NO_SESSION, write({"pyproject.toml": text}))
+    text = text.replace("my-core", "b").replace("'c'", "'torch'") + "torch = {index = 'other'}\n"
+    assert len(find_needs(NO_SESSION, write({"pyproject.toml": text})).main) == 3
+
+
 def test_a_group_that_is_asked_for(write: Write) -> None:
     source = write({"pyproject.toml": "[dependency-groups]\nweb = ['a']\nother = ['b']\n"})
     needs = find_needs(NO_SESSION, source, ["web"])
@@ -117,6 +140,8 @@ def test_a_group_that_is_asked_for(write: Write) -> None:
 def test_how_requirements_are_encoded(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("a\n", encoding="utf-16")
     assert [str(one) for one in find_needs(NO_SESSION, tmp_path).main] == ["a"]
+    (tmp_path / "setup.cfg").write_text("[metadata]\nname = x\n", encoding="utf-8-sig")
+    assert find_needs(NO_SESSION, tmp_path).distribution == "x==0"
     (tmp_path / "requirements.txt").write_bytes(b"\xe4\n")
     with pytest.raises(UserError, match=r"requirements.txt is not text in UTF-8: 'utf-8' codec can't decode byte 0xe4"):
         find_needs(NO_SESSION, tmp_path)
@@ -187,6 +212,14 @@ def test_requirements_that_only_a_build_knows(
             ["a"],
         ),
         ({"requirements.txt": ""}, []),
+        ({"pyproject.toml": "[project]\ndependencies = []\n[tool.uv]\ndev-dependencies = ['a']\n"}, ["a"]),
+        (
+            {
+                "pyproject.toml": "[project]\ndependencies = []\n[tool.pdm.dev-dependencies]\n"
+                "lint = ['c']\ntest = ['a', '-e file:///${PROJECT_ROOT}/x#egg=x']\n"
+            },
+            ["a"],
+        ),
     ],
 )
 def test_what_tests_need(write: Write, files: dict[str, str], found: list[str]) -> None:

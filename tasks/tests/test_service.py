@@ -53,6 +53,9 @@ def take_away(name: str) -> None:
         ("tests", "a meaning of its own"),
         ("template", "a meaning of its own"),
         ("late", "a meaning of its own"),
+        ("instance", "a meaning of its own"),  # no image and no commit would have it
+        ("null", "a meaning of its own"),  # Compose would read no service at all
+        ("true", "a meaning of its own"),
         ("pilot", "services/ has a folder of this name"),
         ("pilot-database", "services/pilot/compose.yaml has one, too"),
         ("pytest", "would hide the package pytest that it uses"),
@@ -70,6 +73,12 @@ def test_names_that_a_service_can_have(ours: Path, name: str) -> None:
     """A package that another service uses, here click, is no obstacle."""
     make(name)
     assert (ours / "services" / name / name.replace("-", "_") / "__init__.py").exists()
+
+
+def test_git_has_a_service_that_is_called_like_a_folder_with_results(ours: Path) -> None:
+    (ours / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    make("reports")
+    assert "?? services/reports/" in git(ours, "status", "--porcelain")
 
 
 @pytest.mark.parametrize("kind", service.KINDS)

@@ -45,6 +45,8 @@ def test_a_failure_is_told_by_its_last_line() -> None:
     with pytest.raises(CommandFailed, match=r"`sh -c '.*' \.\.\.` failed: two") as failed:
         output("sh", "-c", "echo one >&2; echo two >&2; exit 3")
     assert failed.value.text == "one\ntwo"
+    with pytest.raises(CommandFailed, match=r"failed: docker: why$"):
+        output("sh", "-c", "printf \"docker: why\\n\\nRun 'docker run --help' for more information\\n\" >&2; exit 1")
     with pytest.raises(CommandFailed, match="failed: it printed nothing"):
         output("false")
     with pytest.raises(UserError, match="no-such-program is not installed"):

@@ -274,6 +274,16 @@ def test_a_dirty_tree_is_left_alone(mine: Path, template: Path) -> None:
     assert git(mine, "status", "--porcelain") == " M docker/lines\n"
 
 
+def test_a_folder_of_another_repository_is_not_updated(mine: Path, template: Path, tmp_path: Path) -> None:
+    move_on(template)
+    (mine / ".git").rename(tmp_path / "history")
+    git(tmp_path, "init", "-q")
+    commit(tmp_path)
+    with pytest.raises(UserError, match="mine/ is a folder of another repository"):
+        bring()
+    assert git(tmp_path, "status", "--porcelain") == ""
+
+
 def test_without_git(mine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
@@ -298,3 +308,20 @@ def test_an_interrupt_changes_nothing(mine: Path, template: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         bring()
     assert git(mine, "status", "--porcelain") == ""
+
+
+def test_an_interrupt_while_files_are_removed_leaves_no_worktree(
+    mine: Path, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move_on(template)
+
+    def interrupted(*words: str) -> str | None:
+        if words[:2] == ("worktree", "remove") and Path(words[-1]).exists():
+            raise KeyboardInterrupt
+        return changes.git(*words)
+
+    monkeypatch.setattr(update, "git", interrupted)
+    monkeypatch.setattr(update, "commit", lambda *_: interrupted("worktree", "remove", str(mine)))
+    with pytest.raises(KeyboardInterrupt):
+        bring()
+    assert git(mine, "worktree", "list").count("\n") == 1
