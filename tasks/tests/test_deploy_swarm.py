@@ -83,7 +83,7 @@ def test_who_needs_a_labelled_node(tmp_path: Path) -> None:
     """Jobs, too, if they have a volume; not who has file systems in memory alone."""
     volumes = MODEL["services"]["store"]["volumes"]
     memory = {**MODEL["services"]["web"], "volumes": [{"type": "tmpfs", "target": "/cache"}]}
-    plan(tmp_path, web=memory, **{"web-migrate": {**MODEL["services"]["web-migrate"], "volumes": volumes}})
+    plan(tmp_path, "host", web=memory, **{"web-migrate": {**MODEL["services"]["web-migrate"], "volumes": volumes}})
     job, web = (yaml.safe_load((tmp_path / f"{file}.yaml").read_text())["services"][name]["deploy"] for file, name in (("stack-1", "web-migrate"), ("stack", "web")))  # fmt: skip
     assert job["placement"] == {"constraints": ["node.labels.web-migrate == true"]}
     assert "placement" not in web
