@@ -2,7 +2,7 @@
 
 `nox -s deploy` runs it, and gives it the model with images by digest. What it writes is checked against the schemas of
 the oldest and the newest version of Kubernetes that is supported. Its last line says, in JSON, the steps in which to
-apply it: the values of the label stack.step.
+apply it, values of the label stack.step, and what each starts.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ PORT = 8000  # what docker/server listens on
 USER = 10001  # as docker/Dockerfile has it; images whose Compose user has only a name get it, too
 DRAIN_S = 5  # until no proxy sends requests to a pod that ends
 HEALTH = ["python3", "/app/healthcheck.py"]
+STARTED = {"Deployment", "Job", "StatefulSet"}
 OURS = "# Written by `nox -s deploy -- kubernetes`"  # how files begin that may be written anew
 HEAD = f"{OURS}, which overwrites changes: put yours into an overlay.\n"
 
@@ -293,7 +294,11 @@ def main() -> None:
         path.unlink()
     for name, documents in files.items():
         (folder / name).write_text(f"{HEAD}{as_yaml(*documents)}", encoding="utf-8")
-    print(json.dumps({"steps": sorted({step(model, service) for service in model["services"]})}))
+    steps: dict[int, list[str]] = {number: [] for number in sorted({step(model, name) for name in model["services"]})}
+    for found in [found for documents in files.values() for found in documents if found["kind"] in STARTED]:
+        label = found["metadata"]["labels"]["stack.step"]
+        steps[int(label)].append(f"{found['kind'].lower()}/{found['metadata']['name']}")
+    print(json.dumps({"steps": steps}))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,13 @@ from .test_deploy import DIGEST, MODEL, ONCE, OWN, configured, script, with_stor
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
     """The objects for Kubernetes, by kind and name."""
     tmp_path = tmp_path_factory.mktemp("kubernetes")
-    assert json.loads(script("kubernetes.py", str(tmp_path / "base"))) == {"steps": [0, 1, 2]}
+    steps = json.loads(script("kubernetes.py", str(tmp_path / "base")))["steps"]
     files = yaml.safe_load((tmp_path / "base/kustomization.yaml").read_text())["resources"]
     documents = [d for name in files for d in yaml.safe_load_all((tmp_path / "base" / name).read_text())]
-    return {(found["kind"], found["metadata"]["name"]): found for found in documents}
+    found = {(found["kind"], found["metadata"]["name"]): found for found in documents}
+    (job,) = (f"job/{name}" for kind, name in found if kind == "Job")
+    assert steps == {"0": ["statefulset/store"], "1": [job], "2": ["deployment/web"]}
+    return found
 
 
 def container(found: dict[str, Any]) -> dict[str, Any]:
@@ -216,7 +219,7 @@ def test_ports_are_what_settings_name_and_what_is_exposed(tmp_path: Path) -> Non
     ):
         services = {"web": {**web, "environment": {"HOST": "store", **environment}}, "store": {**store, **settings}}
         said = script("kubernetes.py", str(tmp_path), model={**MODEL, "services": services})
-        assert said.rpartition("{")[0] == expected
+        assert said.partition("{")[0] == expected
     assert "containerPort: 5432" in (tmp_path / "store.yaml").read_text()
 
 
@@ -250,7 +253,8 @@ def test_a_shells_variables_in_a_health_check(tmp_path: Path) -> None:
 def test_a_process_that_must_run_once_on_kubernetes(tmp_path: Path) -> None:
     beat, three = {**OWN, "deploy": ONCE}, {**OWN, "deploy": {"replicas": 3}}
     model = {**MODEL, "services": {"beat": beat, "three": three}}
-    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == {"steps": [0]}
+    steps = {"0": ["deployment/beat", "deployment/three"]}
+    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == {"steps": steps}
     once, several = (list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text())) for name in ("beat", "three"))
     assert [found["kind"] for found in once] == ["NetworkPolicy", "Deployment"]
     assert (once[1]["spec"]["replicas"], once[1]["spec"]["strategy"]) == (1, {"type": "Recreate"})
