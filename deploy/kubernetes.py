@@ -2,7 +2,7 @@
 
 `nox -s deploy` runs it, and gives it the model with images by digest. What it writes is checked against the schemas of
 the oldest and the newest version of Kubernetes that is supported. Its last line says, in JSON, the steps in which to
-apply it: the values of the label stack.step.
+apply it, values of the label stack.step, and what each starts.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import kubernetes_validate
-import yaml
 from model import (
     REPLICAS,
     Object,
+    as_yaml,
     configs,
     jobs,
     limits,
     load,
     needs,
     ports,
+    published,
     replicas,
     seconds,
     step,
     stops_first,
     tmpfs,
+    volumes,
 )
 
 OLDEST = "1.30"  # the first that has preStop's sleep
@@ -36,6 +39,7 @@ PORT = 8000  # what docker/server listens on
 USER = 10001  # as docker/Dockerfile has it; images whose Compose user has only a name get it, too
 DRAIN_S = 5  # until no proxy sends requests to a pod that ends
 HEALTH = ["python3", "/app/healthcheck.py"]
+STARTED = {"Deployment", "Job", "StatefulSet"}
 OURS = "# Written by `nox -s deploy -- kubernetes`"  # how files begin that may be written anew
 HEAD = f"{OURS}, which overwrites changes: put yours into an overlay.\n"
 
@@ -58,9 +62,9 @@ def probes(spec: Object, *, listens: bool) -> Object:
     }
 
 
-def kept(spec: Object) -> list[Object]:
-    """The volumes of a service that outlive its containers; not files of this machine."""
-    return [volume for volume in spec.get("volumes") or () if volume["type"] == "volume"]
+def claim(volume: Object) -> str:
+    """A volume's name as Kubernetes takes it."""
+    return re.sub("[^a-z0-9]+", "-", volume["source"].lower())
 
 
 def config_map(model: Object, service: str) -> Object:
@@ -74,32 +78,39 @@ def config_map(model: Object, service: str) -> Object:
 def storage(model: Object, service: str) -> tuple[list[Object], list[Object]]:
     """A pod's volumes, and where its container has them: tmpfs, secrets, configs, and the claims of a StatefulSet."""
     spec = model["services"][service]
-    mounts = [{"name": v["source"], "mountPath": v["target"]} for v in kept(spec)]
-    volumes: list[Object] = []
-    for number, path in enumerate(tmpfs(spec)):
-        volumes.append({"name": f"tmp-{number}", "emptyDir": {"sizeLimit": "64Mi"}})
+    mounts = [{"name": claim(volume), "mountPath": volume["target"]} for volume in volumes(spec)]
+    made: list[Object] = []
+    passing: Object = {path: {"sizeLimit": "64Mi"} for path in tmpfs(spec)}
+    passing |= {v["target"]: {} for v in spec.get("volumes") or () if v["type"] == "volume" and not v.get("source")}
+    for number, (path, options) in enumerate(passing.items()):
+        made.append({"name": f"tmp-{number}", "emptyDir": options})
         mounts.append({"name": f"tmp-{number}", "mountPath": path})
-    folders: dict[str, list[Object]] = {}
+    places: dict[Path, list[Object]] = {}
     for secret in spec.get("secrets") or ():
         target = Path("/run/secrets", secret.get("target") or secret["source"])
         item = {"key": secret["source"], "path": target.name}
-        folders.setdefault(str(target.parent), []).append({"secret": {"name": secret["source"], "items": [item]}})
-    for number, (folder, sources) in enumerate(folders.items()):
-        volumes.append({"name": f"secrets-{number}", "projected": {"sources": sources}})
-        mounts.append({"name": f"secrets-{number}", "mountPath": folder, "readOnly": True})
+        # Elsewhere it is mounted alone, or it would hide the other files of the folder.
+        place = target.parent if str(target.parent) == "/run/secrets" else target
+        places.setdefault(place, []).append({"secret": {"name": secret["source"], "items": [item]}})
+    for number, (place, sources) in enumerate(places.items()):
+        made.append({"name": f"secrets-{number}", "projected": {"sources": sources}})
+        alone = {} if str(place) == "/run/secrets" else {"subPath": place.name}
+        mounts.append({"name": f"secrets-{number}", "mountPath": str(place), "readOnly": True, **alone})
     if files := configs(model, service):
         items = [{"key": file["source"], "path": file["source"], "mode": file["mode"]} for file in files]
         name = config_map(model, service)["metadata"]["name"]
-        volumes.append({"name": "configs", "configMap": {"name": name, "items": items}})
+        made.append({"name": "configs", "configMap": {"name": name, "items": items}})
         mounts += [{"name": "configs", "mountPath": file["target"], "subPath": file["source"]} for file in files]
-    return volumes, mounts
+    return made, mounts
 
 
 def pod(model: Object, service: str) -> Object:
     """A service's pod, which satisfies the restricted Pod Security Standard."""
     spec = model["services"][service]
-    volumes, mounts = storage(model, service)
-    user = int(str(spec.get("user", "")).partition(":")[0]) if re.match(r"\d", str(spec.get("user", ""))) else USER
+    available, mounts = storage(model, service)
+    user, _, group = str(spec.get("user") or "").partition(":")
+    uid = int(user) if user.isdigit() else USER
+    gid = int(group) if group.isdigit() else uid
     most = limits(service, spec)
     memory = f"{most['memory'] >> 20}Mi"
     container = {
@@ -111,7 +122,7 @@ def pod(model: Object, service: str) -> Object:
         "env": [
             {"name": k, "value": str(v)} for k, v in sorted((spec.get("environment") or {}).items()) if v is not None
         ],
-        "ports": [{"containerPort": port} for port in ports(model, service)],
+        "ports": [{"containerPort": port, "protocol": protocol.upper()} for port, protocol in ports(model, service)],
         "volumeMounts": mounts,
         "resources": {
             "requests": {"memory": memory, "cpu": "100m"},
@@ -125,7 +136,7 @@ def pod(model: Object, service: str) -> Object:
     }
     grace = seconds(spec.get("stop_grace_period", "10s"))
     if service not in jobs(model):
-        container |= probes(spec, listens=PORT in ports(model, service))
+        container |= probes(spec, listens=(PORT, "tcp") in ports(model, service))
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": DRAIN_S}}}
         grace += DRAIN_S
     return {
@@ -134,14 +145,14 @@ def pod(model: Object, service: str) -> Object:
         "terminationGracePeriodSeconds": grace,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": user,
-            "runAsGroup": user,
-            "fsGroup": user,
+            "runAsUser": uid,
+            "runAsGroup": gid,
+            "fsGroup": gid,
             "fsGroupChangePolicy": "OnRootMismatch",  # otherwise each start changes every file of a volume
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [{key: value for key, value in container.items() if value not in (None, [])}],
-        "volumes": volumes,
+        "volumes": available,
     }
 
 
@@ -160,7 +171,10 @@ def objects(model: Object, service: str) -> list[Object]:
     if configs(model, service):
         found.append(config_map(model, service))
     if listens := ports(model, service):
-        named = [{"name": f"port-{port}", "port": port, "targetPort": port} for port in listens]
+        named = [
+            {"name": f"{protocol}-{port}".replace("tcp", "port"), "port": port, "protocol": protocol.upper()}
+            for port, protocol in listens
+        ]
         found.append(made("Service", "v1", {"selector": app, "ports": named}))
     if service in jobs(model):
         # A job cannot be changed: what would be another one has a name of its own.
@@ -170,7 +184,7 @@ def objects(model: Object, service: str) -> list[Object]:
         drained = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         once = {"backoffLimit": 0, "podFailurePolicy": {"rules": [drained]}}
         return [*found, made("Job", "batch/v1", {**once, "template": template}, name)]
-    if claims := [volume["source"] for volume in kept(spec)]:
+    if claims := [claim(volume) for volume in volumes(spec)]:
         size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}
         templates = [{"metadata": {"name": name}, "spec": size} for name in claims]
         content = {"serviceName": service, "replicas": replicas(spec), **selected, "template": template}
@@ -203,40 +217,57 @@ def policy(model: Object, service: str) -> Object:
     def peers(names: list[str]) -> list[Object]:
         return [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": name}}} for name in names]
 
-    def allowed(numbers: list[int]) -> list[Object]:
-        return [{"port": port, "protocol": "TCP"} for port in numbers]
+    def allowed(ports: Iterable[tuple[int, str]]) -> list[Object]:
+        return [{"port": port, "protocol": protocol.upper()} for port, protocol in sorted(ports)]
 
-    published = [port["target"] for port in model["services"][service].get("ports") or ()]
+    outside = published(model["services"][service])
     clients = sorted(name for name in model["services"] if service in needs(model, name))
-    ingress: list[Object] = [{"ports": allowed(published)}] if published else []
+    ingress: list[Object] = [{"ports": allowed(outside)}] if outside else []
     if clients and (inside := ports(model, service)):
         ingress.append({"from": peers(clients), "ports": allowed(inside)})
-    egress: list[Object] = [{"ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]}]
+    egress: list[Object] = [{"ports": allowed([(53, "udp"), (53, "tcp")])}]
     egress += [{"to": peers([name]), "ports": allowed(ports(model, name))} for name in sorted(needs(model, service))]
     selector = {"matchLabels": {"app.kubernetes.io/name": service}}
     return {"podSelector": selector, "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": egress}
 
 
 def check(model: Object) -> None:
-    """Exit for a name that Kubernetes does not take, and print a warning for what is left out."""
+    """Exit for a name that Kubernetes does not take."""
     secrets = [secret["source"] for spec in model["services"].values() for secret in spec.get("secrets") or ()]
     for name in (model["name"], *model["services"], *secrets):
-        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?", name):
-            sys.exit(f"{name!r} is no name for Kubernetes: lower-case letters, digits and dashes, at most 53")
+        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,51}[a-z0-9])?", name):
+            sys.exit(
+                f"{name!r} is no name for Kubernetes: a lower-case letter, then such, digits and dashes, at most 53"
+            )
+
+
+def leave_out(model: Object) -> None:
+    """Take out of the model what Kubernetes has not, and print a warning for it, and for what is otherwise there."""
+    users: dict[str, list[str]] = {}
     for name, spec in model["services"].items():
-        for volume in spec.get("volumes") or ():
-            if volume["type"] != "volume":
-                print(f"warning: {name}: what is mounted at {volume['target']} is not translated")
+        mounts = spec.get("volumes") or ()
+        lost = [v for v in volumes(spec) if v["type"] != "volume" or name in jobs(model)]
+        spec["volumes"] = [volume for volume in mounts if volume not in lost]
+        for volume in lost:
+            print(f"warning: {name}: what is mounted at {volume['target']} is not translated")
+        for volume in volumes(spec):
+            users.setdefault(volume["source"], []).append(name)
+        for given in filter(None, (spec.get("networks") or {}).values()):
+            for alias in given.get("aliases") or ():
+                print(f"warning: {name}: its alias {alias} is not translated")
         for other in sorted(needs(model, name)):
             if not ports(model, other):
                 print(f"warning: {name} cannot reach {other}, whose port nothing tells: give {other} `expose:`")
+    for shared, names in users.items():
+        if len(names) > 1:
+            print(f"warning: {' and '.join(names)} share the volume {shared}, and get one each")
 
 
 def render(model: Object) -> dict[str, list[Object]]:
     """The files of the base, with their objects."""
     security = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"metadata": {"name": model["name"], "labels": security}}
-    files = {"namespace.yaml": [{"apiVersion": "v1", "kind": "Namespace", **namespace}]}
+    files: dict[str, list[Object]] = {"namespace.yaml": [{"apiVersion": "v1", "kind": "Namespace", **namespace}]}
     files |= {f"{service}.yaml": objects(model, service) for service in sorted(model["services"])}
     for found in [found for documents in files.values() for found in documents]:
         for version in (OLDEST, kubernetes_validate.latest_version()):
@@ -252,6 +283,7 @@ def main() -> None:
     """Write the files, and remove those of services that are gone; exits where a file of somebody else has such a name."""
     model, folder = load(), Path(sys.argv[1])
     check(model)
+    leave_out(model)
     files = render(model)
     folder.mkdir(parents=True, exist_ok=True)
     former = [path for path in folder.glob("*.yaml") if path.read_text(encoding="utf-8").startswith(OURS)]
@@ -261,9 +293,12 @@ def main() -> None:
     for path in former:
         path.unlink()
     for name, documents in files.items():
-        text = yaml.safe_dump_all(json.loads(json.dumps(documents)), sort_keys=False, width=120)
-        (folder / name).write_text(f"{HEAD}{text}", encoding="utf-8")
-    print(json.dumps({"steps": sorted({step(model, service) for service in model["services"]})}))
+        (folder / name).write_text(f"{HEAD}{as_yaml(*documents)}", encoding="utf-8")
+    steps: dict[int, list[str]] = {number: [] for number in sorted({step(model, name) for name in model["services"]})}
+    for found in [found for documents in files.values() for found in documents if found["kind"] in STARTED]:
+        label = found["metadata"]["labels"]["stack.step"]
+        steps[int(label)].append(f"{found['kind'].lower()}/{found['metadata']['name']}")
+    print(json.dumps({"steps": steps}))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 Object = dict[str, Any]
 REPLICAS = 2
 # What is translated, and what an engine that spans machines has otherwise or need not know.
@@ -15,17 +17,42 @@ KNOWN = {
     *("image", "build", "command", "entrypoint", "user", "working_dir", "environment", "ports", "expose", "networks"),
     *("volumes", "tmpfs", "secrets", "read_only", "cap_drop", "security_opt", "healthcheck", "stop_grace_period"),
     *("mem_limit", "pids_limit", "cpus", "deploy", "depends_on", "labels", "logging", "restart", "init", "profiles"),
-    "configs",
+    *("configs", "scale", "deploy.replicas", "deploy.update_config", "deploy.resources", "deploy.resources.limits"),
 }
 
 
-def load() -> Object:
-    """The model, from standard input; prints a warning for each setting that is not translated."""
+def load(*also: str) -> Object:
+    """The model, from standard input; prints a warning for each setting that is not translated, ``also`` being so, too."""
     model: Object = json.load(sys.stdin)
     for name, spec in model["services"].items():
-        for key in sorted(key for key in spec.keys() - KNOWN if spec[key]):
+        deploy = spec.get("deploy") or {}
+        given = spec | {f"deploy.{key}": value for key, value in deploy.items()}
+        given |= {f"deploy.resources.{key}": value for key, value in (deploy.get("resources") or {}).items()}
+        for key in sorted(key for key in given.keys() - KNOWN.union(also) if given[key]):
             print(f"warning: {name}: `{key}` is not translated")
     return model
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes YAML that the engines read as it is meant: to them, but not to PyYAML, 1e3 and 0o17 are numbers, y is true."""
+
+    def text(self, text: str) -> yaml.Node:
+        """A text, in quotes where it may be read as something else."""
+        quotes = "'" if re.match(r"([-+.\d][-+.\deEoO]*|[yYnN])$", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=quotes)
+
+
+Dumper.add_representer(str, Dumper.text)
+
+
+def as_yaml(*documents: Object) -> str:
+    """Documents as YAML, without references to what stands elsewhere."""
+    return str(yaml.dump_all(json.loads(json.dumps(documents)), Dumper=Dumper, sort_keys=False, width=120))
+
+
+def pick(given: Object, *keys: str) -> Object:
+    """Those of some settings that are set."""
+    return {key: given[key] for key in keys if given.get(key)}
 
 
 def limits(name: str, spec: Object) -> Object:
@@ -39,7 +66,13 @@ def limits(name: str, spec: Object) -> Object:
 
 def tmpfs(spec: Object) -> list[str]:
     """Where a service has file systems in memory; their options are not translated."""
-    return [path.partition(":")[0] for path in spec.get("tmpfs") or ()]
+    mounts = [volume["target"] for volume in spec.get("volumes") or () if volume["type"] == "tmpfs"]
+    return [*(path.partition(":")[0] for path in spec.get("tmpfs") or ()), *mounts]
+
+
+def volumes(spec: Object) -> list[Object]:
+    """What a service has of its machine: volumes with a name, and files."""
+    return [volume for volume in spec.get("volumes") or () if volume.get("source")]
 
 
 def configs(model: Object, service: str) -> list[Object]:
@@ -79,24 +112,30 @@ def step(model: Object, service: str) -> int:
 
 def replicas(spec: Object) -> int:
     """How many of a service run: `deploy.replicas`; otherwise 1 with a volume, 2 without."""
-    return int((spec.get("deploy") or {}).get("replicas", 1 if spec.get("volumes") else REPLICAS))
+    return int((spec.get("deploy") or {}).get("replicas", 1 if volumes(spec) else REPLICAS))
 
 
 def stops_first(spec: Object) -> bool:
     """Whether a replica stops before its successor starts: `deploy.update_config.order`; otherwise only with a volume."""
     order = ((spec.get("deploy") or {}).get("update_config") or {}).get("order")
-    return bool(order == "stop-first" if order else spec.get("volumes"))  # two must not write to the same files
+    return bool(order == "stop-first" if order else volumes(spec))  # two must not write to the same files
 
 
-def ports(model: Object, service: str) -> list[int]:
-    """Where a service listens: its ports, those that it exposes, and those by which others' settings name it."""
+def ports(model: Object, service: str) -> list[tuple[int, str]]:
+    """Where a service listens, with the protocol: its ports, those that it exposes, and those by which others' settings name it."""
     spec = model["services"][service]
     settings = " ".join(str(v) for each in model["services"].values() for v in (each.get("environment") or {}).values())
-    named = [
-        *re.findall(rf"(?<![\w.-]){re.escape(service)}:(\d+)\b(?!@)", settings),  # not a user's password
-        *(port.partition("/")[0] for port in spec.get("expose") or ()),
-    ]
-    return sorted({*map(int, named), *(port["target"] for port in spec.get("ports") or ())})
+    named = re.findall(rf"(?<![\w.-]){re.escape(service)}:(\d+)\b(?!@)", settings)  # not a user's password
+    found = published(spec) | {(int(port), "tcp") for port in named}
+    for numbers, _, protocol in (str(port).partition("/") for port in spec.get("expose") or ()):
+        first, _, last = numbers.partition("-")
+        found |= {(port, protocol or "tcp") for port in range(int(first), int(last or first) + 1)}
+    return sorted(found)
+
+
+def published(spec: Object) -> set[tuple[int, str]]:
+    """A service's ports, with their protocols, that clients from outside may use."""
+    return {(port["target"], port.get("protocol") or "tcp") for port in spec.get("ports") or ()}
 
 
 def seconds(duration: str) -> int:

@@ -12,43 +12,43 @@ import json
 import sys
 from pathlib import Path
 
-import yaml
-from model import Object, configs, jobs, limits, load, needs, replicas, step, stops_first, tmpfs
+from model import Object, as_yaml, configs, jobs, limits, load, needs, pick, replicas, step, stops_first, tmpfs, volumes
 
 # What Swarm takes from a service's Compose settings as it is.
 SAME = (
     *("image", "command", "entrypoint", "user", "working_dir", "environment", "stop_grace_period"),
     *("read_only", "cap_drop", "secrets", "logging", "healthcheck"),
+    *("cap_add", "init", "stop_signal", "sysctls", "ulimits"),  # which Kubernetes has not, or elsewhere
 )
 
 
 def service(model: Object, name: str, ports: str) -> Object:
     """A service as Swarm runs it."""
     spec = model["services"][name]
-    found = {key: spec[key] for key in SAME if spec.get(key)}
+    found = pick(spec, *SAME)
     # A stack's own setting tmpfs is ignored without a word.
     found["volumes"] = [
-        *spec.get("volumes", ()),
+        *(volume for volume in spec.get("volumes") or () if volume["type"] != "tmpfs"),
         *({"type": "tmpfs", "target": path} for path in tmpfs(spec)),
     ]
+    if networks := spec.get("networks"):
+        found["networks"] = {name: pick(given or {}, "aliases") for name, given in networks.items()}
     if files := configs(model, name):
         found["configs"] = [{key: value for key, value in file.items() if key != "text"} for file in files]
     # Where Compose takes a free port of this machine, there is no number, or there are several.
     if numbered := [port for port in spec.get("ports") or () if port.get("published", "").isdigit()]:
         found["ports"] = [
-            {key: port[key] for key in ("target", "protocol") if key in port}
-            | {"published": int(port["published"]), "mode": ports}
-            for port in numbered
+            pick(port, "target", "protocol") | {"published": int(port["published"]), "mode": ports} for port in numbered
         ]
     most = {key: value if key == "pids" else str(value) for key, value in limits(name, spec).items() if value}
     deploy: Object = {"resources": {"limits": most}}
     # Without a virtual address, every name resolves to the replicas themselves; ports in host mode need no other.
     deploy["endpoint_mode"] = "dnsrr" if ports == "host" else "vip"
+    if volumes(spec):
+        deploy["placement"] = {"constraints": [f"node.labels.{name} == true"]}  # where its files are
     if name in jobs(model):
         # What it needs runs already, so that another attempt would fail, too.
         return found | {"deploy": {**deploy, "mode": "replicated-job", "restart_policy": {"condition": "none"}}}
-    if spec.get("volumes"):
-        deploy["placement"] = {"constraints": [f"node.labels.{name} == true"]}  # where its files are
     # In the delay, a proxy finds the new task, and Swarm sees one that has failed: without it, Swarm may begin with the next
     # one, which finds no machine with a free port, and never roll back.
     order = "stop-first" if stops_first(spec) else "start-first"
@@ -79,19 +79,27 @@ def render(model: Object, names: set[str], ports: str, folder: Path) -> Object:
     """The content of a file with some services."""
     services = {name: service(model, name, ports) for name in sorted(names)}
     used = {secret["source"] for spec in services.values() for secret in spec.get("secrets", ())}
+    networks = {
+        name: pick(given, "name", "external", "internal", "attachable", "driver_opts")
+        | ({} if given.get("external") else {"driver": "overlay"})
+        for name, given in (model.get("networks") or {"default": {}}).items()
+    }
     return {
         "version": "3.12",  # the newest that Docker 26 knows
         "services": services,
-        "volumes": {name: {} for name in model.get("volumes", {})},
+        "volumes": {
+            name: pick(given, "name", "external", "driver", "driver_opts")
+            for name, given in model.get("volumes", {}).items()
+        },
         "secrets": {name: {"external": True} for name in sorted(used)},
         "configs": write_configs(model, names, folder),
-        "networks": {"default": {"driver": "overlay"}},
+        "networks": networks,
     }
 
 
 def main() -> None:
     """Write the files."""
-    model, path, ports = load(), Path(sys.argv[1]), sys.argv[2]
+    model, path, ports = load(*SAME), Path(sys.argv[1]), sys.argv[2]
     once = jobs(model)
     first = once.union(*(needs(model, name) for name in once))
     parts: dict[Path, set[str]] = {}
@@ -101,7 +109,7 @@ def main() -> None:
     parts[path] = set(model["services"]) - once
     for file, names in parts.items():
         content = render(model, names, ports, path.parent)
-        file.write_text(yaml.safe_dump(content, sort_keys=False, width=120), encoding="utf-8")
+        file.write_text(as_yaml(content), encoding="utf-8")
     taken = {name: spec for name, spec in model["services"].items() if spec.get("ports") and ports == "host"}
     nodes = {name: replicas(spec) + (not stops_first(spec)) for name, spec in taken.items()}
     print(json.dumps({"files": {str(file): sorted(names) for file, names in parts.items()}, "nodes": nodes}))

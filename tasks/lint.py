@@ -19,9 +19,9 @@ def lint(session: Session, *, fix: bool) -> None:
     in_images = [str(path) for path in Path("docker").rglob("*.py") if path.parent.name not in {"slice", "tests"}]
     folders = [folder for folder in ("tests", "template") if any(Path(folder).rglob("*.py"))]
     session.run("mypy", "noxfile.py", "tasks", *folders, *in_images)
-    stack_tests = sorted({str(path.parent) for path in SERVICES.glob("*/stack/*.py")})
-    for folder in ("docker/build/slice", *map(str, sorted(Path("docker").glob("*/tests"))), *stack_tests):
-        session.run("mypy", folder)  # by itself: several packages are called tests, and modules test_api
+    stack_tests = sorted({path.parent for path in SERVICES.glob("*/stack/*.py")})
+    for folder in ("docker/build/slice", *Path().glob("deploy"), *sorted(Path("docker").glob("*/tests")), *stack_tests):
+        session.run("mypy", str(folder))  # by itself: several packages are called tests, and modules test_api
     typed = [SERVICES / service for service in services if list((SERVICES / service).glob("*/py.typed"))]
     typed += [ROOT / "libs" / lib for lib in sorted({lib for service in services for lib in libs_of(service)})]
     for package in typed:
@@ -30,10 +30,11 @@ def lint(session: Session, *, fix: bool) -> None:
             session.run("mypy", *options, ".")
     session.run("hadolint", "docker/Dockerfile")
     session.run("shellcheck", ".ci/run", "docker/build/online", *map(str, Path("docker").rglob("*.sh")))
-    session.run("zizmor", "--offline", "--no-progress", ".github")
-    workflows = map(str, sorted(Path(".github/workflows").glob("*.yml")))
-    session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)
-    session.run("check-jsonschema", "--builtin-schema=vendor.dependabot", ".github/dependabot.yml")
+    if workflows := [str(path) for path in sorted(Path(".github/workflows").glob("*.y*ml"))]:
+        session.run("zizmor", "--offline", "--no-progress", ".github")
+        session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)
+    for path in Path(".github").glob("dependabot.yml"):
+        session.run("check-jsonschema", "--builtin-schema=vendor.dependabot", str(path))
     compose_files = [str(path) for path in (*Path("docker").glob("*.yaml"), *SERVICES.glob("*/compose.yaml"))]
     session.run("check-jsonschema", "--builtin-schema=vendor.compose-spec", *compose_files)
     venv.poetry(session, "check", "--lock")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -23,11 +24,12 @@ def fingerprints(targets: Mapping[str, Target], flavor: str, images: Mapping[str
 
     ``images`` are the engine's.
     """
-    shared = digest(folder for folder in context() if folder.name not in {"services", "libs"})
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8")
+    shared = digest(path for path in context(rules) if path.name not in {"services", "libs"})
     found = {}
     for service, target in targets.items():
         base = target.args.get("STACK_BASE", "")
-        facts = json.dumps([asdict(target), images.get(base, base), shared], sort_keys=True)
+        facts = json.dumps([asdict(target), images.get(base, base), rules, shared], sort_keys=True)
         # In development images, source is mounted, and only a lock of the service's own is inside.
         own = [ROOT / "services" / service / name for name in ("pyproject.toml", "poetry.lock")]
         if flavor != "dev":
@@ -52,11 +54,8 @@ def record(targets: Mapping[str, Target], inputs: Mapping[str, str], before: Map
     ``before`` are the engine's images before the build.
     """
     now = present()
-    built = {target.image: inputs[service] for service, target in targets.items()}
-    known = read() | {name: [now[name], made_from] for name, made_from in built.items() if name in now}
-    draft = RECORD.with_suffix(".draft")
-    draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    draft.replace(RECORD)
+    known = read() | {t.image: [now[t.image], inputs[service]] for service, t in targets.items() if t.image in now}
+    RECORD.write_text(json.dumps(known, indent=1), encoding="utf-8")
     for old in {before[tag] for target in targets.values() for tag in target.tags if tag in before} - set(now.values()):
         with suppress(CommandFailed):  # a container still uses it
             output("docker", "image", "rm", old)
@@ -76,10 +75,9 @@ def present() -> dict[str, str]:
     return found | {engine.current().plain_name(name): image for name, image in found.items()}
 
 
-def context() -> list[Path]:
-    """The files and folders that .dockerignore lets into a build."""
-    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    return [ROOT / line[1:] for line in lines if line.startswith("!")]
+def context(rules: str) -> list[Path]:
+    """The files and folders that .dockerignore, with these rules, lets into a build."""
+    return [path for pattern in re.findall(r"(?m)^!\s*/?(\S.*?)/?\s*$", rules) for path in ROOT.glob(pattern)]
 
 
 def digest(paths: Iterable[Path]) -> str:

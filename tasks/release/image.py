@@ -117,7 +117,7 @@ def packed(layer: Path) -> Path:
         gzip.GzipFile("", "wb", 6, file, mtime=0) as out,
         tarfile.open(fileobj=out, mode="w") as ordered,
     ):
-        for member in sorted(archive, key=lambda member: member.name.split("/")):
+        for member in sorted(archive, key=lambda member: (member.islnk(), member.name.split("/"))):  # hard links last
             ordered.addfile(member, archive.extractfile(member) if member.isreg() else None)
     return target
 

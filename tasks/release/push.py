@@ -77,8 +77,7 @@ def publish(session: Session, args: argparse.Namespace) -> None:
     digests = {service: image.digest_of(manifest) for service, manifest in manifests.items()}
     tags = [] if args.untagged else tags
     # The version comes last, for all services one right after the other.
-    every = [(service, tag) for tag in reversed(tags) for service in args.services]
-    late = [(service, tag) for service, tag in every if tagged[service, tag] != digests[service]]
+    late = [(one, tag) for tag in reversed(tags) for one in args.services if tagged[one, tag] != digests[one]]
     for service, tag in reversed(late):
         if (old := tagged[service, tag]) and not args.move_tags:
             hint = "raise the version in pyproject.toml"

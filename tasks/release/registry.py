@@ -127,15 +127,16 @@ class Repository:
             raise UserError(f"the registry {self.host} {why}") from None
 
     def check(self, request: Request, status: int, body: bytes) -> None:
-        """Raise UserError for a status from 400 on."""
+        """Raise UserError for a status from 400 on, and where what was sent was not taken, but answered by a page."""
         if status in {401, 403}:
             who = f"does not let you use {self.name}: run `docker login {self.host}` as a user who may"
             raise UserError(f"the registry {self.host} {who}")
-        if status >= 400:
+        if status >= 400 or (request.data is not None and status not in {201, 202}):
             told = re.search(rb'"message": ?"([^"]+)', body)
             words = f" ({told[1].decode()})" if told else ""
             plain = "" if self.tls else ", without TLS"  # as one on this machine must be
-            hint = "its log says why; is its disk full?" if status >= 500 else f"is it a registry of images{plain}?"
+            hint = f"is it a registry of images{plain}? See docs/releasing.md"
+            hint = "its log says why; is its disk full?" if status >= 500 else hint
             what = f"{status}{words} to {request.method} {request.selector.partition('?')[0]}"
             raise UserError(f"the registry {self.host} answers {what}: {hint}")
 

@@ -24,16 +24,18 @@ ROLLED_BACK = ("rollback_completed", "rollback_paused", "paused")
 
 def model() -> dict[str, Any]:
     """Compose's production model with the images of reports/release.json, and nothing of this machine, such as free ports."""
-    release = push.read(push.RELEASE, output("git", "rev-parse", "HEAD").strip())
+    release = push.read(push.RELEASE, push.clean_commit())
     images = {entry["service"]: f"{entry['name']}@{entry['digest']}" for entry in release["images"]}
     settings = REPORTS / "deploy.env"
     settings.write_text(users_part(read()), encoding="utf-8", errors="surrogateescape")
     found = Stack(name(), (PRODUCTION_FILE,), "prod", {"COMPOSE_ENV_FILES": str(settings)}).model
     for service, spec in found["services"].items():
-        if "build" in spec:
+        if "SERVICE" in spec.get("build", {}).get("args", {}):
             if built_as(service, spec) not in images:
                 raise UserError(f"reports/release.json has no image for {service}: `nox -s publish` all services first")
             spec["image"] = images[built_as(service, spec)]
+        elif "image" not in spec:
+            raise UserError(f"{service} has a Dockerfile of its own: push its image, and name that under `image:`")
     return found
 
 
@@ -67,11 +69,10 @@ def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
         raise UserError("kubectl cannot reach a cluster, or may not make a namespace there")
     inside = ("kubectl", "--namespace", content["name"])
     secrets(content, *inside, "get", "secret")
-    for step in plan["steps"]:
-        chosen = f"--selector=stack.step={step}"
-        if run("kubectl", "apply", "--kustomize", str(folder), chosen):
+    for step, started in plan["steps"].items():
+        if run("kubectl", "apply", "--kustomize", str(folder), f"--selector=stack.step={step}"):
             raise UserError(f"step {step} was not applied; what ran before still runs")
-        for found in output(*inside, "get", "job,statefulset,deployment", chosen, "--output=name").split():
+        for found in started:
             wait(inside, found)
 
 
@@ -160,8 +161,9 @@ def tell_errors(docker: tuple[str, ...], service: str, told: set[tuple[str, str]
     """Print new errors of a service's tasks, with the last lines of those that ran; return whether one of them has ended."""
     tasks = errors(docker, service)
     for task, state, error in tasks:
-        if "second" in state and (service, error) not in told:  # not one of another roll-out, hours ago
-            told.add((service, error))
+        # Not one of another roll-out, hours ago, and not the same with the ids of another container.
+        if "second" in state and (new := (service, re.sub("[0-9a-f]{12,}", "", error))) not in told:
+            told.add(new)
             say(f"{service}: {error}")
             if state.startswith("Failed"):  # others have not run
                 tell(service, *docker, "service", "logs", "--raw", "--tail=5", task)
@@ -180,11 +182,11 @@ def reason(docker: tuple[str, ...], service: str) -> str:
     return next((error for _, _, error in errors(docker, service)), unhealthy)
 
 
-def errors(docker: tuple[str, ...], service: str) -> list[list[str]]:
+def errors(docker: tuple[str, ...], service: str) -> list[tuple[str, str, str]]:
     """A service's tasks that have failed, the newest first: id, state, such as "Failed 3 seconds ago", and error.
 
     Those that Swarm itself has canceled, as a roll-back does, say nothing of why.
     """
     form = "--format={{.ID}}\t{{.CurrentState}}\t{{.Error}}"
-    tasks = [line.split("\t") for line in output(*docker, "service", "ps", "--no-trunc", form, service).splitlines()]
-    return [[task, state, error.strip('"')] for task, state, error in tasks if error and "canceled" not in error]
+    tasks = re.findall(r"(?m)^(\w+)\t(.+?)\t(.+)$", output(*docker, "service", "ps", "--no-trunc", form, service))
+    return [(task, state, error.strip('"')) for task, state, error in tasks if "canceled" not in error]

@@ -116,8 +116,8 @@ def check_budgets(images: Iterable[Image], earlier: Iterable[Image]) -> None:
     before = {(image.service, image.flavor): image.groups for image in earlier}
     over = []
     titles = pyproject().get("tool", {}).get("stack", {}).get("budgets", ())
-    if unknown := {title.rpartition(":")[0] for title in titles} - {*service_names()}:
-        raise UserError(f"pyproject.toml has a budget for {', '.join(sorted(unknown))}, which is no service")
+    if unknown := [title for title in titles if title.rpartition(":")[0] not in service_names()]:
+        raise UserError(f"pyproject.toml has a budget for {', '.join(unknown)}, which is no SERVICE:FLAVOR")
     for image in images:
         for kind, (limit, has) in zip(("raw", "gzip"), limits_of(image), strict=False):
             if has > limit:

@@ -138,8 +138,11 @@ def _config(env: tuple[tuple[str, str], ...]) -> dict[str, Any]:
             if failed.last in ask(*COMPOSE, f"--file={path}", "config").communicate()[1]:
                 failed.last = f"{path.relative_to(ROOT)}: {failed.last}"
         raise UserError(f"the stack's compose files have a fault: {failed.last}") from None
-    for name, spec in found.get("services", {}).items():
+    services = found.get("services", {})
+    for name, spec in services.items():
         _check(name, spec)
+        for absent in {*spec.get("depends_on", ())} - {*services}:
+            del spec["depends_on"][absent]  # it is not required, and in a profile that is not chosen
     return found
 
 

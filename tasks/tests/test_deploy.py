@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ..project import ROOT
 
@@ -77,8 +78,25 @@ def test_what_is_not_translated_is_told(tmp_path: Path, arguments: tuple[str, ..
     name, *rest = arguments
     said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(extra_hosts=["a=192.0.2.1"], devices=[]))
     assert said.splitlines()[:-1] == ["warning: store: `extra_hosts` is not translated"]
+    limits = {"limits": {"cpus": 1}, "reservations": {"cpus": 1}}
+    deploy = {"mode": "global", "replicas": 1, "placement": {}, "resources": limits}
+    said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(deploy=deploy, scale=1))
+    assert said.splitlines()[:-1] == [
+        "warning: store: `deploy.mode` is not translated",
+        "warning: store: `deploy.resources.reservations` is not translated",
+    ]
     said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(mem_limit=None))
     assert said == "store has no `mem_limit`, and would share its machine with others\n"
+
+
+def test_a_text_stays_a_text() -> None:
+    """To the parsers of Docker and Kubernetes, some are numbers or true, which are texts to PyYAML."""
+    texts = ["1e3", "-1.5e3", ".5e3", "0o17", "y", "N", "no", "12:30:00", "1.2", "~", "=", "", "two\nlines", "it's \"so\"", "7s"]  # fmt: skip
+    code = "import json, model, sys; print(model.as_yaml(json.load(sys.stdin)))"
+    done = subprocess.run([sys.executable, "-Bc", code], cwd=ROOT / "deploy", input=json.dumps(texts), capture_output=True, text=True, check=True)  # fmt: skip
+    assert yaml.safe_load(done.stdout) == texts
+    assert [line[2:] for line in done.stdout.splitlines()[:6]] == ["'1e3'", "'-1.5e3'", "'.5e3'", "'0o17'", "'y'", "'N'"]  # fmt: skip
+    assert "- 7s\n" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])

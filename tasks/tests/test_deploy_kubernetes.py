@@ -17,10 +17,13 @@ from .test_deploy import DIGEST, MODEL, ONCE, OWN, configured, script, with_stor
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
     """The objects for Kubernetes, by kind and name."""
     tmp_path = tmp_path_factory.mktemp("kubernetes")
-    assert json.loads(script("kubernetes.py", str(tmp_path / "base"))) == {"steps": [0, 1, 2]}
+    steps = json.loads(script("kubernetes.py", str(tmp_path / "base")))["steps"]
     files = yaml.safe_load((tmp_path / "base/kustomization.yaml").read_text())["resources"]
     documents = [d for name in files for d in yaml.safe_load_all((tmp_path / "base" / name).read_text())]
-    return {(found["kind"], found["metadata"]["name"]): found for found in documents}
+    found = {(found["kind"], found["metadata"]["name"]): found for found in documents}
+    (job,) = (f"job/{name}" for kind, name in found if kind == "Job")
+    assert steps == {"0": ["statefulset/store"], "1": [job], "2": ["deployment/web"]}
+    return found
 
 
 def container(found: dict[str, Any]) -> dict[str, Any]:
@@ -113,11 +116,12 @@ def test_what_the_schemas_forbid_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "base").exists()
 
 
-def test_names_that_kubernetes_does_not_take(tmp_path: Path) -> None:
-    model = {**MODEL, "services": {"my_store": MODEL["services"]["store"]}}
-    assert script("kubernetes.py", str(tmp_path / "base"), model=model).startswith(
-        "'my_store' is no name for Kubernetes"
-    )
+@pytest.mark.parametrize("name", ["my_store", "2store", "Store", "my.store"])
+def test_names_that_kubernetes_does_not_take(tmp_path: Path, name: str) -> None:
+    model = {**MODEL, "services": {name: MODEL["services"]["store"]}}
+    said = script("kubernetes.py", str(tmp_path / "base"), model=model)
+    assert said.startswith(f"{name!r} is no name for Kubernetes")
+    assert not (tmp_path / "base").exists()
 
 
 def test_files_of_this_machine_are_not_mounted_on_kubernetes(tmp_path: Path) -> None:
@@ -125,6 +129,82 @@ def test_files_of_this_machine_are_not_mounted_on_kubernetes(tmp_path: Path) -> 
     said = script("kubernetes.py", str(tmp_path), model=with_store(volumes=mounted))
     assert said.startswith("warning: store: what is mounted at /there is not translated\n")
     assert "/there" not in (tmp_path / "store.yaml").read_text()
+    script("kubernetes.py", str(tmp_path), model=with_store(volumes=mounted[1:]))
+    documents = {found["kind"]: found for found in yaml.safe_load_all((tmp_path / "store.yaml").read_text())}
+    assert documents["Deployment"]["spec"]["strategy"]["type"] == "RollingUpdate"  # as without it
+    assert documents["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 2
+    assert "PodDisruptionBudget" in documents
+
+
+def test_volumes_without_a_name_or_in_memory_end_with_their_pod(tmp_path: Path) -> None:
+    mounted = [
+        {"type": "volume", "source": "My_Data", "target": "/data"},
+        {"type": "volume", "target": "/anonymous", "volume": {}},
+        {"type": "tmpfs", "target": "/cache", "tmpfs": {"size": "1000"}},
+    ]
+    assert "warning" not in script("kubernetes.py", str(tmp_path), model=with_store(volumes=mounted))
+    *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
+    (claimed,) = store["spec"]["volumeClaimTemplates"]
+    assert claimed["metadata"]["name"] == "my-data"
+    mounts = {mount["mountPath"]: mount["name"] for mount in container(store)["volumeMounts"]}
+    kinds = {volume["name"]: volume["emptyDir"] for volume in store["spec"]["template"]["spec"]["volumes"]}
+    assert mounts["/data"] == "my-data"
+    limit = {"sizeLimit": "64Mi"}
+    assert [kinds[mounts[path]] for path in ("/tmp", "/cache", "/anonymous")] == [limit, limit, {}]  # noqa: S108
+
+
+def test_volumes_of_jobs_and_shared_ones_are_told(tmp_path: Path) -> None:
+    volumes = MODEL["services"]["store"]["volumes"]
+    web, migrate = ({**MODEL["services"][name], "volumes": volumes} for name in ("web", "web-migrate"))
+    services = {**MODEL["services"], "web": web, "web-migrate": migrate}
+    said = script("kubernetes.py", str(tmp_path), model={**MODEL, "services": services})
+    assert said.splitlines()[:-1] == [
+        "warning: web-migrate: what is mounted at /data is not translated",
+        "warning: web and store share the volume data, and get one each",
+    ]
+    job = next(found for found in yaml.safe_load_all((tmp_path / "web-migrate.yaml").read_text()) if found["kind"] == "Job")  # fmt: skip
+    assert "/data" not in [mount["mountPath"] for mount in container(job)["volumeMounts"]]
+
+
+def test_a_secret_in_another_folder_hides_no_other_file_there(tmp_path: Path) -> None:
+    used = [{"source": "password"}, {"source": "key", "target": "/etc/ssl/key.pem"}]
+    script("kubernetes.py", str(tmp_path), model=with_store(secrets=used))
+    *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
+    mounts = {mount["mountPath"]: mount.get("subPath") for mount in container(store)["volumeMounts"]}
+    assert mounts.items() >= {("/run/secrets", None), ("/etc/ssl/key.pem", "key.pem")}
+
+
+@pytest.mark.parametrize(
+    ("user", "ids"),
+    [("1000:2000", (1000, 2000)), ("1000", (1000, 1000)), ("postgres", (10001, 10001)), (None, (10001, 10001))],
+)
+def test_the_user_and_the_group_of_a_pod(tmp_path: Path, user: str | None, ids: tuple[int, int]) -> None:
+    script("kubernetes.py", str(tmp_path), model=with_store(user=user))
+    *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
+    security = store["spec"]["template"]["spec"]["securityContext"]
+    assert (security["runAsUser"], security["runAsGroup"]) == ids
+    assert security["fsGroup"] == ids[1]
+
+
+def test_ports_have_their_protocols(tmp_path: Path) -> None:
+    ports = [{"target": 53, "protocol": "udp"}, {"target": 53, "protocol": "tcp"}]
+    settings = {"ports": ports, "expose": ["3000-3001", "514/udp"]}
+    script("kubernetes.py", str(tmp_path), model=with_store(**settings))
+    documents = {found["kind"]: found for found in yaml.safe_load_all((tmp_path / "store.yaml").read_text())}
+    named = {(port["name"], port["port"], port["protocol"]) for port in documents["Service"]["spec"]["ports"]}
+    assert named == {("port-53", 53, "TCP"), ("udp-53", 53, "UDP"), ("udp-514", 514, "UDP"), ("port-3000", 3000, "TCP"), ("port-3001", 3001, "TCP"), ("port-5432", 5432, "TCP")}  # fmt: skip
+    opened = {(port["containerPort"], port["protocol"]) for port in container(documents["StatefulSet"])["ports"]}
+    assert opened == {(port, protocol) for _, port, protocol in named}
+    everybody, clients = documents["NetworkPolicy"]["spec"]["ingress"]
+    assert everybody == {"ports": [{"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]}
+    assert {(port["port"], port["protocol"]) for port in clients["ports"]} == opened
+
+
+def test_an_alias_is_told(tmp_path: Path) -> None:
+    said = script(
+        "kubernetes.py", str(tmp_path), model=with_store(networks={"default": {"aliases": ["db"]}, "b": None})
+    )
+    assert said.startswith("warning: store: its alias db is not translated\n")
 
 
 def test_ports_are_what_settings_name_and_what_is_exposed(tmp_path: Path) -> None:
@@ -139,7 +219,7 @@ def test_ports_are_what_settings_name_and_what_is_exposed(tmp_path: Path) -> Non
     ):
         services = {"web": {**web, "environment": {"HOST": "store", **environment}}, "store": {**store, **settings}}
         said = script("kubernetes.py", str(tmp_path), model={**MODEL, "services": services})
-        assert said.rpartition("{")[0] == expected
+        assert said.partition("{")[0] == expected
     assert "containerPort: 5432" in (tmp_path / "store.yaml").read_text()
 
 
@@ -173,7 +253,8 @@ def test_a_shells_variables_in_a_health_check(tmp_path: Path) -> None:
 def test_a_process_that_must_run_once_on_kubernetes(tmp_path: Path) -> None:
     beat, three = {**OWN, "deploy": ONCE}, {**OWN, "deploy": {"replicas": 3}}
     model = {**MODEL, "services": {"beat": beat, "three": three}}
-    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == {"steps": [0]}
+    steps = {"0": ["deployment/beat", "deployment/three"]}
+    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == {"steps": steps}
     once, several = (list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text())) for name in ("beat", "three"))
     assert [found["kind"] for found in once] == ["NetworkPolicy", "Deployment"]
     assert (once[1]["spec"]["replicas"], once[1]["spec"]["strategy"]) == (1, {"type": "Recreate"})

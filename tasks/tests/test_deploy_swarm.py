@@ -39,6 +39,57 @@ def test_ports_of_another_protocol_and_without_a_number(tmp_path: Path) -> None:
     assert web["ports"] == [{"target": 53, "protocol": "udp", "published": 53, "mode": "host"}]
 
 
+def test_what_swarm_takes_as_it_is(tmp_path: Path, docker: str) -> None:
+    """Also as Docker's client understands it."""
+    same = {"init": True, "stop_signal": "SIGQUIT", "cap_add": ["CHOWN"], "ulimits": {"nofile": {"soft": 9, "hard": 9}}, "sysctls": {"net.core.somaxconn": "9"}}  # fmt: skip
+    texts = {"SHA": "1e3", "FLAG": "y", "MODE": "0o17", "PRICE": "$$5"}
+    mounts = [
+        {"type": "bind", "source": "/files", "target": "/files", "bind": {"create_host_path": True}},
+        {"type": "tmpfs", "target": "/cache", "tmpfs": {"size": "1000000", "mode": 1023}},
+        {"type": "volume", "target": "/anonymous", "volume": {}},
+    ]
+    web = {**MODEL["services"]["web"], **same, "environment": texts, "volumes": mounts}
+    assert "warning" not in script("swarm.py", str(tmp_path / "stack.yaml"), "host", model={**MODEL, "services": {"web": {**web, "depends_on": {}}}})  # fmt: skip
+    config = subprocess.run([docker, "stack", "config", "-c", tmp_path / "stack.yaml"], check=True, capture_output=True)
+    found = yaml.safe_load(config.stdout)["services"]["web"]
+    assert {key: found[key] for key in same} == same
+    assert found["environment"] == {**texts, "PRICE": "$5"}
+    assert [(mount["type"], mount["target"]) for mount in found["volumes"]] == [
+        ("bind", "/files"),
+        ("volume", "/anonymous"),
+        ("tmpfs", "/tmp"),  # noqa: S108
+        ("tmpfs", "/cache"),
+    ]
+
+
+def test_networks_and_volumes_on_swarm(tmp_path: Path, docker: str) -> None:
+    networks = {"default": {"name": "project_default", "ipam": {}}, "back": {"name": "project_back", "internal": True}, "town": {"name": "town", "external": True}}  # fmt: skip
+    shared = {"name": "project_data", "driver_opts": {"type": "nfs", "o": "addr=192.0.2.1", "device": ":/data"}}
+    store = {**MODEL["services"]["store"], "networks": {"back": {"aliases": ["database"], "priority": 1}, "town": None}}
+    model = {**MODEL, "networks": networks, "volumes": {"data": {**shared, "labels": {}}}, "services": {"store": store}}
+    script("swarm.py", str(tmp_path / "stack.yaml"), "host", model=model)
+    stack = yaml.safe_load((tmp_path / "stack.yaml").read_text())
+    assert stack["services"]["store"]["networks"] == {"back": {"aliases": ["database"]}, "town": {}}
+    assert stack["networks"] == {
+        "default": {"name": "project_default", "driver": "overlay"},
+        "back": {"name": "project_back", "internal": True, "driver": "overlay"},
+        "town": {"name": "town", "external": True},
+    }
+    assert stack["volumes"] == {"data": shared}
+    subprocess.run([docker, "stack", "config", "-c", tmp_path / "stack.yaml"], check=True, capture_output=True)
+
+
+def test_who_needs_a_labelled_node(tmp_path: Path) -> None:
+    """Jobs, too, if they have a volume; not who has file systems in memory alone."""
+    volumes = MODEL["services"]["store"]["volumes"]
+    memory = {**MODEL["services"]["web"], "volumes": [{"type": "tmpfs", "target": "/cache"}]}
+    plan(tmp_path, "host", web=memory, **{"web-migrate": {**MODEL["services"]["web-migrate"], "volumes": volumes}})
+    job, web = (yaml.safe_load((tmp_path / f"{file}.yaml").read_text())["services"][name]["deploy"] for file, name in (("stack-1", "web-migrate"), ("stack", "web")))  # fmt: skip
+    assert job["placement"] == {"constraints": ["node.labels.web-migrate == true"]}
+    assert "placement" not in web
+    assert web["replicas"] == 2
+
+
 def test_jobs_run_before_the_rest_and_after_what_they_need(tmp_path: Path) -> None:
     files = plan(tmp_path)["files"]
     names = ("stack-0.yaml", "stack-1.yaml", "stack.yaml")

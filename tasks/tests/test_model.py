@@ -101,7 +101,11 @@ def test_neighbours_are_found_through_jobs_and_databases(
 ) -> None:
     depends: dict[str, object] = {
         "pilot": {"build": {"args": {"SERVICE": "pilot"}}, "depends_on": {"pilot-migrate": {}}},
-        "other-worker": {"build": {"args": {"SERVICE": "other"}}, "depends_on": {"redis": {}}},
+        # As Compose has it where a profile is not chosen.
+        "other-worker": {
+            "build": {"args": {"SERVICE": "other"}},
+            "depends_on": {"redis": {}, "x": {"required": False}},
+        },
         "pilot-mail": {"build": {"args": {"SERVICE": "pilot"}}, "depends_on": {"other-worker": {}}},
         "redis": {"image": "redis"},
         "pilot-migrate": {"depends_on": {"pilot-database": {}, "scout": {}}},
@@ -115,6 +119,7 @@ def test_neighbours_are_found_through_jobs_and_databases(
     assert stack.processes(["pilot", "scout"]) == ["pilot", "pilot-mail", "scout"]
     assert stack.with_neighbours(["pilot"]) == ["other", "pilot", "scout"]  # other, because pilot-mail needs its image
     assert stack.with_neighbours(["other"]) == ["other"]
+    assert stack.model["services"]["other-worker"]["depends_on"] == {"redis": {}}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ FOLDERS = ("tasks", "docker", "tests", "docs", "template", "deploy", ".github", 
 PATH = re.compile(rf"(?<![\w./{{}}-])((?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]*[\w/])")
 # A place in any service's folder; and an optional part, which may have been deleted.
 EXPECTED = {"tests/conftest.py", "docker/bases", "docs/releasing.md", "docs/deploying.md"}
+EXPECTED |= {".github/workflows", ".github/workflows/release.yml"}
 
 
 def test_every_named_path_exists() -> None:

@@ -216,15 +216,20 @@ def test_a_login_is_needed_where_the_registry_wants_one(
         push.verify()
 
 
+@pytest.mark.parametrize(("status", "last"), [(404, 404), (200, 200), (301, 200), (307, 307)])
 def test_nothing_is_built_for_a_registry_that_takes_no_images(
-    publish: Callable[..., dict[str, Any]], tmp_path: Path
+    publish: Callable[..., dict[str, Any]], tmp_path: Path, status: int, last: int
 ) -> None:
     class Website(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_error(404)
+            self.send_error(200 if self.path == "/page" else 404)
 
         def do_POST(self) -> None:
-            self.send_error(404)
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            if status > 300:
+                self.send_header("Location", "/page")
+            self.end_headers()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -233,7 +238,8 @@ def test_nothing_is_built_for_a_registry_that_takes_no_images(
         Thread(target=server.serve_forever, daemon=True).start()
         host = f"127.0.0.1:{server.server_port}"
         with pytest.raises(
-            UserError, match=rf"the registry {host} answers 404 to POST .*: is it a registry of images, without TLS\?"
+            UserError,
+            match=rf"the registry {host} answers {last} to POST .*: is it a registry of images, without TLS\?",
         ):
             publish(registry=f"{host}/team")
         server.shutdown()

@@ -76,6 +76,16 @@ def test_layers_are_the_same_however_the_engine_stores_them(tmp_path: Path) -> N
         assert file.read() == b"text"
 
 
+def test_a_hard_link_comes_after_its_file(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "layer", "w") as archive:
+        for name, target in (("a-1", ""), ("a/b", "a-1")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = (tarfile.LNKTYPE, target) if target else (tarfile.REGTYPE, "")
+            archive.addfile(member)
+    with tarfile.open(image.packed(tmp_path / "layer")) as archive:
+        assert archive.getnames() == ["a-1", "a/b"]
+
+
 @pytest.fixture
 def builder(project: Path, no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A client that keeps what it was asked to bake, and saves an image with two layers; returns the builds' folder."""

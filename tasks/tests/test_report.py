@@ -111,8 +111,11 @@ def test_over_budget_names_what_has_grown(project: Path) -> None:
 
 
 def test_a_budget_of_no_service_is_told(project: Path) -> None:
-    set_budget(project, '{raw_mb = 10, gzip_mb = 4.5}\n"pilto:prod" = {raw_mb = 1, gzip_mb = 1}')
-    with pytest.raises(UserError, match="a budget for pilto, which is no service"):
+    set_budget(
+        project,
+        '{raw_mb = 10, gzip_mb = 4.5}\n"pilto:prod" = {raw_mb = 1, gzip_mb = 1}\npilot = {raw_mb = 1, gzip_mb = 1}',
+    )
+    with pytest.raises(UserError, match="a budget for pilto:prod, pilot, which is no SERVICE:FLAVOR"):
         report.check_budgets([], [])
 
 

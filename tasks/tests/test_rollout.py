@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,9 @@ def test_new_errors_of_tasks_are_told_once_with_their_last_lines(
         "service ls") echo >>{tmp_path}/turns ;;
         "stack services") printf "web\t$(($(wc -l <{tmp_path}/turns) > 2))/1\n" ;;
         "service ps")
-            printf '4\tReady\t\n3\tPending 2 seconds ago\t"no suitable node"\n2\tFailed 2 seconds ago\t"non-zero exit (1)"\n1\tFailed 2 hours ago\t"old"\n' ;;
+            printf '4\tReady\t\n3\tPending 2 seconds ago\t"no suitable node"\n2\tFailed 2 seconds ago\t"non-zero exit (1)"\n1\tFailed 2 hours ago\t"old"\n'
+            printf '5\tRejected 1 second ago\t"container %s: address in use
+of gateway"\n' 0123456789ab c123456789ab ;;
         "service logs") [ "$5" = 2 ] && echo && echo "no token in task $5" ;;
         *) exit 99 ;;
         esac""",
@@ -145,19 +148,15 @@ def test_new_errors_of_tasks_are_told_once_with_their_last_lines(
     rollout.converge(("docker",), {}, {"web"})
     assert (
         capsys.readouterr().out
-        == "web: no suitable node\nweb: non-zero exit (1)\nweb: no token in task 2\nweb ready: 3 s\n"
+        == "web: no suitable node\nweb: non-zero exit (1)\nweb: no token in task 2\nweb: container 0123456789ab: address in use\nweb ready: 3 s\n"
     )
 
 
 def test_kubernetes_is_given_one_step_after_the_other(
     no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = """case "$*" in
-        *"get job,"*step=0*) echo statefulset.apps/store ;;
-        *"get job,"*step=1*) echo job.batch/web-migrate ;;
-        *"get job,"*step=2*) echo deployment.apps/web ;;
-        esac"""
-    write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log; {answer}')
+    """And asked for what the step has started, not for all that has its label: a former version's job may have failed."""
+    write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log')
     monkeypatch.setattr(
         rollout, "translate", lambda *_: (MODEL, json.loads(script("kubernetes.py", str(tmp_path / "base"))))
     )
@@ -170,14 +169,22 @@ def test_kubernetes_is_given_one_step_after_the_other(
         next(number for number, line in enumerate(told) if line.startswith(command))
         for command in (
             f"apply --kustomize {tmp_path}/base --selector=stack.step=1",
-            "wait job.batch/web-migrate --for=condition=Complete",
-            "rollout status deployment.apps/web",
+            "wait job/web-migrate-",
+            "rollout status deployment/web",
         )
     )
     assert applied < waited < rolled
     assert "get secret password" in told
     waited_for = [line.split()[2] for line in told if line.startswith("rollout status")]
-    assert waited_for == ["statefulset.apps/store", "deployment.apps/web"]
+    assert waited_for == ["statefulset/store", "deployment/web"]
+    assert not any(line.startswith("get job") for line in told)
+
+
+def test_a_step_that_is_not_applied(no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tool(no_docker / "kubectl", """case "$*" in *step=0*) echo "is immutable" >&2; exit 1 ;; esac""")
+    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, {"steps": {"0": ["job/migrate"], "1": []}}))
+    with pytest.raises(UserError, match=r"^step 0 was not applied; what ran before still runs$"):
+        rollout.kubernetes(NO_SESSION, tmp_path, apply=True)
 
 
 @pytest.mark.usefixtures("project")
@@ -243,20 +250,60 @@ def test_without_a_release_there_is_nothing_to_deploy(monkeypatch: pytest.Monkey
         push.read(push.RELEASE)
 
 
-def test_the_users_settings_are_deployed_and_nothing_of_this_machine(
-    monkeypatch: pytest.MonkeyPatch, project: Path, no_docker: Path, docker: str
-) -> None:
+@pytest.fixture
+def production(monkeypatch: pytest.MonkeyPatch, project: Path, no_docker: Path, docker: str) -> Callable[..., None]:
+    """Writes the production stack of a project, which Compose reads, with settings of its one service."""
     (no_docker / "docker").unlink()
     (no_docker / "docker").symlink_to(docker)
     monkeypatch.chdir(project)
-    web = {"image": "web", "ports": ["${WEB_PORT:-5000}:8000"], "environment": {"COLOR": "${COLOR:-}"}}
     (project / "docker").mkdir()
-    (project / "docker/compose.prod.yaml").write_text(json.dumps({"services": {"web": web}}))
-    monkeypatch.setattr(rollout, "output", lambda *command: "0\n" if command[0] == "git" else output(*command))
-    (project / "reports/release.json").write_text('{"commit": "1", "images": []}')
-    with pytest.raises(UserError, match=r"is of commit 1, and 0 is checked out"):
-        rollout.model()
+    monkeypatch.setattr(push, "clean_commit", lambda: "0")
     (project / "reports/release.json").write_text('{"commit": "0", "images": []}')
+
+    def write(**settings: object) -> None:
+        (project / "docker/compose.prod.yaml").write_text(json.dumps({"services": {"web": settings}}))
+        model_module._config.cache_clear()
+
+    return write
+
+
+def test_images_are_those_of_the_release_and_others_that_compose_names(
+    production: Callable[..., None], project: Path
+) -> None:
+    production(build={"context": ".", "args": {"SERVICE": "pilot"}}, image="here/pilot")
+    with pytest.raises(UserError, match=r"^reports/release\.json has no image for web: `nox -s publish` all"):
+        rollout.model()
+    entry = dict.fromkeys(push.ENTRY, "") | {"service": "pilot", "name": "there/pilot", "digest": "sha256:1"}
+    (project / "reports/release.json").write_text(json.dumps({"commit": "0", "images": [entry]}))
+    assert rollout.model()["services"]["web"]["image"] == "there/pilot@sha256:1"
+    production(build={"context": "proxy"}, image="there/proxy:1")
+    assert rollout.model()["services"]["web"]["image"] == "there/proxy:1"
+    production(build={"context": "proxy"})
+    with pytest.raises(
+        UserError, match=r"^web has a Dockerfile of its own: push its image, and name that under `image:`$"
+    ):
+        rollout.model()
+
+
+def test_what_is_deployed_is_the_commit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that are not committed would go with images that are."""
+    monkeypatch.chdir(project)
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@example.invalid")
+    for command in (["init", "--quiet"], ["add", "pyproject.toml"], ["commit", "--quiet", "--message=x"]):
+        output(*git, *command)
+    (project / ".gitignore").write_text("*\n!pyproject.toml\n")
+    commit = output("git", "rev-parse", "HEAD").strip()
+    (project / "reports/release.json").write_text('{"commit": "1", "images": []}')
+    with pytest.raises(UserError, match=rf"is of commit 1, and {commit} is checked out"):
+        rollout.model()
+    (project / "reports/release.json").write_text(json.dumps({"commit": commit, "images": []}))
+    (project / "pyproject.toml").write_text("changed")
+    with pytest.raises(UserError, match=r"^files differ from the commit \(1, such as pyproject\.toml\): commit them"):
+        rollout.model()
+
+
+def test_the_users_settings_are_deployed_and_nothing_of_this_machine(production: Callable[..., None]) -> None:
+    production(image="web", ports=["${WEB_PORT:-5000}:8000"], environment={"COLOR": "${COLOR:-}"})
     assert rollout.model()["services"]["web"]["environment"] == {"COLOR": ""}
     model_module._config.cache_clear()
     env.ENV.write_bytes("# für mich\nCOLOR=red\n".encode("latin-1"))

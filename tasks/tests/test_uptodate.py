@@ -67,6 +67,7 @@ def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
         (lambda it: (it.root / "services/pilot/pilot/__init__.py").unlink(), ["pilot"]),
         (lambda it: it.write("libs/plain/plain/__init__.py", "new"), ["pilot"]),
         (lambda it: it.write("docker/Dockerfile", "new"), ["other", "pilot"]),
+        (lambda it: it.write(".dockerignore", "*\n!docker\n!services\n"), ["other", "pilot"]),
         (lambda it: it.write("poetry.lock", "new"), ["other", "pilot"]),
         (lambda it: it.images.update({"base:1": "id-new"}), ["other", "pilot"]),
         (lambda it: it.images.pop("clone/other:prod"), ["other"]),
@@ -91,6 +92,15 @@ def test_what_makes_an_image_stale(repository: Repository, edit: Edit, stale: li
     repository.build()
     edit(repository)
     assert repository.stale() == stale
+
+
+def test_what_else_dockerignore_lets_in(repository: Repository) -> None:
+    repository.write(".dockerignore", "*\n!docker\n!/shared/\n! *.toml\n")
+    repository.build()
+    for name in ("shared/data.json", "more.toml", "README.md"):
+        repository.write(name, "new")
+        assert repository.stale() == ([] if name == "README.md" else ["other", "pilot"])
+        repository.build()
 
 
 def test_a_name_that_is_not_utf_8_counts_as_any_other(repository: Repository) -> None:

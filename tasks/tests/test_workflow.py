@@ -33,6 +33,8 @@ ARGUMENTS: dict[str, Callable[[list[str]], object]] = {
 
 @cache
 def jobs(name: str) -> dict[str, Any]:
+    if name not in WORKFLOWS:
+        pytest.skip(f"there is no workflow {name}: it was deleted")
     return dict(yaml.safe_load(WORKFLOWS[name].read_text())["jobs"])
 
 
