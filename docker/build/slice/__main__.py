@@ -29,7 +29,7 @@ SYSTEM = (
     *("/etc/os-release", "/etc/mime.types", "/etc/localtime", "/usr/lib/locale/C.*/**/*", "/app/instance"),
 )
 # For building other software on top of a dependency, or for the installer; never for running it.
-NOT_FOR_RUNNING = re.compile(r".*\.(a|c|h|hpp|pxd|pyx)|[Aa]ctivate.*|CACHEDIR\.TAG|\.gitignore|\.lock")
+NOT_FOR_RUNNING = re.compile(r".*\.(a|c|h|hpp|pxd|pyx)|bin/[Aa]ctivate.*|CACHEDIR\.TAG|\.gitignore|\.lock")
 # ctypes.util.find_library asks `ldconfig -p` where a shared library is.
 LDCONFIG = """#!{python} -IS
 # What `ldconfig -p` told in the base image, of those libraries that are here.
@@ -72,7 +72,7 @@ def runtime(tree: Tree) -> None:
 def service(tree: Tree, venv: Path) -> None:
     """Add a virtual environment, and the shared libraries that its extension modules need."""
     files = (path for path in sorted(venv.rglob("*")) if "__pycache__" not in path.parts)
-    tree.add_all(path for path in files if not NOT_FOR_RUNNING.fullmatch(path.name))
+    tree.add_all(path for path in files if not NOT_FOR_RUNNING.fullmatch(str(path.relative_to(venv))))
 
 
 def extras(tree: Tree, venv: Path, source: Path, *names: str) -> None:
