@@ -118,12 +118,14 @@ class Supervisor:
     def preload(self) -> None:
         """Import the libraries that a child has reported."""
         names = os.pread(self.imported, 1 << 20, 0).decode().split()
+        # Some import code of the service, as Django's do with DJANGO_SETTINGS_MODULE: it would not be reloaded any more.
+        path, sys.path = sys.path, [entry for entry in sys.path if f"{entry}/".startswith(LIBRARIES)]
         # The child has shown their warnings. What they set with the module `warnings` has to stay.
         show, warnings.showwarning = warnings.showwarning, lambda *_: None
         for name in [name for name in names if name not in self.preloaded]:
             with suppress(Exception, SystemExit):
                 importlib.import_module(name)
-        warnings.showwarning = show
+        sys.path, warnings.showwarning = path, show
         self.preloaded.update(names)
 
     def reap(self) -> str:

@@ -13,6 +13,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import modules
@@ -28,8 +29,8 @@ SYSTEM = (
     *("/etc/group", "/etc/passwd", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols"),
     *("/etc/os-release", "/etc/mime.types", "/etc/localtime", "/usr/lib/locale/C.*/**/*", "/app/instance"),
 )
-# For building other software on top of a dependency, or for the installer; never for running it.
-NOT_FOR_RUNNING = re.compile(r".*\.(a|c|h|hpp|pxd|pyx)|[Aa]ctivate.*|CACHEDIR\.TAG|\.gitignore|\.lock")
+# For building other software on top of a dependency, or for the installer; for running it only if a module names it.
+NOT_FOR_RUNNING = re.compile(r".*\.(a|c|h|hpp|pxd|pyx)|bin/[Aa]ctivate.*|CACHEDIR\.TAG|\.gitignore|\.lock")
 # ctypes.util.find_library asks `ldconfig -p` where a shared library is.
 LDCONFIG = """#!{python} -IS
 # What `ldconfig -p` told in the base image, of those libraries that are here.
@@ -69,15 +70,15 @@ def runtime(tree: Tree) -> None:
         tree.place("/sbin/ldconfig").chmod(0o755)
 
 
-def service(tree: Tree, venv: Path) -> None:
+def service(tree: Tree, venv: str) -> None:
     """Add a virtual environment, and the shared libraries that its extension modules need."""
-    files = (path for path in sorted(venv.rglob("*")) if "__pycache__" not in path.parts)
-    tree.add_all(path for path in files if not NOT_FOR_RUNNING.fullmatch(path.name))
+    files = (path for path in sorted(Path(venv).rglob("*")) if "__pycache__" not in path.parts)
+    tree.add_all(path for path in files if not NOT_FOR_RUNNING.fullmatch(str(path.relative_to(venv))))
 
 
-def extras(tree: Tree, venv: Path, source: Path, *names: str) -> None:
+def extras(tree: Tree, venv: str, source: str, *names: str) -> None:
     """Add what the service's code, or who builds it, asks for; raises SystemExit for a file that is not there."""
-    code = [path.read_text(errors="replace") for folder in (venv, source) for path in folder.rglob("*.py")]
+    code = [path.read_text(errors="replace") for folder in (venv, source) for path in Path(folder).rglob("*.py")]
     tree.add_all(modules.files(" ".join([*names, *code])))
     for path in (Path(name) for name in names if name.startswith("/")):
         if not path.exists():
@@ -89,10 +90,6 @@ if __name__ == "__main__":
     what, root, *arguments = sys.argv[1:]
     print(f"copying what a production image needs: {what}", flush=True)
     tree = Tree(Path(root), Path("/runtime"), Path("/service"))  # as far as docker/Dockerfile mounts them
-    if what == "runtime":
-        runtime(tree)
-    elif what == "service":
-        service(tree, Path(arguments[0]))
-    else:
-        extras(tree, Path(arguments[0]), Path(arguments[1]), *arguments[2:])
+    parts: dict[str, Callable[..., None]] = {"runtime": runtime, "service": service, "extras": extras}
+    parts[what](tree, *arguments)
     tree.finish()

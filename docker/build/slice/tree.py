@@ -15,6 +15,8 @@ from pathlib import Path
 
 # Modules whose source is read: by typeguard, TorchScript and Numba's cache, and migrations, for which Alembic lists files.
 READ_AS_SOURCE = re.compile(rb"@(typeguard\.)?typechecked|torch\.jit|jit\(.*cache=True|(?m:^)from alembic import")
+# What a module compiles with cffi as it is imported, as autobahn's do.
+C_FILE = re.compile(rb"[\"']([\w.-]+\.[ch])[\"']")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 TIME = 1704067200  # 2024-01-01, because zip files know no time before 1980
 YEAR = 365 * 24 * 3600
@@ -82,6 +84,8 @@ class Tree:
             self.add(source)
             bytecode = Path(importlib.util.cache_from_source(source))
         self.place(bytecode).write_bytes(header + marshal.dumps(code))
+        beside = {source.with_name(name.decode()) for name in C_FILE.findall(text)}
+        self.add_all(path for path in beside if path.is_file())
         self.copied.add(source)  # so that the record of its package is kept
 
     def add_all(self, paths: Iterable[Path]) -> None:

@@ -139,16 +139,24 @@ def test_a_change_is_seen_that_leaves_the_second_and_the_size_as_they_were(rerun
 
 
 @pytest.mark.filterwarnings("default")
-def test_the_parent_shows_no_warnings_of_libraries(
+def test_the_parent_imports_nothing_but_libraries_and_shows_no_warnings_of_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    """Hypothesis, for one, warns whoever imports its plugin without pytest."""
-    (tmp_path / "warns.py").write_text("import warnings\nwarnings.warn('loud')\nwarnings.simplefilter('error')")
-    monkeypatch.syspath_prepend(tmp_path)
-    supervisor = runpy.run_path(str(ROOT / "docker/dev/supervisor.py"))["Supervisor"]("web", 1)
-    os.pwrite(supervisor.imported, b"warns", 0)
+    """Hypothesis, for one, warns whoever imports its plugin without pytest; Django imports a service's settings."""
+    for name, text in {
+        "library/warns.py": "import warnings\nwarnings.warn('loud')\nwarnings.simplefilter('error')",
+        "library/asks.py": "import settings_of_service",
+        "service/settings_of_service.py": "",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        monkeypatch.syspath_prepend((tmp_path / name).parent)
+    program, path = runpy.run_path(str(ROOT / "docker/dev/supervisor.py")), [*sys.path]
+    supervisor = program["Supervisor"]("web", 1)
+    monkeypatch.setitem(supervisor.preload.__globals__, "LIBRARIES", (f"{tmp_path}/library/",))
+    os.pwrite(supervisor.imported, b"warns asks", 0)
     supervisor.preload()
-    assert "warns" in sys.modules
-    assert recwarn.list == []
+    assert {"warns", "asks", "settings_of_service"}.intersection(sys.modules) == {"warns"}
+    assert (sys.path, recwarn.list) == (path, [])
     with pytest.raises(UserWarning):
         warnings.warn("an error now", stacklevel=1)

@@ -127,9 +127,10 @@ def files(folder: Path, **texts: str) -> Path:
 
 
 def test_a_services_dependencies_are_what_runs(tmp_path: Path) -> None:
-    venv = files(tmp_path / "venv", a_dot_py="", a_dot_h="", a_dot_pyx="", data_dot_json="", activate_dot_fish="")
+    venv = files(tmp_path / "venv", a_dot_py="'b.c'", b_dot_c="", c_dot_c="", data_dot_json="", activate_dot_py="")
     files(venv / "__pycache__", b_dot_pyc="")
-    assert run(tmp_path / "root", "service", venv) == ("", {"a.pyc", "data.json"})
+    files(venv / "bin", activate_dot_fish="", a_dot_h="", a_dot_pyx="")
+    assert run(tmp_path / "root", "service", venv) == ("", {"a.pyc", "data.json", "activate.pyc", "b.c"})
 
 
 def test_extras_are_what_code_or_the_build_names(tmp_path: Path) -> None:
