@@ -41,8 +41,11 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
         batch = {service: targets[service] for service in stale[first : first + BATCH]}
         # No service's name has an underscore, as in pilot_verify.
         verified = {f"{service}_verify": batch[service].verification(stack) for service in batch if flavor == "prod"}
-        bake(batch | verified, flavor)
-        uptodate.record(batch, inputs, present)
+        try:
+            bake(batch | verified, flavor)
+            uptodate.record(batch, inputs)
+        finally:  # an image has its names before its verification has failed
+            uptodate.remove_replaced(batch, present)
     if (current := sorted(targets.keys() - set(stale))) or not targets:
         say(f"up to date: {', '.join(current) or 'everything'} ({flavor})")
     return [target.tags[-1] for target in targets.values()]

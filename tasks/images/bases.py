@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import threading
 from collections.abc import Mapping
 from functools import partial
@@ -80,9 +79,8 @@ def pinned(image: str) -> str:
 def recipes_of(images: list[str]) -> dict[str, str]:
     """Those of the images that are on this engine, and the id of the recipe that made each; "" for an official one."""
     form = f'{{{{join .RepoTags " "}}}}\t{{{{index .Config.Labels "{setup.RECIPE_LABEL}"}}}}'
-    command = ("docker", "image", "inspect", "--format", form, *images)
     # It fails when one is missing, and tells of the others all the same.
-    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    listed, _ = ask("docker", "image", "inspect", "--format", form, *images).communicate()
     recipes: dict[str, str] = {}
     for line in listed.splitlines():
         tags, _, recipe = line.partition("\t")

@@ -48,17 +48,20 @@ def stale(targets: Mapping[str, Target], inputs: Mapping[str, str], images: Mapp
     ]
 
 
-def record(targets: Mapping[str, Target], inputs: Mapping[str, str], before: Mapping[str, str]) -> None:
-    """Record that these images were built, and verified, from these inputs; remove the ones that they replace.
-
-    ``before`` are the engine's images before the build.
-    """
+def record(targets: Mapping[str, Target], inputs: Mapping[str, str]) -> None:
+    """Record that these images were built, and verified, from these inputs."""
     now = present()
-    known = read() | {t.image: [now[t.image], inputs[service]] for service, t in targets.items() if t.image in now}
+    built = {target.image: inputs[service] for service, target in targets.items()}
+    known = read() | {name: [now[name], made_from] for name, made_from in built.items() if name in now}
     RECORD.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    for old in {before[tag] for target in targets.values() for tag in target.tags if tag in before} - set(now.values()):
-        with suppress(CommandFailed):  # a container still uses it
-            output("docker", "image", "rm", old)
+
+
+def remove_replaced(targets: Mapping[str, Target], before: Mapping[str, str]) -> None:
+    """Remove the images that have lost their last name to a build; ``before`` are the engine's images before it."""
+    names = {tag for target in targets.values() for tag in target.tags}
+    with suppress(CommandFailed):  # a container still uses one, or the engine has ended
+        if old := {before[name] for name in names & set(before)} - set(present().values()):
+            output("docker", "image", "rm", *old)
 
 
 def read() -> dict[str, list[str]]:
@@ -70,7 +73,8 @@ def read() -> dict[str, list[str]]:
 
 def present() -> dict[str, str]:
     """The engine's images: name -> id."""
-    listed = output("docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+    named = ("--filter=dangling=false", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+    listed = output("docker", "image", "ls", *named)
     found = dict(line.split() for line in listed.splitlines())
     return found | {engine.current().plain_name(name): image for name, image in found.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import Lock
@@ -54,17 +55,12 @@ def side_by_side(commands: Mapping[str, Sequence[str]], prepare: Callable[[str],
         progress = Progress(len(commands), status)
 
         def off_the_terminal(name: str) -> tuple[int, str]:
-            text: list[str] = []
-
-            def take(line: str) -> None:
-                text.append(line)
-                progress(name, line)
-
             try:
                 prepare(name)
             except UserError as error:
                 return 1, str(error)
-            return lines(*commands[name], on_line=take), "\n".join(text)
+            code = lines(*commands[name], on_line=partial(progress, name))
+            return code, "\n".join(progress.said[name])
 
         jobs = {name: partial(off_the_terminal, name) for name in commands}
         ended = run_parallel(jobs, lambda name, result: say(f"--- {name}\n{result[1]}"))
@@ -102,16 +98,18 @@ def command(service: str, pytest_args: Sequence[str]) -> list[str]:
 
 
 class Progress:
-    """How far each of several pytest commands is, on the terminal's last line."""
+    """What each of several pytest commands has said, and on the terminal's last line, how far it is."""
 
     def __init__(self, number: int, status: Status) -> None:
         self.number, self.status = number, status
         self.percent: dict[str, int] = {}
+        self.said = defaultdict[str, list[str]](list)
         self.lock = Lock()
 
     def __call__(self, name: str, line: str) -> None:
         """Take a line of pytest's."""
         found = re.search(r"\[ *(\d+)%\]", line)
+        self.said[name].append(line)
         with self.lock:
             self.percent[name] = int(found[1]) if found else self.percent.get(name, 0)
             done = sum(percent == PERCENT_DONE for percent in self.percent.values())

@@ -146,6 +146,17 @@ def test_a_failure_is_one_line_and_all_of_it_is_in_a_file(
     assert "secret" not in log + out
 
 
+def test_a_failed_verification_leaves_no_image_without_a_name(no_docker: Path, project: Path) -> None:
+    """The image that failed has the names by then, as if it were built to replace the one before."""
+    images = f"[ -e '{project}/failed' ] && echo ours/pilot:prod new || echo ours/pilot:prod old"
+    fails = f"cat >/dev/null; touch '{project}/failed'; exit 1"
+    config = f"cat '{project}/model.json'"
+    fake_docker(no_docker, {"compose config": config, "image ls": images, "image rm": "", "buildx bake": fails})
+    with pytest.raises(UserError, match="the build failed"):
+        bake.build(["pilot"], "prod")
+    assert calls(no_docker)[-1] == "image rm old"
+
+
 def test_an_image_whose_build_fails_stays_stale(no_docker: Path) -> None:
     tool = (no_docker / "docker").read_text()
     (no_docker / "docker").write_text(tool.replace("'buildx bake'*)", "'buildx bake'*) exit 1;"))

@@ -47,7 +47,7 @@ class Repository:
         return uptodate.stale(self.targets, inputs, self.images)
 
     def build(self, flavor: str = "prod") -> None:
-        uptodate.record(self.targets, uptodate.fingerprints(self.targets, flavor, self.images), self.images)
+        uptodate.record(self.targets, uptodate.fingerprints(self.targets, flavor, self.images))
 
 
 @pytest.fixture
@@ -133,11 +133,14 @@ def test_a_build_replaces_the_image_before_and_no_other(repository: Repository, 
     inputs = uptodate.fingerprints(repository.targets, "prod", repository.images)
     before = dict(repository.images)
     repository.images |= {"clone/other:prod": "id-new", "project/other:prod": "id-new"}
-    uptodate.record(repository.targets, inputs, before)
+    uptodate.record(repository.targets, inputs)
+    uptodate.remove_replaced(repository.targets, before)
     assert calls(no_docker) == ["image rm id-other"]
     assert repository.stale() == []
 
 
 def test_the_engines_images_are_known_by_all_their_names(no_docker: Path) -> None:
-    fake_docker(no_docker, {"image ls --no-trunc": "echo ours/a:dev sha256:1; echo '<none>:<none> sha256:2'"})
-    assert uptodate.present()["ours/a:dev"] == "sha256:1"
+    """Those without a name are none of them: else the image that a build has replaced would count as one in use."""
+    others = 'case "$*" in *dangling=false*) ;; *) echo "<none>:<none> sha256:2" ;; esac'
+    fake_docker(no_docker, {"image ls": f"echo ours/a:dev sha256:1; {others}"})
+    assert uptodate.present() == {"ours/a:dev": "sha256:1"}

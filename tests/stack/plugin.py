@@ -6,11 +6,13 @@ have a stack each; a test that stops a service must leave the stack as it was.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -26,16 +28,43 @@ TIMEOUT_S = 40
 STACK = under_test(os.environ.get("PYTEST_XDIST_WORKER", ""))
 
 
+@contextmanager
+def started(stack: Stack, folder: Path) -> Iterator[Stack]:
+    """A stack that runs while the block does, with free ports of this machine; ``folder`` takes a Compose file for them.
+
+    Raises UserError where it does not start.
+    """
+    running = with_free_ports(stack, folder / "ports.yaml")
+    os.environ.update(running.env)  # for what pytest-docker runs
+    files = [str(ROOT / file) for file in running.files]
+    # The images are those that Compose has built, of other Dockerfiles than docker/Dockerfile.
+    down = ["--progress=quiet down --volumes --rmi=local --timeout=0"]
+    with get_docker_services(" ".join(COMPOSE), files, running.project, [], down):
+        lifecycle.up(running)  # says why a stack does not start
+        lifecycle.wait(running)
+        yield running
+
+
+def with_free_ports(stack: Stack, override: Path) -> Stack:
+    """The stack with any free port in place of each that a compose.yaml fixes, so that several run at once."""
+    ports = {name: spec.get("ports", ()) for name, spec in stack.model["services"].items()}
+    fixed = {name: found for name, found in ports.items() if any(port.get("published", "0") != "0" for port in found)}
+    free = {name: json.dumps([port | {"published": "0"} for port in found]) for name, found in fixed.items()}
+    lines = [f"  {name}: {{ports: !override {found}}}\n" for name, found in free.items()]
+    override.write_text("".join(["services:\n", *lines]), encoding="utf-8")
+    return replace(stack, files=(*stack.files, str(override))) if fixed else stack
+
+
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The running stack, every service on a free port."""
-    os.environ.update(STACK.env)  # for what pytest-docker runs
-    files = [str(ROOT / file) for file in STACK.files]
-    up, down = ["--progress=quiet up --detach --no-build"], ["--progress=quiet down --volumes --timeout=0"]
-    with get_docker_services(" ".join(COMPOSE), files, STACK.project, up, down):
-        lifecycle.wait(STACK)
-        yield STACK
-        lifecycle.keep_log(STACK)
+    try:
+        with started(STACK, tmp_path_factory.mktemp("stack")) as running:
+            yield running
+            lifecycle.keep_log(running)
+    except UserError as error:
+        request.session.shouldfail = str(error)  # else every test would tell it again
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def processes() -> list[str]:
@@ -58,16 +87,12 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Itera
 
     @contextmanager
     def make(changes: str) -> Iterator[Stack]:
-        override = tmp_path_factory.mktemp("stack") / "override.yaml"
+        folder = tmp_path_factory.mktemp("stack")
+        override = folder / "override.yaml"
         override.write_text(changes, encoding="utf-8")
         part = "-".join(filter(None, (os.environ.get("PYTEST_XDIST_WORKER"), "own")))
-        own = replace(under_test(part), files=(*STACK.files, str(override)))
-        try:
-            own.compose("--progress=quiet", "up", "--detach", "--no-build")
-            lifecycle.wait(own)
+        with started(replace(under_test(part), files=(*STACK.files, str(override))), folder) as own:
             yield own
-        finally:
-            own.compose("--progress=quiet", "down", "--volumes", "--timeout=0")
 
     return make  # type: ignore[return-value]  # contextmanager's type has no short name
 

@@ -30,6 +30,15 @@ def test_a_neighbour_listens() -> None:
     socket.create_connection(("slow", 8000)).close()
 """
 
+OWN_DOCKERFILE = """
+  pages:
+    build:
+      context: .
+      dockerfile_inline: |
+        FROM ${STACK_BASE}
+        CMD ["python3", "-m", "http.server"]
+"""
+
 
 def test_tests_run_in_the_container_against_the_mounted_source(clone: Clone) -> None:
     more = clone.root / "services/pilot/tests/test_more.py"
@@ -101,6 +110,26 @@ def wait_for(lines: Iterable[str], *patterns: str) -> None:
         if not missing:
             return
     raise AssertionError(f"no line matches {missing}:\n{''.join(seen)}")
+
+
+def test_stacks_under_test_share_no_port_and_build_what_has_a_dockerfile_of_its_own(clone: Clone) -> None:
+    """Two of them run at once, beside the development stack, although a compose.yaml fixes a port."""
+    compose = clone.root / "services/pilot/compose.yaml"
+    edit(compose, "    ports:\n", "    ports:\n      - 127.0.0.1:9177:9000\n")
+    with compose.open("a") as file:
+        file.write(OWN_DOCKERFILE)
+    clone.nox("-s", "dev", "--", "--detach")
+    try:
+        assert "tests failed" not in clone.nox("-s", "test", "--", "stack", "-k", "health")
+        edit(compose, "    ports:\n", "    healthcheck: {test: [CMD, 'false']}\n    ports:\n")
+        text = clone.nox("-s", "test", "--", "stack", "-k", "health", code=1)
+    finally:
+        clone.nox("-s", "down")
+        clone.git("checkout", "--quiet", ".")
+    assert "Interrupted: pilot is unhealthy" in text
+    assert "Traceback" not in text
+    assert text.count("ERROR at setup") <= 2  # one in each process
+    assert "-stack-" not in clone.docker("image", "ls", "--format", "{{.Repository}}")
 
 
 def test_a_failing_test_of_the_stack_shows_the_services_log(clone: Clone) -> None:
