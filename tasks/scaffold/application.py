@@ -156,7 +156,8 @@ class Code:
                     # A factory is called, though it is not said.
                     return replace(one, root=root, module=module, call=one.call if call in {"", first} else call)
             bound = {one.get_name() for one in symtable(text_of(path), "", "exec").get_symbols() if one.is_local()}
-            if usual := [each for each in ([first] if call else NAMES) if each in bound]:
+            starred = call and "import *" in text_of(path)
+            if usual := [each for each in ([first] if call else NAMES) if each in bound or starred]:
                 return Application(root, module, call or usual[0], "")
         return None
 

@@ -19,21 +19,22 @@ ENVIRON = re.compile(r"^\s*from os import (?:.*, )?environ(?: as (\w+))?(?:,|$)"
 # The name of a database in the working directory, or in a folder there; and as code joins it.
 DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?((?:[\w-]+/)?[\w-]+\.(?:db|sqlite3?))")
 JOINED = re.compile(r"""["']([\w-]+)["']\s*[,/]\s*["']([\w-]+\.(?:db|sqlite3?))["']""")
+WAITS = "    depends_on:  # tests that need these: TESTS_NEED_NEIGHBOURS in docs/recipes.md\n"
 NEIGHBOURS = [SimpleNamespace(**one) for one in toml((FOLDER / "neighbours.toml").read_text("utf-8"))["neighbour"]]
 # Packages that come without wheels, and what Debian calls the headers that they are compiled with.
 COMPILED: dict[str, str] = toml((FOLDER / "compiled.toml").read_text(encoding="utf-8"))
 
 
-def variables(trees: Iterable[ast.Module]) -> set[str]:
-    """The environment variables that code reads: as READERS says, or as a field of pydantic's settings."""
-    names = set()
+def variables(trees: Iterable[ast.Module]) -> dict[str, bool]:
+    """The environment variables that code reads, as READERS says or by pydantic's settings, and whether it fails without."""
+    found: dict[str, bool] = {}
     for text in map(ast.unparse, trees):
         own = "|".join([r"os\.environ", *(name or "environ" for name in ENVIRON.findall(text))])
-        names.update(re.findall(READERS % own, text))
+        found |= {key: found.get(key, False) or f"environ['{key}']" in text for key in re.findall(READERS % own, text)}
     for node in [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
         if any(ast.unparse(base).endswith("BaseSettings") for base in node.bases):
-            names |= {ast.unparse(field.target).upper() for field in node.body if isinstance(field, ast.AnnAssign)}
-    return names
+            found |= {ast.unparse(f.target).upper(): not f.value for f in node.body if isinstance(f, ast.AnnAssign)}
+    return found
 
 
 def databases(texts: Collection[str], imports: Collection[str], *files: str) -> list[str]:
@@ -56,17 +57,17 @@ def neighbours(packages: Collection[str], texts: Iterable[str]) -> Iterator[Simp
             yield SimpleNamespace(**vars(one) | {"url": url})
 
 
-def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Iterable[str]) -> tuple[str, str, str]:
-    """Lines of compose.yaml that provide neighbours: of the service itself, further services, and volumes."""
+def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Mapping[str, bool]) -> tuple[str, str, str]:
+    """Lines of compose.yaml that provide neighbours, and variables that the code needs: of the service itself, further services, and volumes."""
     provided = [one for one in found if one.url]
-    values: dict[str, str] = {}
+    values = {name: '""' for name in sorted(read) if read[name]}
     for one in provided:
         told = [(one.variable, one.url), *one.parts.items()]
         own = {name: value for pattern, value in told for name in sorted(read) if re.fullmatch(pattern, name)}
         values |= own or {one.usual: one.url}
     variables = "".join(f"      {name}: {value}\n" for name, value in values.items())
-    waits = "\n".join(f"      %name-{one.name}:\n        condition: service_healthy" for one in provided)
-    itself = template("itself.yaml", {"variables": variables, "waits": waits}) if provided else ""
+    waits = [f"      %name-{one.name}: {{condition: service_healthy}}\n" for one in provided]
+    itself = "".join(["    environment: &environment\n", variables, *(waits and [WAITS, *waits])]) if values else ""
     words = {"name": service, "PREFIX": env_prefix(service)}
     services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)
     volumes = "".join(template("volume.yaml", words | {"volume": one.name}) for one in provided)

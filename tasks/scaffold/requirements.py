@@ -68,7 +68,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
     path = source / "pyproject.toml"
     data, setup, groups = read_settings(source, *roots)
     project, (poetry, uv) = data.get("project", {}), (data.get("tool", {}).get(tool, {}) for tool in ("poetry", "uv"))
-    distribution = own_distribution(source, {**setup["metadata"], **poetry, **project})
+    distribution = own_distribution({**setup["metadata"], **poetry, **project})
     points = distribution and own_entry_points({**poetry, **project}, setup["options.entry_points"])
     files = [source / name for name in FILES if (source / name).is_file()]
     built = project or "build-system" in data or setup.has_section("options") or (source / "setup.py").is_file()
@@ -92,10 +92,9 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
         ways += [f"--extra {name}" for name in groups]
         ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
         raise UserError(f"{source}: {' or '.join(ways)}")
-    for extra in extras:
-        if extra not in groups:
-            raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
-        main += parse(path, groups[extra])
+    if lost := [extra for extra in extras if extra not in groups]:
+        raise UserError(f"{source} has no extra or group {lost[0]}; it has {', '.join(groups) or 'none'}")
+    main += [one for extra in extras for one in parse(path, groups[extra])]
     own = canonicalize_name(distribution.partition("==")[0])
     found = for_images(own, main, *extras)
     # An index may have something else under such a name.
@@ -140,11 +139,10 @@ def pytest_settings(data: Mapping[str, Any], setup: ConfigParser) -> dict[str, A
     return settings | ({"addopts": shlex.split(text)} if words else {})
 
 
-def own_distribution(source: Path, table: Mapping[str, Any]) -> str:
+def own_distribution(table: Mapping[str, Any]) -> str:
     """The NAME==VERSION of a project itself, by the ``table`` with its metadata; "" where it has no name."""
-    # A source distribution knows its version; one that only its build tells is 0: what asks for it finds something.
-    made = re.findall(r"(?m)^Version: *(\S+)", text_of(source / "PKG-INFO"))
-    names = [f"{table.get('name', '')}=={version}" for version in (table.get("version"), *made, "0")]
+    # A version that only its build tells is 0: what asks for it finds something.
+    names = [f"{table.get('name', '')}=={version}" for version in (table.get("version"), "0")]
     return next((name for name in names if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", name)), "")
 
 
@@ -170,12 +168,11 @@ def metadata(session: Session, source: Path, groups: dict[str, list[str]]) -> tu
 def tests(source: Path, path: Path, groups: Mapping[str, Iterable[str]]) -> list[Requirement]:
     """What the tests need: the first extra, group or file with a name for that, and pytest's plugins in the others."""
     found = {kind: parse(path, groups[kind]) for kind in TESTS if kind in groups}
-    for kind, file in [(kind, source / name.format(kind)) for kind in TESTS for name in TEST_FILES]:
-        if file.is_file():
-            try:
-                found.setdefault(kind, listed(file))
-            except UserError as error:  # no reason to leave the rest
-                say(f"warning: {file.name}, for tests, is left out: {error}")
+    for kind, file in [(k, f) for k in TESTS for name in TEST_FILES if (f := source / name.format(k)).is_file()]:
+        try:
+            found.setdefault(kind, listed(file))
+        except UserError as error:  # no reason to leave the rest
+            say(f"warning: {file.name}, for tests, is left out: {error}")
     first, *others = [*filter(None, found.values())] or [[]]
     return first + [one for more in others for one in more if one.name.startswith("pytest-")]
 

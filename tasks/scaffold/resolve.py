@@ -32,9 +32,10 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
         say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
     pinned = by_name(line for line in lines if "==" in line.partition(";")[0])
     for package, version in without_wheels(name):
-        hint = "; --unpin takes newer versions" * (package in pinned)
+        others = wheels(session, package)
+        hint = "; --unpin takes newer versions" * (package in pinned and "no version" not in others)
         told = f"warning: {package} {version} has no wheel for Python {image_python()}"
-        say(f"{told}; if it needs a compiler, its build will fail; {wheels(session, package)}{hint}")
+        say(f"{told}; if it needs a compiler, its build will fail; {others}{hint}")
 
 
 def conflict(session: Session, name: str, lines: list[str]) -> str:
@@ -121,8 +122,8 @@ def fits(file: str) -> bool:
 def wheels(session: Session, package: str) -> str:
     """Which versions of a package have a wheel for the Python of the images."""
     words = ("pip", "index", "versions", package, "--only-binary=:all:", f"--python-version={image_python()}")
-    found = ""
-    with suppress(CommandFailed):
-        found = python(session, "-m", *words).partition("Available versions: ")[2].partition("\n")[0]
-    told = f"versions {found.split(', ')[-1]} to {found.split(', ')[0]} have" if found else "no version of it has"
-    return f"{told} a wheel for Python {image_python()}"
+    found = [""]
+    with suppress(CommandFailed, IndexError):
+        found = re.findall(r"(?m)^Available versions: (.*)", python(session, "-m", *words))[0].split(", ")
+    some = f"versions {found[-1]} to {found[0]} have" if found[1:] else f"version {found[0]} has"
+    return f"{some if found[0] else 'no version of it has'} a wheel for Python {image_python()}"

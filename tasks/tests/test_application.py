@@ -137,6 +137,7 @@ TWO = {"one.py": APP, "two.py": f"{FACTORY}\nother = FastAPI()\n", "four/__init_
         ),
         ({"Dockerfile": "CMD uvicorn two:other --port 80\n"}, "two:other", "Dockerfile"),
         ({"Procfile": "web: gunicorn four:app\n"}, "four:app", "Procfile"),
+        ({"Procfile": "web: gunicorn six:app\n", "six/__init__.py": "from .core import *\n"}, "six:app", "Procfile"),
         (
             {"Procfile": "web: gunicorn five\n", "five.py": "from one import app as application\n"},
             "five:application",

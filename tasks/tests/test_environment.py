@@ -99,6 +99,14 @@ def test_an_instance_folder_is_kept_on_a_volume(ours: Path, write: Write) -> Non
     assert [path.name for path in (ours / "services/theirs/instance").iterdir()] == [".gitignore"]
 
 
+def test_what_code_needs_can_be_uncommented(ours: Path, write: Write) -> None:
+    code = "import os\nKEY = os.environ['SECRET_KEY'], os.getenv('DEBUG')\n"
+    take(write({"app.py": f"{APP}{code}", "requirements.txt": "flask\n"}))
+    text = (ours / "services/theirs/compose.yaml").read_text()
+    service = yaml.safe_load(re.sub("^#(?=  )", "", text, flags=re.MULTILINE))["services"]["theirs"]
+    assert (service["environment"], "depends_on" in service) == ({"SECRET_KEY": ""}, False)
+
+
 def test_what_a_project_calls_the_parts_of_an_address() -> None:
     read = {
         "POSTGRES_SERVER",
@@ -109,7 +117,7 @@ def test_what_a_project_calls_the_parts_of_an_address() -> None:
         "REDIS_CACHE_HOST",
         "MYSQL_DB",
     }
-    lines, _, _ = compose_lines("pilot", neighbours(["psycopg", "redis"], []), read)
+    lines, _, _ = compose_lines("pilot", neighbours(["psycopg", "redis"], []), dict.fromkeys(read, False))
     found = yaml.safe_load(lines.replace("environment: &environment", "environment:"))
     assert found["environment"] == {
         "REDIS_CACHE_HOST": "pilot-valkey",
@@ -138,7 +146,7 @@ def test_what_a_project_calls_the_parts_of_an_address() -> None:
     ],
 )
 def test_how_code_reads_variables(write: Write, code: str, found: set[str]) -> None:
-    assert variables(Code(write({"web.py": code})).trees.values()) == found
+    assert set(variables(Code(write({"web.py": code})).trees.values())) == found
 
 
 def test_what_it_reads_and_uses_is_listed(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,6 +157,7 @@ environ["REQUEST_METHOD"], other.get("OTHER")
 os.environ.setdefault("F_F", "1")
 class Settings(pydantic.BaseSettings):
     database_url: str = "postgresql+psycopg://localhost/x"
+    secret: str
 """
     source = write(
         {
@@ -159,7 +168,9 @@ class Settings(pydantic.BaseSettings):
         }
     )
     found = Code(source)
-    assert variables(found.trees.values()) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL"}
+    read = variables(found.trees.values())
+    assert set(read) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL", "SECRET"}
+    assert {name for name in read if read[name]} == {"A_1", "SECRET"}
     assert [one.name for one in neighbours(["flask-redis", "x"], found.texts)] == ["valkey", "postgres"]
     assert [one.name for one in neighbours(["psycopg2-binary", "pymongo"], [])] == ["postgres", "MongoDB"]
     for url in ("postgresql+asyncpg://h/d", "postgresql+asyncpg"):  # a URL, and the scheme of one
@@ -168,7 +179,7 @@ class Settings(pydantic.BaseSettings):
     assert next(neighbours([], ["postgresql://", "postgresql+asyncpg://"])).url.startswith("postgresql://app:")
     take(source)
     said = capsys.readouterr().out
-    assert "A_1, CC, DATABASE_URL, DD, EE, F_F\n" in said
+    assert "A_1, CC, DATABASE_URL, DD, EE, F_F, SECRET\n" in said
     assert "it seems to use valkey: to provide it, uncomment its lines in services/theirs/compose.yaml\n" in said
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert list(yaml.safe_load(compose)["services"]) == ["theirs", "theirs-worker"]
@@ -180,6 +191,8 @@ class Settings(pydantic.BaseSettings):
         "APPLICATION": "rq worker",
     }
     assert provided["services"]["theirs"]["environment"] == {
+        "A_1": "",
+        "SECRET": "",
         "REDIS_URL": "redis://theirs-valkey:6379/0",
         "DATABASE_URL": "postgresql+psycopg://app:${THEIRS_DATABASE_PASSWORD:-development}@theirs-postgres:5432/app",
     }

@@ -134,7 +134,7 @@ def test_wheels_for_the_images(monkeypatch: pytest.MonkeyPatch, file: str, fits:
     ("answer", "told"),
     [
         ("x (2)\nAvailable versions: 2, 1\n  INSTALLED: 2\n", "versions 1 to 2 have"),
-        ("x (2)\nAvailable versions: 2\n", "versions 2 to 2 have"),
+        ("x (2)\nAvailable versions: 2\n", "version 2 has"),
         ("", "no version of it has"),
     ],
 )
