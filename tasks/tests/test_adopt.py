@@ -345,6 +345,15 @@ def test_a_virtual_environment_is_left_out_whatever_its_name(ours: Path, write: 
     assert not (ours / "services/theirs/blogenv").exists()
 
 
+def test_folders_that_git_keeps_empty_come_along(ours: Path, write: Write) -> None:
+    kept = {".gitignore": "/x\n", "uploads/.gitkeep": "", "a/cache/.gitignore": "*\n!.gitignore\n"}
+    left = {".github/x.yml": "", "a/.coverage": "", ".gitlab-ci.yml": "", "a/.env": ""}
+    take(write(kept | left | {"app.py": APP, "requirements.txt": "flask\n"}))
+    folder = ours / "services/theirs"
+    assert [path for path in kept if not (folder / path).exists()] == []
+    assert [path for path in left if (folder / path).exists()] == []
+
+
 def test_the_folder_itself_is_no_package(ours: Path, write: Write) -> None:
     take(write({"app.py": APP, "__init__.py": "", "requirements.txt": "x\n"}))
     # With it, pytest would import tests as parts of a package that is called like the service.
