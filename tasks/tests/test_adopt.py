@@ -341,8 +341,10 @@ def test_a_database_in_the_instance_folder(ours: Path, write: Write, code: str) 
 
 def test_a_virtual_environment_is_left_out_whatever_its_name(ours: Path, write: Write) -> None:
     files = {"app.py": APP, "blogenv/pyvenv.cfg": "", "blogenv/lib/python3.13/site-packages/other/app.py": APP}
+    files |= {"pyvenv.cfg": "", "lib/python3.13/site-packages/other/app.py": APP}  # of the project's folder itself
     take(write(files | {"requirements.txt": "flask\n"}))
     assert not (ours / "services/theirs/blogenv").exists()
+    assert not [*(ours / "services/theirs").rglob("site-packages")]
 
 
 def test_folders_that_git_keeps_empty_come_along(ours: Path, write: Write) -> None:
