@@ -217,7 +217,7 @@ def copy(code: Code, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     found = [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir()) if path not in above]
     for path in sorted(found, key=lambda path: matches(path.name, LEFT)):  # documents after the code that reads them
         target = folder / path.name
-        junk = matches(path.name, code.left) and path.name not in {".gitignore", *documents(folder)}
+        junk = matches(path.name, code.left) and path.name not in documents(folder)
         if junk or path.name in server or target.exists():
             left.append(str(path.relative_to(source)))
         elif path.is_dir():

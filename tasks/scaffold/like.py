@@ -47,11 +47,12 @@ def copy(model: str, service: str, port: int) -> None:
 
 def rename_in_compose(text: str, model: str, service: str, package: str) -> str:
     """Rename the services, volumes, secrets and the module of a compose file that begin with the ``model``'s name."""
-    # Whole words, and names such as pilot-database; not the first part of a path, as in /pilot/data, nor what code asks
-    # importlib.metadata for.
-    name = r"(?<![\w.-])(?<![\s:\"'\[,=]/)(?<!DISTRIBUTION: \"){}(?!\w)"
-    text = re.sub(name.format(model), service, text)
-    text = re.sub(name.format(model.replace("-", "_")), package, text)
+    # Whole words, and names such as pilot-database, unless that is another service; not the first part of a path, as in
+    # /pilot/data, nor what code asks importlib.metadata for.
+    others = "|".join(["$^", *(path.name.removeprefix(model) for path in SERVICES.glob(f"{model}-*"))])
+    before, after = r"(?<![\w.-])(?<![\s:\"'\[,=]/)(?<!DISTRIBUTION: \")", rf"(?!\w)(?!({others})(?![\w-]))"
+    text = re.sub(f"{before}{model}{after}", service, text)
+    text = re.sub(f"{before}{model.replace('-', '_')}{after}", package, text)
     module = rf"((?<=PACKAGE: )|(?<=APPLICATION: )|(?<=-[mA] )|(?<=app=|-m, )){service}\b|\b{service}(?=[.:][a-z_])"
     text = re.sub(module, package, text)
     if "PACKAGE: " not in text and package != service:

@@ -97,10 +97,10 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
     main += [one for extra in extras for one in parse(path, groups[extra])]
     own = canonicalize_name(distribution.partition("==")[0])
     found = for_images(own, main, *extras)
-    # An index may have something else under such a name.
-    elsewhere = {canonicalize_name(name) for name, at in uv.get("sources", {}).items() if "'index'" not in str(at)}
-    if near := [one.name for one in found if canonicalize_name(one.name) in elsewhere and not one.url]:
-        raise UserError(f"{path}: {', '.join(near)}: in folders beside it, or at URLs ([tool.uv.sources])")
+    # An index may have something else under such a name, and no image has this machine's folders.
+    others = {canonicalize_name(name) for name, at in uv.get("sources", {}).items() if "'index'" not in str(at)}
+    if near := [one.name for one in found if "file:" in (one.url or "file:" * (canonicalize_name(one.name) in others))]:
+        raise UserError(f"{source}: {', '.join(near)}: in folders beside it, or at URLs ([tool.uv.sources])")
     needed, left = for_images(own, tests(source, path, groups), *TESTS), groups.keys() - {*TESTS, *extras}
     return Needs(found, needed, distribution, points, sorted(left), pytest_settings(data, setup))
 

@@ -117,11 +117,10 @@ def new(session: Session, args: Namespace) -> None:
         own = {"SERVICE": args.name} | ({"PACKAGE": package} if package != args.name else {})
         fill(args.name, own | arguments, kind=args.kind)
         edit_group(session, "add", args.name, *requirements)
-    lines = STACK.read_text(encoding="utf-8").replace(NOTHING, "include:\n").splitlines(keepends=True)
-    if "include:\n" not in lines:
+    text = re.sub(r"(?m)^include:( \[\])?\n", f"include:\n{include(args.name)}", STACK.read_text("utf-8"), count=1)
+    if include(args.name) not in text:
         raise UserError("docker/compose.yaml has no line `include:` for the services: add it")
-    lines.insert(lines.index("include:\n") + 1, include(args.name))
-    STACK.write_text("".join(lines), encoding="utf-8")
+    STACK.write_text(text, encoding="utf-8")
     if not ways and not has_own_lock(args.name):
         venv.poetry(session, "lock")
     # A folder without __init__.py, such as babel/ with translations, hides no package.

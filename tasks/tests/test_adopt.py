@@ -337,8 +337,19 @@ def test_a_database_in_the_instance_folder(ours: Path, write: Write, code: str) 
 
 def test_a_virtual_environment_is_left_out_whatever_its_name(ours: Path, write: Write) -> None:
     files = {"app.py": APP, "blogenv/pyvenv.cfg": "", "blogenv/lib/python3.13/site-packages/other/app.py": APP}
+    files |= {"pyvenv.cfg": "", "lib/python3.13/site-packages/other/app.py": APP}  # of the project's folder itself
     take(write(files | {"requirements.txt": "flask\n"}))
     assert not (ours / "services/theirs/blogenv").exists()
+    assert not [*(ours / "services/theirs").rglob("site-packages")]
+
+
+def test_folders_that_git_keeps_empty_come_along(ours: Path, write: Write) -> None:
+    kept = {".gitignore": "/x\n", "uploads/.gitkeep": "", "a/cache/.gitignore": "*\n!.gitignore\n"}
+    left = {".github/x.yml": "", "a/.coverage": "", ".gitlab-ci.yml": "", "a/.env": ""}
+    take(write(kept | left | {"app.py": APP, "requirements.txt": "flask\n"}))
+    folder = ours / "services/theirs"
+    assert [path for path in kept if not (folder / path).exists()] == []
+    assert [path for path in left if (folder / path).exists()] == []
 
 
 def test_the_folder_itself_is_no_package(ours: Path, write: Write) -> None:

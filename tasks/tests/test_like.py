@@ -109,6 +109,15 @@ services:
     )
 
 
+def test_another_service_whose_name_begins_with_the_models_stays(ours: Path) -> None:
+    for name in ("page", "page-admin"):
+        (ours / "services" / name).mkdir()
+    (ours / "services/page/compose.yaml").write_text("depends_on: [page-admin, page-administration, page-data, page]\n")
+    like.copy("page", "page-2", 5008)
+    text = (ours / "services/page-2/compose.yaml").read_text()
+    assert text == "depends_on: [page-admin, page-2-administration, page-2-data, page-2]\n"
+
+
 def test_a_variable_of_the_servers_stays(ours: Path) -> None:
     (ours / "services/web").mkdir()
     (ours / "services/web/compose.yaml").write_text("environment: {WEB_CONCURRENCY: 2, WEB_URL: x}\n")

@@ -127,6 +127,8 @@ def test_what_is_not_from_an_index_is_not_looked_for_there(write: Write, place: 
     text = f"[project]\ndependencies = ['My.Core', 'b @ https://h.invalid/b.zip', 'c']\n[tool.uv.sources]\nmy-core = {place}\n"
     with pytest.raises(UserError, match=r"My\.Core: in folders beside it, or at URLs"):
         find_needs(NO_SESSION, write({"pyproject.toml": text}))
+    with pytest.raises(UserError, match="/other: d: in folders beside it"):
+        find_needs(NO_SESSION, write({"other/requirements.txt": "d @ file:///x/d\n"}) / "other")
     text = text.replace("my-core", "b").replace("'c'", "'torch'") + "torch = {index = 'other'}\n"
     assert len(find_needs(NO_SESSION, write({"pyproject.toml": text})).main) == 3
 

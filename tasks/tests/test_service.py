@@ -143,6 +143,16 @@ def test_a_new_service_of_another_kind(ours: Path, kind: str, needs: list[str], 
     assert git(ours, "status", "--porcelain", "--ignored") == ""
 
 
+def test_a_copy_of_a_worker_is_tested_for_what_it_says(ours: Path) -> None:
+    make("crew", kind="worker")
+    make("deck", model="crew")
+    folder = ours / "services/deck"
+    assert '"Hello from crew"' in (folder / "deck/__init__.py").read_text()
+    test = (folder / "stack/test_deck.py").read_text()
+    assert '"Hello from crew" in stack.compose("logs", SERVICE)' in test
+    assert 'SERVICE = "deck"' in test
+
+
 def test_every_kind_can_be_asked_for() -> None:
     assert tuple(service.KINDS) == cli.KINDS
 
