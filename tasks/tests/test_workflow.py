@@ -101,7 +101,7 @@ def test_secrets_reach_commands_by_the_environment_alone(name: str) -> None:
     assert all("--password-stdin" in login for login in logins)
 
 
-@pytest.mark.parametrize("script", ROOT.glob(".ci/run"))
+@pytest.mark.parametrize("script", list(ROOT.glob(".ci/run")))
 def test_ci_run_runs_what_a_laptop_does(script: Path) -> None:
     assert "pip install nox && nox -s test" in script.read_text().splitlines()
 
