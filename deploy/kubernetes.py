@@ -234,11 +234,11 @@ def policy(model: Object, service: str) -> Object:
 def check(model: Object) -> None:
     """Exit for a name that Kubernetes does not take."""
     secrets = [secret["source"] for spec in model["services"].values() for secret in spec.get("secrets") or ()]
-    for name in (model["name"], *model["services"], *secrets):
-        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,51}[a-z0-9])?", name):
-            sys.exit(
-                f"{name!r} is no name for Kubernetes: a lower-case letter, then such, digits and dashes, at most 53"
-            )
+    for name in (model["name"], *secrets, *model["services"]):
+        # A service's is a host's name, too, which has no dots, and begins with a letter.
+        form = "[a-z]([a-z0-9-]{0,51}[a-z0-9])?" if name in model["services"] else "[a-z0-9]([a-z0-9.-]{0,51}[a-z0-9])?"
+        if not re.fullmatch(form, name):
+            sys.exit(f"{name!r} is no name for Kubernetes: a lower-case letter, then such, digits, dashes, at most 53")
 
 
 def leave_out(model: Object) -> None:

@@ -81,7 +81,10 @@ def configs(model: Object, service: str) -> list[Object]:
     for used in model["services"][service].get("configs") or ():
         given = model["configs"][used["source"]]
         if "file" in given:
-            text = Path(given["file"]).read_text(encoding="utf-8")
+            try:
+                text = Path(given["file"]).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                sys.exit(f"the config {used['source']} of {service} is no text that can be read: {error}")
         elif "content" in given:
             text = given["content"].replace("$$", "$")  # as Compose's model has dollar signs
         else:

@@ -35,10 +35,9 @@ def service(model: Object, name: str, ports: str) -> Object:
         found["networks"] = {name: pick(given or {}, "aliases") for name, given in networks.items()}
     if files := configs(model, name):
         found["configs"] = [{key: value for key, value in file.items() if key != "text"} for file in files]
-    # Where Compose takes a free port of this machine, there is no number, or there are several.
-    if numbered := [port for port in spec.get("ports") or () if port.get("published", "").isdigit()]:
+    if known := numbered(spec):
         found["ports"] = [
-            pick(port, "target", "protocol") | {"published": int(port["published"]), "mode": ports} for port in numbered
+            pick(p, "target", "protocol") | {"published": int(p["published"]), "mode": ports} for p in known
         ]
     most = {key: value if key == "pids" else str(value) for key, value in limits(name, spec).items() if value}
     deploy: Object = {"resources": {"limits": most}}
@@ -62,6 +61,11 @@ def service(model: Object, name: str, ports: str) -> Object:
             "restart_policy": {"condition": "any", "delay": "1s"},
         }
     }
+
+
+def numbered(spec: Object) -> list[Object]:
+    """A service's ports with one number; where Compose takes a free one of this machine, there is none, or several."""
+    return [port for port in spec.get("ports") or () if port.get("published", "").isdigit()]
 
 
 def write_configs(model: Object, names: set[str], folder: Path) -> Object:
@@ -110,7 +114,10 @@ def main() -> None:
     for file, names in parts.items():
         content = render(model, names, ports, path.parent)
         file.write_text(as_yaml(content), encoding="utf-8")
-    taken = {name: spec for name, spec in model["services"].items() if spec.get("ports") and ports == "host"}
+    for name, spec in model["services"].items():
+        for port in [port for port in spec.get("ports") or () if port not in numbered(spec)]:
+            print(f"warning: {name}: the port {port['target']} has no number of its own, and is not published")
+    taken = {name: spec for name, spec in model["services"].items() if numbered(spec) and ports == "host"}
     nodes = {name: replicas(spec) + (not stops_first(spec)) for name, spec in taken.items()}
     print(json.dumps({"files": {str(file): sorted(names) for file, names in parts.items()}, "nodes": nodes}))
 

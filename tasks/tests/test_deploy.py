@@ -105,4 +105,10 @@ def test_a_config_whose_text_is_elsewhere(tmp_path: Path, arguments: tuple[str, 
     model = {**with_store(configs=[{"source": "theirs"}]), "configs": {"theirs": {"external": True}}}
     said = script(name, str(tmp_path / "out"), *rest, model=model)
     assert said == "the config theirs of store has neither `file` nor `content`\n"
+    (tmp_path / "binary").write_bytes(b"\xff")
+    for file in ("binary", "missing"):
+        model["configs"] = {"theirs": {"file": str(tmp_path / file)}}
+        said = script(name, str(tmp_path / "out"), *rest, model=model)
+        assert said.startswith("the config theirs of store is no text that can be read: ")
+        assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()

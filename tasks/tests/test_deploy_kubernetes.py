@@ -124,6 +124,10 @@ def test_names_that_kubernetes_does_not_take(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "base").exists()
 
 
+def test_names_of_secrets_may_have_dots_and_begin_with_a_digit(tmp_path: Path) -> None:
+    assert '"steps"' in script("kubernetes.py", str(tmp_path), model=with_store(secrets=[{"source": "2nd.key"}]))
+
+
 def test_files_of_this_machine_are_not_mounted_on_kubernetes(tmp_path: Path) -> None:
     mounted = [*MODEL["services"]["store"]["volumes"], {"type": "bind", "source": "/here", "target": "/there"}]
     said = script("kubernetes.py", str(tmp_path), model=with_store(volumes=mounted))

@@ -34,7 +34,12 @@ def test_a_stack_for_swarm(tmp_path: Path) -> None:
 
 def test_ports_of_another_protocol_and_without_a_number(tmp_path: Path) -> None:
     ports = [{"target": 53, "published": "53", "protocol": "udp"}, {"target": 9}, {"target": 8, "published": "70-79"}]
-    plan(tmp_path, web={**MODEL["services"]["web"], "ports": ports})
+    services = {**MODEL["services"], "web": {**MODEL["services"]["web"], "ports": ports}}
+    said = script("swarm.py", str(tmp_path / "stack.yaml"), "host", model={**MODEL, "services": services})
+    assert said.splitlines()[:-1] == [
+        f"warning: web: the port {port} has no number of its own, and is not published" for port in (9, 8)
+    ]
+    assert json.loads(said.splitlines()[-1])["nodes"] == {"web": 3}
     web = yaml.safe_load((tmp_path / "stack.yaml").read_text())["services"]["web"]
     assert web["ports"] == [{"target": 53, "protocol": "udp", "published": 53, "mode": "host"}]
 

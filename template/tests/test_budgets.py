@@ -6,6 +6,7 @@ Blank lines, comments and docstrings do not count, so that nobody saves on these
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,11 @@ def test_a_program_that_runs_inside_images(program: str) -> None:
 def test_no_module_is_long() -> None:
     found = without_tests(modules("noxfile.py", "tasks", "docker"))
     assert {name: lines for name, lines in found.items() if lines > MODULE} == {}
+
+
+def test_the_readme_has_the_command_of_ci_run() -> None:
+    """A clone's README is its own; this one says what tasks/tests expect of .ci/run."""
+    assert re.search(r"(?m)^ {4}pip install nox && nox -s test\b", (ROOT / "README.md").read_text(encoding="utf-8"))
 
 
 def test_the_readme_is_one_page() -> None:
