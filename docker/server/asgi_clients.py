@@ -1,7 +1,5 @@
 """uvicorn's connections with limits on slow and greedy clients, as gunicorn_clients.py has them."""
 
-from __future__ import annotations
-
 import asyncio
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -13,6 +11,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 CONNECTION_BYTES = limits.MEMORY_BYTES // limits.CONNECTIONS
 PIPELINED = 100  # requests that wait for the answer to one before
 PIPELINED_BYTES = 3000  # of memory, for each
+
+
+def too_large(target: str, headers: list[tuple[bytes, bytes]]) -> int:
+    """The status for a head that is too large or has fields with underscores, as gunicorn has it; 0 for another."""
+    if len(target) > limits.LINE_BYTES:
+        return 414
+    sizes = [len(name) + len(value) for name, value in headers]
+    if sum(sizes) > limits.HEAD_BYTES or len(sizes) > limits.FIELDS or max(sizes, default=0) > limits.LINE_BYTES:
+        return 431
+    return 400 if b"_" in b"".join([name for name, _ in headers]) else 0
 
 
 class Client(asyncio.Protocol):
@@ -175,7 +183,8 @@ class Http(Client, HttpToolsProtocol):
         idle = not self.cycle or self.cycle.response_complete
         plain = (self.parser.get_method(), self.parser.get_http_version()) == (b"GET", "1.1")
         bodiless = {b"content-length", b"transfer-encoding"}.isdisjoint(dict(self.headers))
-        return idle and plain and bodiless and super()._should_upgrade()
+        small = not too_large(self.url.decode("latin-1"), self.headers)
+        return idle and plain and bodiless and small and super()._should_upgrade()
 
     def on_response_complete(self) -> None:
         """Go on with the next request; uvicorn would start a timer for each, here check() closes idle connections."""

@@ -1,6 +1,6 @@
 """uvicorn's web sockets with limits on slow and greedy clients; only for services that have websockets."""
 
-from __future__ import annotations
+from typing import Any
 
 from asgi_clients import Client
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -18,6 +18,14 @@ class WebSocket(Client, WebSocketsSansIOProtocol):
     def held_bytes(self) -> int:
         """With a message that is incomplete."""
         return super().held_bytes() + len(self.conn.reader.buffer) + sum(map(len, self.frames))
+
+    def handle_connect(self, event: Any) -> None:
+        """Have Middleware answer what websockets rejects: with an id, and a line in the log."""
+        response = self.conn.accept(event)
+        status, response.status_code = response.status_code, 101  # for uvicorn to go on
+        self.conn.accept = lambda _: response  # type: ignore[assignment, method-assign]
+        super().handle_connect(event)
+        self.scope["stack.status"] = status if status != 101 else 0  # type: ignore[typeddict-unknown-key]
 
     def data_received(self, data: bytes) -> None:
         """Handle frames; a client that sends a message in too many is disconnected, as each takes time and memory."""

@@ -1,9 +1,6 @@
 """gunicorn's threaded worker, hardened against slow clients and ambiguous requests (request smuggling)."""
 
-from __future__ import annotations
-
 import selectors
-import socket
 import threading
 import time
 from collections import deque
@@ -11,7 +8,6 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
-from select import POLLIN, poll
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -81,7 +77,7 @@ class Chunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     """A thread for each request; slow clients cannot take all threads and all memory."""
 
-    sockets: list[socket.socket]
+    sockets: Any
 
     def load_wsgi(self) -> None:
         """Load the application, and give health checks and metrics listeners and threads of their own."""
@@ -114,7 +110,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: Any) -> None:
         """Have a thread handle a connection's next request, as soon as it is there."""
-        conn.data_ready = conn.initialized or conn.data_ready or can_be_read(conn.sock)
+        conn.data_ready = conn.initialized or conn.wait_for_data(0)
         if not conn.data_ready:  # an idle connection needs no thread
             conn.set_timeout()
             self.pending_conns.append(conn)
@@ -211,13 +207,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             return complete and bool(super()._keepalive_after(conn, keepalive))
         except Exception:  # gunicorn would send a second answer
             return False
-
-
-def can_be_read(sock: socket.socket) -> bool:
-    """Whether a client has connected or sent something, or has hung up."""
-    poller = poll()
-    poller.register(sock, POLLIN)
-    return bool(poller.poll(0))
 
 
 def is_internal(address: tuple[str, int] | str) -> bool:

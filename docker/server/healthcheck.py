@@ -15,5 +15,6 @@ if os.path.exists(listener):  # noqa: PTH110 (pathlib takes 20 ms to import)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(timeout_s)
     connection.sock.connect(listener)
-connection.request("GET", sys.argv[1] if len(sys.argv) > 1 else "/healthz")
+# gunicorn rejects paths that do not begin with SCRIPT_NAME.
+connection.request("GET", os.environ.get("SCRIPT_NAME", "") + (sys.argv[1] if len(sys.argv) > 1 else "/healthz"))
 raise SystemExit(connection.getresponse().status >= 500)

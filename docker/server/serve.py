@@ -12,7 +12,7 @@ from pathlib import Path
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 interface = os.environ.get("INTERFACE", "wsgi")
 
-if any(name.startswith("OTEL_") for name in os.environ):
+if interface != "command" and any(name.startswith("OTEL_") for name in os.environ):  # which is another process
     try:
         from opentelemetry.instrumentation.auto_instrumentation import initialize
     except ImportError:

@@ -1,32 +1,37 @@
 """Serves an ASGI application with uvicorn, httptools and websockets, with the same limits as gunicorn_worker.py has."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os
 import socket
 import sys
+import threading
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
 import server_limits as limits
 import uvicorn
-from asgi_clients import Http
+from asgi_clients import Http, too_large
 from server_telemetry import LARGE_BODIES, METRICS, METRICS_PORT, METRICS_TYPE, TRUSTED, Exchange, add
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE
 
 LARGE_BODY_SLOTS = asyncio.Semaphore(limits.LARGE_BODIES)
 # The fields that are read or made here, and their names in capitals.
-READ = ("CONTENT-LENGTH", "HOST", "TRANSFER-ENCODING", "X-FORWARDED-FOR", "X-FORWARDED-PROTO")
+READ = ("CONTENT-LENGTH", "HOST", "TRANSFER-ENCODING", "X-FORWARDED-FOR")
 NAMES = {name.lower().encode(): name for name in (*READ, "TRACEPARENT", "TRACESTATE", "X-REQUEST-ID")}
+
+# The fields of an application's answer that are not sent, and those where its status allows no body.
+OURS = {b"x-request-id"}
+NO_BODY = dict.fromkeys((204, 304), OURS | {b"content-length", b"transfer-encoding"})
 
 
 class Middleware:
     """Logs and counts requests, rejects ambiguous ones, and calls the application with few large bodies at a time."""
 
     def __init__(self, app: Any) -> None:
-        self.app, self.app_behind_proxy = app, ProxyHeadersMiddleware(app, TRUSTED)
+        self.app = ProxyHeadersMiddleware(app, TRUSTED)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         """Serve a request."""
@@ -43,7 +48,7 @@ class Middleware:
                 LARGE_BODY_SLOTS.release()
                 add({LARGE_BODIES: -1})
 
-        async def receive_and_note() -> Any:
+        async def receive_event() -> Any:
             nonlocal gone
             event = await receive()
             gone = event["type"].endswith("disconnect")
@@ -56,7 +61,11 @@ class Middleware:
                     await respond(scope, send, exchange, 403)
                     return
                 exchange.status = 101 if event["type"] == "websocket.accept" else int(event["status"])
-                fields = [field for field in event.get("headers", ()) if field[0].lower() != b"x-request-id"]
+                ours = NO_BODY.get(exchange.status, OURS)
+                fields = [field for field in event.get("headers", ()) if field[0].lower() not in ours]
+                faults = [name for name, value in fields if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value)]
+                if faults or exchange.status not in STATUS_LINE:  # uvicorn would close the connection without an answer
+                    raise ValueError(f"the answer is invalid: status {exchange.status}, fields {faults}")
                 fields.append((b"x-request-id", exchange.request_id.encode()))
                 event = {**event, "headers": fields}
                 exchange.started = True
@@ -74,25 +83,24 @@ class Middleware:
         made = exchange.start((scope["client"] or ("",))[0], method, path, fields)
         scope["headers"] = [field for field in headers if NAMES.get(field[0]) not in made]
         scope["headers"] += [(name.lower().encode(), value.encode()) for name, value in made.items() if value]
-        app = self.app_behind_proxy if "X-FORWARDED-FOR" in fields or "X-FORWARDED-PROTO" in fields else self.app
         try:
-            status = too_large(target, headers) or limits.fault(method, scope["http_version"], target, known)
-            length = fields.get("CONTENT-LENGTH", "0")
-            status = status or 400 * (len(length) > 20)  # these are zeros; Python takes no more than 4,300 digits
+            length = fields.get("CONTENT-LENGTH", "0")  # a long one is zeros; Python takes no more than 4,300 digits
+            status = too_large(target, headers) or 400 * (len(length) > 20)
+            status = status or limits.fault(method, scope["http_version"], target, known) or scope.get("stack.status")
             if not status and (int(length) > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
                 with suppress(TimeoutError):
                     slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
                 add({LARGE_BODIES: slot})
                 status = 0 if slot else 503
-            await (respond(scope, send, exchange, status) if status else app(scope, receive_and_note, send_and_count))
+            await (respond(scope, send, exchange, status) if status else self.app(scope, receive_event, send_and_count))
             if not exchange.started and not gone:
                 raise RuntimeError("the application has not answered")
-        except BaseException:
+        except BaseException as error:
             if gone and not exchange.started:
                 return None  # frameworks raise then; to log that for each client of an attack would take all the time
-            release()
             if not exchange.started:
                 await respond(scope, send, exchange, 500)
+            error.add_note(f"request_id: {exchange.request_id}")
             raise  # for uvicorn to log it
         finally:
             release()
@@ -108,27 +116,20 @@ async def respond(scope: Any, send: Any, exchange: Exchange, status: int, body: 
     fields.append((b"x-request-id", exchange.request_id.encode()))
     await send({"type": f"{prefix}.response.start", "status": status, "headers": fields})
     await send({"type": f"{prefix}.response.body", "body": body})
-    exchange.end()
-
-
-def too_large(target: str, headers: list[tuple[bytes, bytes]]) -> int:
-    """The status for a head that is too large or has fields with underscores, as gunicorn has it; 0 for another."""
-    if len(target) > limits.LINE_BYTES:
-        return 414
-    sizes = [len(name) + len(value) for name, value in headers]
-    if sum(sizes) > limits.HEAD_BYTES or len(sizes) > limits.FIELDS or max(sizes, default=0) > limits.LINE_BYTES:
-        return 431
-    return 400 if b"_" in b"".join([name for name, _ in headers]) else 0
 
 
 class Server(uvicorn.Server):
     """uvicorn, which loses no connection that waits to be accepted when it is stopped."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept what is waiting, then shut down."""
+        """Accept what is waiting, then shut down, and let the process end: exit handlers run, and the log is written."""
         limits.refuse_new_connections(sockets or [])
         await asyncio.sleep(0.1)
         await super().shutdown(sockets)
+        self._captured_signals.clear()  # which uvicorn would raise again
+        end = threading.Timer(2, os._exit, [0])  # threads that the application has left would go on
+        end.daemon = True
+        end.start()
 
 
 def run() -> None:
@@ -136,21 +137,14 @@ def run() -> None:
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
     from serve_application import application
 
-    web_socket: Any = "none"
-    with suppress(ImportError):  # a service without websockets
-        import asgi_web_socket
-
-        web_socket = asgi_web_socket.WebSocket
-    health = socket.socket(socket.AF_UNIX)
     path = os.environ.get("STACK_HEALTH_SOCKET", "/dev/shm/health.sock")  # noqa: S108
     with suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108
-    health.bind(path)
     config = uvicorn.Config(
         Middleware(application),
         loop="asyncio",  # uvloop, which uvicorn[standard] brings, reads as much as it likes
         http=Http,
-        ws=web_socket,
+        ws="asgi_web_socket:WebSocket" if find_spec("websockets") else "none",
         ws_max_size=limits.MESSAGE_BYTES,
         ws_per_message_deflate=False,  # a few kB could become hundreds of MB
         access_log=False,
@@ -164,4 +158,4 @@ def run() -> None:
     # As asyncio does for sockets of its own: answers would wait 40 ms for the client's acknowledgement.
     for each in sockets:
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    Server(config).run(sockets=[*sockets, health])
+    Server(config).run(sockets=[*sockets, socket.create_server(path, family=socket.AF_UNIX)])

@@ -27,8 +27,8 @@ def run() -> int:
     os.environ.setdefault("PYTHONPATH", os.getcwd())  # noqa: PTH109
     command, signals = words(), signal.valid_signals()
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # those that are blocked wait, for PID 1 as well
-    ignored_by_python = [signal.SIGPIPE, signal.SIGXFSZ]
-    child = os.posix_spawnp(command[0], command, os.environ, setsigmask=[], setsigdef=ignored_by_python)
+    # Python ignores these two.
+    child = os.posix_spawnp(command[0], command, os.environ, setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
     while True:
         if (number := signal.sigwait(signals)) != signal.SIGCHLD:
             os.kill(child, number)

@@ -1,13 +1,10 @@
 """What gunicorn and uvicorn tell of each request: ids, a line of JSON in the access log, metrics for Prometheus."""
 
-from __future__ import annotations
-
 import fcntl
 import mmap
 import os
 import random
 import re
-import tempfile
 import threading
 import time
 from bisect import bisect_left
@@ -23,7 +20,8 @@ from select import PIPE_BUF
 
 ACCESS_LOG = os.environ.get("STACK_ACCESS_LOG") != "off"
 METRICS_PORT = int(os.environ.get("STACK_METRICS_PORT") or 0)  # 0: no metrics
-TRUSTED = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1").split(",")  # as gunicorn and uvicorn have it
+TRUSTED = re.split(r"\s*,\s*", os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1").strip())  # as gunicorn has it
+NETWORKS = [ip_network(each) for each in TRUSTED if each.strip("*")]
 REQUEST_ID = re.compile(r"[A-Za-z0-9+/=_.:-]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header: version, trace, parent, flags.
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0+-)([0-9a-f]{32})-(?!0+-)[0-9a-f]{16}-[0-9a-f]{2}")
@@ -48,9 +46,9 @@ class Metrics:
     """The numbers of all worker processes, in a file that they share; each process writes to a row of its own."""
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the server runs)
-        self.file.truncate(PROCESSES * len(NUMBERS) * 8)
-        self.cells = memoryview(mmap.mmap(self.file.fileno(), 0)).cast("d")
+        self.file = os.memfd_create("metrics")
+        os.truncate(self.file, PROCESSES * len(NUMBERS) * 8)
+        self.cells = memoryview(mmap.mmap(self.file, 0)).cast("d")
         self.lock = threading.Lock()
         self.row = 0
 
@@ -90,7 +88,7 @@ def add(amounts: dict[str, float]) -> None:
 @lru_cache(1024)
 def is_trusted(peer: str) -> bool:
     """Whether a peer is a proxy whose header fields are trusted."""
-    return "*" in TRUSTED or any(ip_address(peer) in ip_network(proxy.strip()) for proxy in TRUSTED if peer and proxy)
+    return "*" in TRUSTED or (peer != "" and any(ip_address(peer) in network for network in NETWORKS))
 
 
 class Log:

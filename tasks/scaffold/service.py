@@ -27,7 +27,7 @@ LOCK = ROOT / "poetry.lock"
 EDITED = (ROOT / "pyproject.toml", STACK, LOCK)
 REMOVED = ROOT / ".nox" / "removed"  # a removed service's folder, until all else went well
 # By interface, the server and what it needs; docker/server is made for these versions.
-SERVERS = {"wsgi": ("gunicorn>=27,<28",), "asgi": ("uvicorn>=0.38,<1", "httptools>=0.6,<1")}
+SERVERS = {"wsgi": ("gunicorn>=27,<28",), "asgi": ("uvicorn>=0.54,<1", "httptools>=0.6,<1")}
 # What services of each kind need, and further arguments of their images' builds.
 KINDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "flask": (("flask>=3.1,<4", *SERVERS["wsgi"]), {}),

@@ -1,10 +1,11 @@
-"""What adopters start from stays in order when they remove the samples."""
+"""What adopters start from, and what stays of it when they remove the samples."""
 
 from __future__ import annotations
 
 import tomlkit
 
-from tasks.project import ROOT
+from tasks.project import ROOT, pyproject
+from tasks.scaffold.service import SERVERS
 
 
 def test_no_comment_goes_with_the_samples_groups() -> None:
@@ -14,3 +15,9 @@ def test_no_comment_goes_with_the_samples_groups() -> None:
     left["tool"]["poetry"].pop("group")
     lost = {*text.splitlines()} - {*tomlkit.dumps(left).splitlines()}
     assert [line for line in lost if line.startswith("#")] == []
+
+
+def test_services_get_the_servers_that_docker_server_is_tested_with() -> None:
+    """With uvicorn 0.52, say, slow web sockets were not disconnected."""
+    tested = [line for line in pyproject()["dependency-groups"]["host"] if isinstance(line, str)]
+    assert {line for lines in SERVERS.values() for line in lines} <= {*tested}

@@ -1,17 +1,18 @@
-"""Applications to test the servers with: they answer with the body, /ids with two header fields, /large with 4 MB.
+"""Applications to test the servers with: they answer with the body, /ids with ids and the scheme, /large with 4 MB.
 
-/unread does not read the body, /fail and /exit raise, /none does not answer, the answer of /short is incomplete, /wait takes
-1 s, and by WSGI the status of /odd is 999. A web socket gets the size of each binary message, and is flooded with messages of
+/unread does not read the body, /fail and /exit raise, /none does not answer, the answer of /short is incomplete, a field of
+/invalid has no valid name, /wait takes 1 s, and a number is the answer's status. A web socket gets the size of each binary message, and is flooded with messages of
 the size that it sends as text; /refuse accepts none.
 """
 
-from __future__ import annotations
-
 import asyncio
+import atexit
 import signal
 import time
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
+
+atexit.register(print, "the application ends")
 
 
 class Stopper:
@@ -22,25 +23,26 @@ class Stopper:
         signal.raise_signal(signal.SIGTERM)
 
 
-def answer(path: str, body: bytes, *ids: str) -> tuple[list[tuple[str, str]], bytes]:
+def answer(path: str, body: bytes, *ids: str) -> tuple[int, list[tuple[str, str]], bytes]:
     if path in ("/fail", "/exit"):
         raise ValueError(path) if path == "/fail" else SystemExit(3)
     body = " ".join(ids).encode() if path == "/ids" else b"x" * 4_000_000 if path == "/large" else body
-    return [("Content-Length", str(len(body) + 100 * (path == "/short"))), ("X-Request-ID", "own")], body
+    fields = [("Content-Length", str(len(body) + 100 * (path == "/short"))), ("X-Request-ID", "own")]
+    return int(path[1:]) if path[1:].isdigit() else 200, fields + [("a b", "c")] * (path == "/invalid"), body
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     path, body = environ["PATH_INFO"], b""
-    status = "999 Odd" if path == "/odd" else "200 OK"
     try:
         body = b"" if path == "/unread" else environ["wsgi.input"].read()
     except Exception:  # as frameworks do
-        status = "500 Internal Server Error"
+        path = "/500"
     if path == "/wait":
         time.sleep(1)
-    fields, body = answer(path, body, *(environ.get(name, "") for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT")))
+    ids = (environ.get(name, "") for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT", "wsgi.url_scheme"))
+    status, fields, body = answer(path, body, *ids)
     if path != "/none":
-        start_response(status, fields)
+        start_response(f"{status} x", fields)
     return [body]
 
 
@@ -62,9 +64,9 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     if path == "/wait":
         await asyncio.sleep(1)
     ids = [dict(scope["headers"]).get(name, b"").decode() for name in (b"x-request-id", b"traceparent")]
-    fields, body = answer(path, b"".join(parts), *ids)
+    status, fields, body = answer(path, b"".join(parts), *ids, scope["scheme"])
     if path != "/none":
         headers = ((name.encode(), value.encode()) for name, value in fields)  # once, as ASGI allows
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await asyncio.sleep(0.4 * (path == "/unread"))
         await send({"type": "http.response.body", "body": body})

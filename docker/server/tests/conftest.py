@@ -1,7 +1,5 @@
 """Both servers, for tests of what they have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

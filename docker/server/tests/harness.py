@@ -1,7 +1,5 @@
 """Runs the server as a plain process, and plays its clients."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

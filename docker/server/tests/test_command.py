@@ -1,7 +1,5 @@
 """What APPLICATION may name; commands, such as workers: signals, orphans, exit codes, errors."""
 
-from __future__ import annotations
-
 import ctypes
 import runpy
 import sys
@@ -53,6 +51,7 @@ def test_an_expression_names_the_application(monkeypatch: pytest.MonkeyPatch, ex
 @contextmanager
 def started(application: str, interface: str = "command", folder: Path = SERVE.parent) -> Iterator[Popen[str]]:
     env = {"PATH": f"{Path(sys.executable).parent}:/bin:/usr/bin", "INTERFACE": interface, "APPLICATION": application}
+    env |= {"OTEL_PYTHON_CONFIGURATOR": "x"} if interface == "command" else {}
     command = [sys.executable, str(SERVE)]
     process = Popen(command, cwd=folder, env=env, text=True, stdout=PIPE, stderr=STDOUT, preexec_fn=become_reaper)
     with process:  # which waits for its end

@@ -1,7 +1,5 @@
 """What the server uses of gunicorn that is not documented, and how it starts requests."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Both servers against clients that are malicious, slow, or there while they stop or reload."""
 
-from __future__ import annotations
-
 import gc
 import resource
 import signal
@@ -18,6 +16,8 @@ from corpus import BODIES, HEADS, TRUNCATED, C, G, P, differs, encoded
 from harness import THREADS, TIMEOUT_S, Server, read, running, statuses
 
 CASES = [(status, sent) for table in (HEADS, BODIES) for status in table for sent in table[status]]
+# Answers that have no body, though the application sends one.
+CASES += [(each, P.replace("/", f"/{each}", 1) + "Content-Length: 13||HTTP/1.1 555 ") for each in (204, 304)]
 GET = G + "Connection: close||"
 WAIT = GET.replace("/", "/wait", 1)
 LARGE_GET = G.replace("/", "/large", 1) + "|"
@@ -185,6 +185,8 @@ def test_requests_in_flight_are_answered_before_the_end(settings: dict[str, str]
         for client in (late, *clients):
             client.sendall(REST)
         assert [statuses(client) for client in (late, *clients)] == [[200]] * (1 + len(clients))
+        server.process.wait()
+        assert "the application ends" in server.log.read_text()
 
 
 def ask_often(server: Server, number: int, *, keep_alive: bool = False) -> set[int]:

@@ -1,7 +1,5 @@
 """The access log, ids and metrics of both servers."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -23,7 +21,7 @@ PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 @pytest.fixture(scope="module")
 def settings(settings: dict[str, str]) -> dict[str, str]:
-    return settings | {"WEB_CONCURRENCY": "2"}
+    return settings | {"WEB_CONCURRENCY": "2", "FORWARDED_ALLOW_IPS": "192.0.2.0/24, 127.0.0.1"}
 
 
 def get(server: Server, path: str, port: int = 0, **fields: str) -> tuple[HTTPResponse, str]:
@@ -42,9 +40,9 @@ def logged(server: Server, request_id: str | None) -> dict[str, object]:
 
 def test_a_request_is_logged_with_its_ids(server: Server) -> None:
     assert server.healthcheck() == 0
-    peers, path = "1.1.1.1, 192.0.2.7", "/ids?password=x"
-    answer, text = get(server, path, X_Request_ID="proxy-1", Traceparent=PARENT, X_Forwarded_For=peers)
-    assert (answer.headers.get_all("X-Request-ID"), text) == (["proxy-1"], f"proxy-1 {PARENT}")
+    path, forwarded = "/ids?password=x", {"X_Forwarded_For": "1.1.1.1, 192.0.2.7", "X_Forwarded_Proto": "https"}
+    answer, text = get(server, path, 0, X_Request_ID="proxy-1", Traceparent=PARENT, **forwarded)
+    assert (answer.headers.get_all("X-Request-ID"), text) == (["proxy-1"], f"proxy-1 {PARENT} https")
     line = logged(server, "proxy-1")
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", str(line.pop("time")))
     assert 0 <= float(str(line.pop("duration_ms"))) < 1000
@@ -54,26 +52,27 @@ def test_a_request_is_logged_with_its_ids(server: Server) -> None:
 
 
 def test_a_status_of_no_class_is_logged() -> None:
-    """By gunicorn; uvicorn knows none from 600 on."""
-    with running(**WSGI) as server:
-        answer, _ = get(server, "/odd")
+    """By gunicorn; uvicorn knows none from 600 on. A health check knows the path that all others begin with."""
+    with running(**WSGI, SCRIPT_NAME="/x") as server:
+        answer, _ = get(server, "/x/999")
         assert answer.status == logged(server, answer.headers["X-Request-ID"])["status"] == 999
+        assert server.healthcheck() == 0
         assert "Traceback" not in server.log.read_text()
 
 
 @pytest.mark.parametrize("parent", ["", PARENT.upper(), PARENT.replace(TRACE, "0" * 32), f"ff{PARENT[2:]}"])
 def test_ids_that_are_missing_or_malformed_are_made(server: Server, parent: str) -> None:
     answer, text = get(server, "/ids", X_Request_ID="a b", Traceparent=parent)
-    found = re.fullmatch(f"({MADE}) 00-({MADE})-[0-9a-f]{{16}}-01", text)
+    found = re.fullmatch(f"({MADE}) 00-({MADE})-[0-9a-f]{{16}}-01 http", text)
     assert found
     assert answer.headers["X-Request-ID"] == found[1]
     assert logged(server, found[1])["trace_id"] == found[2] != TRACE
 
 
 def test_only_a_trusted_proxy_names_requests_and_the_log_can_be_off(settings: dict[str, str]) -> None:
-    with running(**settings, FORWARDED_ALLOW_IPS="192.0.2.0/24", STACK_ACCESS_LOG="off") as server:
+    with running(**settings | {"FORWARDED_ALLOW_IPS": "192.0.2.0/24", "STACK_ACCESS_LOG": "off"}) as server:
         answer, text = get(server, "/ids", X_Request_ID="mine", Traceparent=PARENT)
-        assert text == f"{answer.headers['X-Request-ID']} {PARENT}"
+        assert text == f"{answer.headers['X-Request-ID']} {PARENT} http"
         assert re.fullmatch(MADE, answer.headers["X-Request-ID"])
         assert "request_id" not in server.log.read_text()
 
@@ -94,7 +93,7 @@ def test_a_log_that_nobody_reads_stops_no_request(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("status", "sent"),
     [(400, "x||"), (400, f"{G}Host: y||"), (431, G + f"A: {'a' * 8000}|" * 5)]
-    + [(500, G.replace("/", path, 1) + "|") for path in ("/fail", "/exit", "/none")],
+    + [(500, G.replace("/", path, 1) + "|") for path in ("/fail", "/exit", "/none", "/invalid")],
 )
 def test_errors_have_an_id_too(server: Server, status: int, sent: str) -> None:
     with server.connect(sent) as client:
