@@ -98,15 +98,11 @@ def remove_stale() -> bool:
         title, wanted = ("{{.Names}}", "label=stack.clone=") if kind == "container" else ("{{.Name}}", "name=")
         form = f'{title} {{{{.Label "{LABEL}"}}}}'
         listings[kind] = ask("docker", kind, "ls", *every, "--filter", wanted + clone_id(), "--format", form)
-    of_tests = rf"{re.escape(test_project(''))}([0-9a-f]+-\d+-\d+)(?:-\w+)?[-_]"
+    of_tests = rf"^{re.escape(test_project(''))}([0-9a-f]+-\d+-\d+)(?:-\w+)?[-_]"
     for kind, (_, force) in KINDS.items():
-        left = []
-        for line in answer(listings[kind]).splitlines():
-            found, _, session = line.partition(" ")
-            tested = re.match(of_tests, found)
-            if is_stale(session or (tested[1] if tested else "")):
-                left.append(found)
-        if left:
+        rows = [line.partition(" ") for line in answer(listings[kind]).splitlines()]
+        sessions = {found: session or "".join(re.findall(of_tests, found)) for found, _, session in rows}
+        if left := [found for found, session in sessions.items() if is_stale(session)]:
             found_any = True
             say(f"setup: removing what a killed session has left: {', '.join(left)}")
             with suppress(CommandFailed):  # another session may be removing it, too

@@ -111,10 +111,9 @@ def choose_services(wanted: Sequence[str], *, also: Sequence[str] = ()) -> list[
     known = service_names()
     if not known and not {*wanted} & {*also}:
         raise UserError("there is no service yet: `nox -s new -- NAME` makes one")
-    for word in wanted:
-        if word not in known and word not in also:
-            others = f" (or {', '.join(also)})" if also else ""
-            raise UserError(f"there is no service {word!r}; the services are: {', '.join(known)}{others}")
+    if unknown := [word for word in wanted if word not in {*known, *also}]:
+        others = f" (or {', '.join(also)})" if also else ""
+        raise UserError(f"there is no service {unknown[0]!r}; the services are: {', '.join(known)}{others}")
     return list(dict.fromkeys(wanted)) or known
 
 

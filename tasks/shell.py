@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -40,7 +41,7 @@ class CommandFailed(UserError):  # noqa: N818 (it is what has happened)
     def __init__(self, command: Sequence[str], text: str) -> None:
         self.text = text.partition("\nRun 'docker ")[0].strip()  # its last line is about options
         self.last = self.text.splitlines()[-1] if self.text else "it printed nothing"
-        gone = "Cannot connect to the Docker daemon" in self.text
+        gone = re.search("Cannot connect to the Docker daemon|error during connect", self.text)
         super().__init__(ENGINE_GONE if gone else f"`{shlex.join(command[:4])} ...` failed: {self.last}")
 
 
@@ -106,11 +107,10 @@ def stop(process: subprocess.Popen[str]) -> None:
     """End a command: by SIGINT, so that it can clean up, and by SIGKILL after STOP_TIMEOUT_S."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()  # does nothing to one that has ended
+        process.wait()
 
 
 def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False) -> int:

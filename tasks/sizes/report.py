@@ -145,16 +145,15 @@ def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[
         nox = (sys.executable, "-m", "nox", "-f", str(tree / "noxfile.py"))
         try:
             output("git", "worktree", "add", "--detach", str(tree), ref)
-            found = [service for service in services if (tree / "services" / service).is_dir()]
-            names = []
-            for flavor in flavors if found else ():  # else `build` would build all services
+            if not (found := [service for service in services if (tree / "services" / service).is_dir()]):
+                return []  # without names, `build` would build all services
+            for flavor in flavors:
                 if run(*nox, "-s", "build", "--", *found, "--flavor", flavor, env=chosen_by_user()):
                     for logs in tree.glob("reports/logs"):  # its words name one
                         shutil.copytree(logs, REPORTS / "logs", dirs_exist_ok=True)
                     raise UserError(f"{ref} does not build; its own words stand above")
-                clone = parse((tree / ".env").read_text(encoding="utf-8"))["COMPOSE_PROJECT_NAME"]
-                names += [f"{clone}/{service}:{flavor}" for service in found]
-            return weigh(names) if names else []
+            clone = parse((tree / ".env").read_text(encoding="utf-8"))["COMPOSE_PROJECT_NAME"]
+            return weigh([f"{clone}/{service}:{flavor}" for flavor in flavors for service in found])
         finally:
             if (tree / ".env").exists():
                 run(*nox, "-s", "clean", quiet=True)

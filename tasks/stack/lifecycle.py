@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 from threading import Thread
@@ -108,7 +109,7 @@ def follow(stack: Stack, *services: str) -> None:
             urls(stack)
             logs.wait()
         finally:
-            stop(logs)
+            logs.kill()  # it has nothing to clean up, and in its first moments Docker's client can miss an interrupt
             reader.join(POLL_S)
 
 
@@ -124,15 +125,22 @@ def forward(logs: Popen[str]) -> None:
 def running(stack: Stack, services: Sequence[str], args: argparse.Namespace, *, keep: bool) -> Iterator[None]:
     """Run a stack for as long as the block runs; with ``keep`` it stays up, unless the block fails.
 
+    A stack that runs already stays as it is if the block fails, and always if another session's `dev` has started it.
     ``args`` are the session's, for optional parts.
     """
-    stay = False
+    # With another label, a container would be replaced: what runs already keeps the session that it has.
+    before = [container.session for container in stack.containers() if container.state == "running"]
+    if stay := bool({*before} - {"", ownership.session_id()}):
+        say("another session runs this stack: it goes on when this one ends")
     try:
-        up(stack, services)
+        up(replace(stack, settings={**stack.settings, ownership.SESSION: max(before)}) if before else stack, services)
         for join in ON_UP:
             join(stack, args)
         yield
-        stay = keep
+        stay = stay or keep
+    except UserError as error:
+        stay = bool(before)
+        raise UserError(str(error) + "; the stack, which ran before, goes on" * stay) from None
     finally:
         if not stay:
             down(stack)

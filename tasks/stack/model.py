@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from ..env import ENV, env, official_base
-from ..ownership import SESSION, session_id, test_project
+from ..ownership import LABEL, SESSION, session_id, test_project
 from ..project import ROOT, SERVICES, clone_id, env_prefix, service_names
 from ..shell import CommandFailed, UserError, ask, output
 
@@ -31,8 +31,9 @@ class Container:
     state: str
     health: str = ""
     exit_code: int = 0
-    port: int = 0  # the first one, its URL's; 0 for none
+    port: int = 0  # its URL's: that of the container's port 8000, or else the first of TCP; 0 for none
     ports: tuple[int, ...] = ()
+    session: str = ""  # that has started it; "" for none that still matters to it
 
     def __str__(self) -> str:
         return f"exited with {self.exit_code}" if self.state == "exited" else f"is {self.health or self.state}"
@@ -84,17 +85,15 @@ class Stack:
 
     def containers(self) -> list[Container]:
         """The containers, ended ones too: `docker ps` tells in a tenth of the time of `docker compose ps`."""
-        labels = (f"com.docker.compose.project={self.project}", "com.docker.compose.oneoff=False")
-        parts = ("{{.ID}}", '{{.Label "com.docker.compose.service"}}', "{{.State}}", "{{.Status}}", "{{.Ports}}")
-        filters = [f"--filter=label={label}" for label in labels]
-        listed = output("docker", "ps", "--all", *filters, "--format", "\t".join(parts))
+        parts = ("ID", 'Label "com.docker.compose.service"', "State", "Status", "Ports", f'Label "{LABEL}"')
+        filters = [f"--filter=label=com.docker.compose.{it}" for it in (f"project={self.project}", "oneoff=False")]
+        listed = output("docker", "ps", "--all", *filters, "--format", "\t".join(f"{{{{.{part}}}}}" for part in parts))
         return sorted((_container(line) for line in listed.splitlines()), key=lambda found: found.service)
 
     def container(self, service: str) -> Container:
         """The container of a service; raises UserError when it has none that runs."""
-        for found in self.containers():
-            if found.service == service and found.state == "running":
-                return found
+        if found := [it for it in self.containers() if it.service == service and it.state == "running"]:
+            return found[0]
         up = f"COMPOSE_FILE={PRODUCTION_FILE} COMPOSE_ENV_FILES=.env docker compose up -d"
         how = "nox -s dev" if self.flavor == "dev" else up
         raise UserError(f"no container of {service} is running: `{how}` starts it")
@@ -160,13 +159,15 @@ def _check(name: str, spec: Mapping[str, Any]) -> None:
 
 
 def _container(line: str) -> Container:
-    identity, service, state, status, ports = line.split("\t")
+    identity, service, state, status, ports, *session = line.split("\t")
     health = re.search(r"\((?:health: )?(starting|healthy|unhealthy)\)", status)
     code = re.search(r"Exited \((\d+)\)", status)
-    ranges = re.findall(rf":(\d+)(?:-(\d+))?->(?!{DEBUG_PORT}/)", ports)  # 5000-5001->8000-8001/tcp
-    taken = tuple(port for first, last in ranges for port in range(int(first), int(last or first) + 1))
-    numbers = int(code[1]) if code else 0, taken[0] if taken else 0
-    return Container(identity, service, state, health[1] if health else "", *numbers, taken)
+    found = re.findall(rf":(\d+)(?:-(\d+))?->(?!{DEBUG_PORT}/)(\d+)[-\d]*/tcp", ports)  # 5000-5001->8000-8001/tcp
+    taken = tuple(port for first, last, _ in found for port in range(int(first), int(last or first) + 1))
+    # Docker sorts them by the containers' ports.
+    url = [int(first) for first, _, inside in found if inside == "8000"] or [*taken, 0]
+    numbers = int(code[1]) if code else 0, url[0]
+    return Container(identity, service, state, health[1] if health else "", *numbers, taken, "".join(session))
 
 
 def development(*, attached: bool = False) -> Stack:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from .. import env, ownership
+from .. import env, ownership, shell
 from ..project import clone_id
 from ..shell import UserError
 from ..stack import lifecycle
@@ -93,7 +94,7 @@ def test_a_stack_goes_down_whatever_happens(no_docker: Path, error: BaseExceptio
     gone: list[bool] = []
     lifecycle.ON_DOWN.append(lambda: gone.append(True))
     networks = NETWORKS | {"network ls": "echo left", "network rm": ""}
-    fake_docker(no_docker, {"compose --progress=plain up": "", DOWN: "", **networks})
+    fake_docker(no_docker, {"compose --progress=plain up": "", "ps --all --filter": "", DOWN: "", **networks})
 
     def session(*, keep: bool) -> None:
         with lifecycle.running(STACK, [], ARGS, keep=keep):
@@ -110,6 +111,27 @@ def test_a_stack_goes_down_whatever_happens(no_docker: Path, error: BaseExceptio
     assert "network rm left" in calls(no_docker)
 
 
+@pytest.mark.parametrize(("error", "keep"), [(UserError, False), (UserError, True), (KeyboardInterrupt, False)])
+@pytest.mark.parametrize("session", ["", "another-1"])
+def test_a_stack_that_runs_before_stays_as_it_is(
+    no_docker: Path, session: str, error: type[BaseException], keep: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second `dev` of a clone replaces no container for its label, and stops nothing that it has not started."""
+    other = "printf '1\\tadminer\\trunning\\tUp 1 s\\t\\t\\n'"
+    pilot = f"printf '2\\tpilot\\trunning\\tUp 1 s\\t\\t{session}\\n'"
+    up = f'echo "labelled <$STACK_SESSION>" >"{no_docker}/label"'
+    fake_docker(
+        no_docker, {"compose --progress=plain up": up, "ps --all --filter": f"{other}; {pilot}", DOWN: "", **NETWORKS}
+    )
+    with pytest.raises(error) as raised, lifecycle.running(STACK, [], ARGS, keep=keep):
+        raise error("x")
+    assert (no_docker / "label").read_text() == f"labelled <{session}>\n"
+    # Ctrl-C stops a stack that was detached.
+    assert (DOWN in calls(no_docker)) is (error is KeyboardInterrupt and not session)
+    assert ("another session runs this stack" in capsys.readouterr().out) is bool(session)
+    assert ("the stack, which ran before, goes on" in str(raised.value)) is (error is UserError)
+
+
 def test_a_stack_that_another_session_stops_meanwhile_is_told(no_docker: Path) -> None:
     """Else `dev -- --detach` would end with 0."""
     fake_docker(no_docker, {"ps --all": ""})
@@ -118,8 +140,9 @@ def test_a_stack_that_another_session_stops_meanwhile_is_told(no_docker: Path) -
 
 
 def test_a_stack_that_does_not_start_names_the_service_in_the_way(no_docker: Path) -> None:
-    common = {"compose --progress=plain up": "echo 'port is taken'; exit 1", DOWN: "", LOG: "", **NETWORKS}
-    fake_docker(no_docker, {"ps --all --filter": FAILED, **common})
+    up = f"touch '{no_docker}/up'; echo 'port is taken'; exit 1"
+    common = {"compose --progress=plain up": up, DOWN: "", LOG: "", **NETWORKS}
+    fake_docker(no_docker, {"ps --all --filter": f"[ ! -e '{no_docker}/up' ] || {FAILED}", **common})
     with pytest.raises(UserError, match="pilot exited with 3"), lifecycle.running(STACK, [], ARGS, keep=True):
         pytest.fail("it did not start")
     assert DOWN in calls(no_docker)
@@ -145,10 +168,12 @@ def test_networks_of_this_clone_that_nothing_uses_are_removed(no_docker: Path) -
 
 
 def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    follow = f'echo $$ >"{no_docker}/pid"; exec sleep 60'
+    follow = f'trap "" INT; echo $$ >"{no_docker}/pid"; exec sleep 60'  # as Docker's client does, if only for a moment
+    began = time.monotonic()
     fake_docker(no_docker, {"compose logs --follow --no-color": follow, "ps --all": FAILED, LOG: ""})
     with pytest.raises(UserError, match="pilot exited with 3"):
         lifecycle.follow(STACK, "pilot")
+    assert time.monotonic() - began < shell.STOP_TIMEOUT_S / 2
     escaped = {"compose logs --follow --no-color pilot": "printf '\\033[2Kpilot-1 | ready\\n'"}
     fake_docker(no_docker, escaped | {"ps --all": HEALTHY})
     lifecycle.follow(STACK, "pilot")

@@ -149,6 +149,8 @@ PS = """cat <<END
 6\tsearch\trunning\tUp 2 minutes (unhealthy)\t
 7\ttwo\trunning\tUp 1 minute (healthy)\t0.0.0.0:32768->8000/tcp, [::]:32768->8000/tcp
 8\tweb\texited\tExited (0) 1 second ago\t127.0.0.1:6000-6001->8000-8001/tcp, 127.0.0.1:9100->9100/tcp
+9	metrics	running	Up 1 minute	127.0.0.1:5353->53/udp, 127.0.0.1:9200->7000/tcp, 127.0.0.1:5002->8000/tcp
+10	dns	running	Up 1 minute	127.0.0.1:5354->53/udp
 END"""
 
 
@@ -160,8 +162,10 @@ def test_containers_are_read_from_docker_ps(stack: Stack, no_docker: Path) -> No
     assert (found["other"].port, found["other"].health) == (5000, "starting")
     assert found["two"].port == 32768
     assert (found["web"].port, found["web"].ports) == (6000, (6000, 6001, 9100))  # Docker writes neighbours as a range
+    assert (found["metrics"].port, found["metrics"].ports) == (5002, (9200, 5002))  # UDP has no URL
+    assert (found["dns"].port, found["dns"].ports) == (0, ())
     ready = {name for name, container in found.items() if container.ready}
-    assert ready == {"pilot", "pilot-migrate", "redis", "two", "web"}
+    assert ready == {"pilot", "pilot-migrate", "redis", "two", "web", "metrics", "dns"}
     assert {name for name, container in found.items() if container.failed} == {"pilot-worker", "search"}
     assert [str(found[name]) for name in ("pilot-worker", "search", "redis")] == [
         "exited with 137",

@@ -61,6 +61,8 @@ def test_what_is_no_text_is_read_all_the_same() -> None:
 def test_an_engine_that_is_gone_is_told_as_such() -> None:
     with pytest.raises(CommandFailed, match="the Docker engine does not answer any more"):
         output("sh", "-c", "echo 'Cannot connect to the Docker daemon at unix:///x.' >&2; exit 1")
+    with pytest.raises(CommandFailed, match="the Docker engine does not answer any more"):  # it ends in the middle
+        output("sh", "-c", "echo 'error during connect: Post \"http://x/containers/1/stop\": EOF' >&2; exit 1")
 
 
 def test_credentials_are_in_nothing_that_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
