@@ -79,9 +79,8 @@ def repair(state: engine.State) -> None:
 
 def installed() -> str:
     """The version of the installed daemon, which need not be the one that runs; "" for none."""
-    if not (daemon := shutil.which("dockerd", path=SBIN)):
-        return ""
-    found = re.search(r"version (\d+\.\d+[\w.+~-]*)", output(daemon, "--version"))
+    daemon = shutil.which("dockerd", path=SBIN)
+    found = re.search(r"version (\d+\.\d+[\w.+~-]*)", output(daemon, "--version")) if daemon else None
     return found[1] if found else ""
 
 
@@ -94,10 +93,9 @@ def allow(what: str, command: str, *packages: str) -> None:
         return
     if os.geteuid() != 0:
         raise UserError(f"the machine is not ready, and only root can {what}. Run `{command}`")
-    if not os.environ.get("CI") and sys.stdin.isatty():
-        reply = input(f"The machine is not ready. May I {what}? [Y/n] ").strip().lower()
-        if reply not in {"", "y", "yes"}:
-            raise UserError(f"nothing was changed; to do it yourself: {how_to_install()}")
+    ask = not os.environ.get("CI") and sys.stdin.isatty()
+    if ask and input(f"The machine is not ready. May I {what}? [Y/n] ").strip().lower() not in {"", "y", "yes"}:
+        raise UserError(f"nothing was changed; to do it yourself: {how_to_install()}")
     _GRANTED.update(packages)
 
 

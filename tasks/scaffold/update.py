@@ -51,9 +51,8 @@ def update(args: Namespace) -> None:
     changed = listing("diff", "--name-only", "-z", "HEAD", "--", "pyproject.toml")
     steps = ["git diff HEAD", *["nox -s lock"] * len(changed), "nox -s test lint", "git commit"]
     if conflicts:
-        raise UserError(
-            f"conflicts in {', '.join(conflicts)}: resolve them, `git add` (or `git reset --hard` undoes it all); then {'; '.join(steps)}"
-        )
+        told = f"conflicts in {', '.join(conflicts)}: resolve them, `git add` (or `git reset --hard` undoes it all)"
+        raise UserError(f"{told}; then {'; '.join(steps)}")
     say(f"the tooling is at {new[:12]} of {url}; next: {'; '.join(steps)}")
 
 

@@ -101,8 +101,7 @@ def limits_of(image: Image) -> list[tuple[int, int]]:
     Raises UserError for a budget that is not ``{raw_mb = NUMBER, gzip_mb = NUMBER}``.
     """
     title = f"{image.service}:{image.flavor}"
-    budget = pyproject().get("tool", {}).get("stack", {}).get("budgets", {}).get(title)
-    if budget is None:
+    if (budget := pyproject().get("tool", {}).get("stack", {}).get("budgets", {}).get(title)) is None:
         return []
     limits = budget if isinstance(budget, dict) else {}
     found = {"raw_mb": image.raw_bytes, "gzip_mb": image.gzip_bytes}

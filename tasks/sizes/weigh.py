@@ -110,9 +110,8 @@ def weigh_layer(blob: bytes) -> Layer | None:
     raw = gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob
     groups = Counter[str]()
     with tarfile.open(fileobj=io.BytesIO(raw)) as files:
-        for member in files:
-            if member.isfile():
-                groups[group_of(member.name)] += member.size
+        for member in filter(tarfile.TarInfo.isfile, files):
+            groups[group_of(member.name)] += member.size
     return Layer(f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw), len(gzip.compress(raw, GZIP_LEVEL)), groups)
 
 
