@@ -247,6 +247,6 @@ def listed(path: Path) -> list[Requirement]:
         elif line.startswith(("-", ".")) and not ITSELF.match(line):
             say(f"{place}: not taken: {line}")
         elif line and not ITSELF.match(line):
-            name = egg or "".join(re.findall(r"^git\+.*/([\w.-]+?)(?:\.git)?(?:@[^/]*)?$", url))
+            name = egg or "".join(re.findall(r"^git\+\w+://[^/]+/[^@]*?([\w.-]+?)(?:\.git)?(?:@.*)?$", url))
             found += parse(place, [f"{name} @ {url}{more and '#'}{more}" if name and " @ " not in url else line])
     return found

@@ -68,7 +68,7 @@ def test_the_version_of_python_in_the_images(
         (
             {
                 "requirements.txt": "git+https://h.invalid/a.git@v1#egg=a\nb @ https://h.invalid/b-1.tar.gz\n-e git+https://h.invalid/c#egg=c\n"
-                "git+https://h.invalid/x/d.git@v1\ngit+ssh://git@h.invalid/e\n"
+                "git+https://h.invalid/x/d.git@v1\ngit+ssh://git@h.invalid/e\ngit+https://me@h.invalid/x/y/f@feature/a-b\n"
             },
             [
                 *(
@@ -77,6 +77,7 @@ def test_the_version_of_python_in_the_images(
                     "c @ git+https://h.invalid/c",
                 ),
                 *("d @ git+https://h.invalid/x/d.git@v1", "e @ git+ssh://git@h.invalid/e"),
+                "f @ git+https://me@h.invalid/x/y/f@feature/a-b",
             ],
         ),
         (
