@@ -140,6 +140,13 @@ def test_a_group_that_is_asked_for(write: Write) -> None:
     assert ([str(one) for one in needs.main], needs.left) == (["a"], ["other"])
 
 
+def test_an_extra_that_consists_of_others(write: Write) -> None:
+    extras = "{all = ['My_Project[a]', 'c'], a = ['my-project[b]'], b = ['d'], e = ['f']}"
+    text = f"[project]\nname = 'my-project'\nversion = '1'\ndependencies = ['x']\noptional-dependencies = {extras}\n"
+    needs = find_needs(NO_SESSION, write({"pyproject.toml": text}), ["all"])
+    assert ([str(one) for one in needs.main], needs.left) == (["x", "c", "d"], ["e"])
+
+
 def test_how_requirements_are_encoded(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("a\n", encoding="utf-16")
     assert [str(one) for one in find_needs(NO_SESSION, tmp_path).main] == ["a"]
