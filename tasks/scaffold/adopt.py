@@ -208,7 +208,7 @@ def documents(folder: Path) -> set[str]:
 def copy(code: Code, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     """Copy what is in ``root``, and what is beside it in the code's folder; return what was taken and what was left out."""
     # Production images have these files in the same place; and the folder itself must be no package, as pytest has it.
-    server = {"__init__.py", *(path.name for path in (ROOT / "docker" / "server").iterdir() if path.is_file())}
+    leave = [*code.left, "__init__.py", *(path.name for path in (ROOT / "docker/server").iterdir() if path.is_file())]
     folder.mkdir(parents=True)  # git has no empty services/
     source, left = code.source, []
     # What is imported from src/ is installed where it was written.
@@ -217,8 +217,7 @@ def copy(code: Code, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     found = [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir()) if path not in above]
     for path in sorted(found, key=lambda path: matches(path.name, LEFT)):  # documents after the code that reads them
         target = folder / path.name
-        junk = matches(path.name, code.left) and path.name not in documents(folder)
-        if junk or path.name in server or target.exists():
+        if (matches(path.name, leave) and path.name not in documents(folder)) or target.exists():
             left.append(str(path.relative_to(source)))
         elif path.is_dir():
             shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns(*CACHES))

@@ -92,16 +92,21 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
         ways += [f"--extra {name}" for name in groups]
         ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
         raise UserError(f"{source}: {' or '.join(ways)}")
-    if lost := [extra for extra in extras if extra not in groups]:
-        raise UserError(f"{source} has no extra or group {lost[0]}; it has {', '.join(groups) or 'none'}")
-    main += [one for extra in extras for one in parse(path, groups[extra])]
     own = canonicalize_name(distribution.partition("==")[0])
-    found = for_images(own, main, *extras)
+    for extra in (asked := [*extras]):
+        if extra not in groups:
+            raise UserError(f"{source} has no extra or group {extra}; it has {', '.join(groups) or 'none'}")
+        main += parse(path, groups[extra])
+        # One may consist of others of the project.
+        asked += sorted({name for one in main if canonicalize_name(one.name) == own for name in one.extras} - {*asked})
+    found = for_images(own, main, *asked)
     # An index may have something else under such a name, and no image has this machine's folders.
     others = {canonicalize_name(name) for name, at in uv.get("sources", {}).items() if "'index'" not in str(at)}
-    if near := [one.name for one in found if "file:" in (one.url or "file:" * (canonicalize_name(one.name) in others))]:
+    if near := [
+        it.name for it in found if "file:" in (it.url or "") or (not it.url and canonicalize_name(it.name) in others)
+    ]:
         raise UserError(f"{source}: {', '.join(near)}: in folders beside it, or at URLs ([tool.uv.sources])")
-    needed, left = for_images(own, tests(source, path, groups), *TESTS), groups.keys() - {*TESTS, *extras}
+    needed, left = for_images(own, tests(source, path, groups), *TESTS), groups.keys() - {*TESTS, *asked}
     return Needs(found, needed, distribution, points, sorted(left), pytest_settings(data, setup))
 
 
@@ -244,6 +249,6 @@ def listed(path: Path) -> list[Requirement]:
         elif line.startswith(("-", ".")) and not ITSELF.match(line):
             say(f"{place}: not taken: {line}")
         elif line and not ITSELF.match(line):
-            name = egg or "".join(re.findall(r"^git\+.*/([\w.-]+?)(?:\.git)?(?:@[^/]*)?$", url))
+            name = egg or "".join(re.findall(r"^git\+\w+://[^/]+/[^@]*?([\w.-]+?)(?:\.git)?(?:@.*)?$", url))
             found += parse(place, [f"{name} @ {url}{more and '#'}{more}" if name and " @ " not in url else line])
     return found

@@ -68,7 +68,7 @@ def test_the_version_of_python_in_the_images(
         (
             {
                 "requirements.txt": "git+https://h.invalid/a.git@v1#egg=a\nb @ https://h.invalid/b-1.tar.gz\n-e git+https://h.invalid/c#egg=c\n"
-                "git+https://h.invalid/x/d.git@v1\ngit+ssh://git@h.invalid/e\n"
+                "git+https://h.invalid/x/d.git@v1\ngit+ssh://git@h.invalid/e\ngit+https://me@h.invalid/x/y/f@feature/a-b\n"
             },
             [
                 *(
@@ -77,6 +77,7 @@ def test_the_version_of_python_in_the_images(
                     "c @ git+https://h.invalid/c",
                 ),
                 *("d @ git+https://h.invalid/x/d.git@v1", "e @ git+ssh://git@h.invalid/e"),
+                "f @ git+https://me@h.invalid/x/y/f@feature/a-b",
             ],
         ),
         (
@@ -137,6 +138,13 @@ def test_a_group_that_is_asked_for(write: Write) -> None:
     source = write({"pyproject.toml": "[dependency-groups]\nweb = ['a']\nother = ['b']\n"})
     needs = find_needs(NO_SESSION, source, ["web"])
     assert ([str(one) for one in needs.main], needs.left) == (["a"], ["other"])
+
+
+def test_an_extra_that_consists_of_others(write: Write) -> None:
+    extras = "{all = ['My_Project[a]', 'c'], a = ['my-project[b]'], b = ['d'], e = ['f']}"
+    text = f"[project]\nname = 'my-project'\nversion = '1'\ndependencies = ['x']\noptional-dependencies = {extras}\n"
+    needs = find_needs(NO_SESSION, write({"pyproject.toml": text}), ["all"])
+    assert ([str(one) for one in needs.main], needs.left) == (["x", "c", "d"], ["e"])
 
 
 def test_how_requirements_are_encoded(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def take_away(name: str) -> None:
         ("instance", "a meaning of its own"),  # no image and no commit would have it
         ("null", "a meaning of its own"),  # Compose would read no service at all
         ("true", "a meaning of its own"),
+        ("docker", "a meaning of its own"),  # whose address would be DOCKER_HOST
         ("pilot", "services/ has a folder of this name"),
         ("pilot-database", "services/pilot/compose.yaml has one, too"),
         ("pytest", "would hide the package pytest that it uses"),
