@@ -84,7 +84,7 @@ class Tree:
             self.add(source)
             bytecode = Path(importlib.util.cache_from_source(source))
         self.place(bytecode).write_bytes(header + marshal.dumps(code))
-        beside = {source.with_name(name.decode()) for name in C_FILE.findall(text)}
+        beside = (source.with_name(name.decode()) for name in C_FILE.findall(text))
         self.add_all(path for path in beside if path.is_file())
         self.copied.add(source)  # so that the record of its package is kept
 
