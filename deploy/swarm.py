@@ -40,11 +40,11 @@ def service(model: Object, name: str, ports: str) -> Object:
             pick(p, "target", "protocol") | {"published": int(p["published"]), "mode": ports} for p in known
         ]
     most = {key: value if key == "pids" else str(value) for key, value in limits(name, spec).items() if value}
-    deploy: Object = {"resources": {"limits": most}}
+    deploy: Object = {**pick(spec.get("deploy") or {}, "labels", "placement"), "resources": {"limits": most}}
     # Without a virtual address, every name resolves to the replicas themselves; ports in host mode need no other.
     deploy["endpoint_mode"] = "dnsrr" if ports == "host" else "vip"
     if volumes(spec):
-        deploy["placement"] = {"constraints": [f"node.labels.{name} == true"]}  # where its files are
+        deploy.setdefault("placement", {"constraints": [f"node.labels.{name} == true"]})  # where its files are
     if name in jobs(model):
         # What it needs runs already, so that another attempt would fail, too.
         return found | {"deploy": {**deploy, "mode": "replicated-job", "restart_policy": {"condition": "none"}}}
@@ -103,7 +103,7 @@ def render(model: Object, names: set[str], ports: str, folder: Path) -> Object:
 
 def main() -> None:
     """Write the files."""
-    model, path, ports = load(*SAME), Path(sys.argv[1]), sys.argv[2]
+    model, path, ports = load(*SAME, "deploy.labels", "deploy.placement"), Path(sys.argv[1]), sys.argv[2]
     once = jobs(model)
     first = once.union(*(needs(model, name) for name in once))
     parts: dict[Path, set[str]] = {}

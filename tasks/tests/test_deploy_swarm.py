@@ -95,6 +95,16 @@ def test_who_needs_a_labelled_node(tmp_path: Path) -> None:
     assert web["replicas"] == 2
 
 
+def test_a_place_and_labels_that_compose_names(tmp_path: Path, docker: str) -> None:
+    """Labels of services are what proxies such as Traefik read."""
+    given = {"placement": {"constraints": ["node.role == manager"]}, "labels": {"traefik.enable": "true"}}
+    store = {**MODEL["services"]["store"], "deploy": given}
+    assert "warning" not in script("swarm.py", str(tmp_path / "stack.yaml"), "host", model={**MODEL, "services": {"store": store}})  # fmt: skip
+    deploy = yaml.safe_load((tmp_path / "stack.yaml").read_text())["services"]["store"]["deploy"]
+    assert {key: deploy[key] for key in given} == given
+    subprocess.run([docker, "stack", "config", "-c", tmp_path / "stack.yaml"], check=True, capture_output=True)
+
+
 def test_jobs_run_before_the_rest_and_after_what_they_need(tmp_path: Path) -> None:
     files = plan(tmp_path)["files"]
     names = ("stack-0.yaml", "stack-1.yaml", "stack.yaml")
