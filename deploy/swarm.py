@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from model import Object, as_yaml, configs, jobs, limits, load, needs, pick, replicas, step, stops_first, tmpfs, volumes
+from model import Object, as_yaml, configs, jobs, limits, load, pick, replicas, step, stops_first, tmpfs, volumes
 
 # What Swarm takes from a service's Compose settings as it is.
 SAME = (
@@ -68,6 +68,12 @@ def numbered(spec: Object) -> list[Object]:
     return [port for port in spec.get("ports") or () if port.get("published", "").isdigit()]
 
 
+def behind(model: Object, service: str) -> set[str]:
+    """All that a service depends on, directly or not."""
+    direct = set(model["services"][service].get("depends_on") or {})
+    return direct.union(*(behind(model, name) for name in direct))
+
+
 def write_configs(model: Object, names: set[str], folder: Path) -> Object:
     """Write the configuration files of some services; those of a swarm cannot be changed, so other texts have other names."""
     found = {}
@@ -105,7 +111,7 @@ def main() -> None:
     """Write the files."""
     model, path, ports = load(*SAME, "deploy.labels", "deploy.placement"), Path(sys.argv[1]), sys.argv[2]
     once = jobs(model)
-    first = once.union(*(needs(model, name) for name in once))
+    first = once.union(*(behind(model, name) for name in once))
     parts: dict[Path, set[str]] = {}
     for number in sorted({step(model, name) for name in first}):
         names = {name for name in first if step(model, name) == number}

@@ -116,6 +116,11 @@ def test_jobs_run_before_the_rest_and_after_what_they_need(tmp_path: Path) -> No
     assert jobs["web-migrate"]["deploy"]["restart_policy"] == {"condition": "none"}
 
 
+def test_what_a_job_needs_is_deployed_after_what_that_needs(tmp_path: Path) -> None:
+    cache, store = MODEL["services"]["store"], {**MODEL["services"]["store"], "depends_on": {"cache": {"condition": "service_healthy"}}}  # fmt: skip
+    assert list(plan(tmp_path, store=store, cache=cache)["files"].values()) == [["cache"], ["store"], ["web-migrate"], ["cache", "store", "web"]]  # fmt: skip
+
+
 def test_without_jobs_there_is_one_step(tmp_path: Path) -> None:
     said = script("swarm.py", str(tmp_path / "stack.yaml"), "host", model={**MODEL, "services": {"store": MODEL["services"]["store"]}})  # fmt: skip
     assert json.loads(said) == {"files": {str(tmp_path / "stack.yaml"): ["store"]}, "nodes": {}}
