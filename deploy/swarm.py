@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from model import Object, as_yaml, configs, jobs, limits, load, needs, pick, replicas, step, stops_first, tmpfs, volumes
+from model import Object, as_yaml, configs, jobs, limits, load, pick, replicas, step, stops_first, tmpfs, volumes
 
 # What Swarm takes from a service's Compose settings as it is.
 SAME = (
@@ -40,11 +40,11 @@ def service(model: Object, name: str, ports: str) -> Object:
             pick(p, "target", "protocol") | {"published": int(p["published"]), "mode": ports} for p in known
         ]
     most = {key: value if key == "pids" else str(value) for key, value in limits(name, spec).items() if value}
-    deploy: Object = {"resources": {"limits": most}}
+    deploy: Object = {**pick(spec.get("deploy") or {}, "labels", "placement"), "resources": {"limits": most}}
     # Without a virtual address, every name resolves to the replicas themselves; ports in host mode need no other.
     deploy["endpoint_mode"] = "dnsrr" if ports == "host" else "vip"
     if volumes(spec):
-        deploy["placement"] = {"constraints": [f"node.labels.{name} == true"]}  # where its files are
+        deploy.setdefault("placement", {"constraints": [f"node.labels.{name} == true"]})  # where its files are
     if name in jobs(model):
         # What it needs runs already, so that another attempt would fail, too.
         return found | {"deploy": {**deploy, "mode": "replicated-job", "restart_policy": {"condition": "none"}}}
@@ -66,6 +66,12 @@ def service(model: Object, name: str, ports: str) -> Object:
 def numbered(spec: Object) -> list[Object]:
     """A service's ports with one number; where Compose takes a free one of this machine, there is none, or several."""
     return [port for port in spec.get("ports") or () if port.get("published", "").isdigit()]
+
+
+def behind(model: Object, service: str) -> set[str]:
+    """All that a service depends on, directly or not."""
+    direct = set(model["services"][service].get("depends_on") or {})
+    return direct.union(*(behind(model, name) for name in direct))
 
 
 def write_configs(model: Object, names: set[str], folder: Path) -> Object:
@@ -103,9 +109,9 @@ def render(model: Object, names: set[str], ports: str, folder: Path) -> Object:
 
 def main() -> None:
     """Write the files."""
-    model, path, ports = load(*SAME), Path(sys.argv[1]), sys.argv[2]
+    model, path, ports = load(*SAME, "deploy.labels", "deploy.placement"), Path(sys.argv[1]), sys.argv[2]
     once = jobs(model)
-    first = once.union(*(needs(model, name) for name in once))
+    first = once.union(*(behind(model, name) for name in once))
     parts: dict[Path, set[str]] = {}
     for number in sorted({step(model, name) for name in first}):
         names = {name for name in first if step(model, name) == number}

@@ -95,6 +95,16 @@ def test_who_needs_a_labelled_node(tmp_path: Path) -> None:
     assert web["replicas"] == 2
 
 
+def test_a_place_and_labels_that_compose_names(tmp_path: Path, docker: str) -> None:
+    """Labels of services are what proxies such as Traefik read."""
+    given = {"placement": {"constraints": ["node.role == manager"]}, "labels": {"traefik.enable": "true"}}
+    store = {**MODEL["services"]["store"], "deploy": given}
+    assert "warning" not in script("swarm.py", str(tmp_path / "stack.yaml"), "host", model={**MODEL, "services": {"store": store}})  # fmt: skip
+    deploy = yaml.safe_load((tmp_path / "stack.yaml").read_text())["services"]["store"]["deploy"]
+    assert {key: deploy[key] for key in given} == given
+    subprocess.run([docker, "stack", "config", "-c", tmp_path / "stack.yaml"], check=True, capture_output=True)
+
+
 def test_jobs_run_before_the_rest_and_after_what_they_need(tmp_path: Path) -> None:
     files = plan(tmp_path)["files"]
     names = ("stack-0.yaml", "stack-1.yaml", "stack.yaml")
@@ -104,6 +114,11 @@ def test_jobs_run_before_the_rest_and_after_what_they_need(tmp_path: Path) -> No
     assert needs["store"] == rest["store"]
     assert jobs["web-migrate"]["deploy"]["mode"] == "replicated-job"
     assert jobs["web-migrate"]["deploy"]["restart_policy"] == {"condition": "none"}
+
+
+def test_what_a_job_needs_is_deployed_after_what_that_needs(tmp_path: Path) -> None:
+    cache, store = MODEL["services"]["store"], {**MODEL["services"]["store"], "depends_on": {"cache": {"condition": "service_healthy"}}}  # fmt: skip
+    assert list(plan(tmp_path, store=store, cache=cache)["files"].values()) == [["cache"], ["store"], ["web-migrate"], ["cache", "store", "web"]]  # fmt: skip
 
 
 def test_without_jobs_there_is_one_step(tmp_path: Path) -> None:
