@@ -10,13 +10,14 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .changes import git
 from .project import clone_id, name
-from .shell import CommandFailed, UserError, answer, ask, output, run
+from .shell import INTERRUPTED, CommandFailed, UserError, answer, ask, output, run
 from .terminal import say
 
 # The variable with the session's id; docker/service.yaml puts it into the label of the stack's containers.
@@ -117,6 +118,8 @@ def remove_stale() -> bool:
 
 def remove_own() -> None:
     """Remove the containers that this session's interrupted commands have left; after it, none uses a network any more."""
+    if INTERRUPTED:  # the engine may still be creating a container, although nobody waits for it any more
+        time.sleep(0.5)
     filters = [label.replace("--label", "--filter=label") for label in labels()]
     tries = REMOVALS
     while (own := output("docker", "ps", "--all", "--quiet", *filters).split()) and (tries := tries - 1):

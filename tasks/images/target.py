@@ -25,16 +25,11 @@ class Target:
     target: str
     args: Mapping[str, str]
     labels: Mapping[str, str]
-    tags: Sequence[str]
+    tags: Sequence[str]  # the first one is the image's name in this clone
     secret: Sequence[str]
     output: Sequence[str] = field(default=("type=docker",))
     # Other than `docker compose up` and `docker pull`, bake does not look at this variable.
     platforms: Sequence[str] = field(default_factory=lambda: env().get("DOCKER_DEFAULT_PLATFORM", "").split())
-
-    @property
-    def image(self) -> str:
-        """The image's name in this clone."""
-        return self.tags[0]
 
     def verification(self, stack: Stack) -> Target:
         """The build that runs the service's tests in its image's file system, and keeps nothing.

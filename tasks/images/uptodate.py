@@ -44,14 +44,14 @@ def stale(targets: Mapping[str, Target], inputs: Mapping[str, str], images: Mapp
     return [
         service
         for service, target in targets.items()
-        if any(known.get(target.image) != [images.get(tag), inputs[service]] for tag in target.tags)
+        if any(known.get(target.tags[0]) != [images.get(tag), inputs[service]] for tag in target.tags)
     ]
 
 
 def record(targets: Mapping[str, Target], inputs: Mapping[str, str]) -> None:
     """Record that these images were built, and verified, from these inputs."""
     now = present()
-    built = {target.image: inputs[service] for service, target in targets.items()}
+    built = {target.tags[0]: inputs[service] for service, target in targets.items()}
     known = read() | {name: [now[name], made_from] for name, made_from in built.items() if name in now}
     RECORD.write_text(json.dumps(known, indent=1), encoding="utf-8")
 

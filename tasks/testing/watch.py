@@ -35,7 +35,7 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
         raise UserError(f"{item[0]}'s tests are not watched any more: their container has ended")
     finally:
         for process in running:
-            process.terminate()
+            process.kill()  # Docker's client can miss a signal in its first moments; `remove_left` cleans up after it
             process.wait()
         remove_left()
 

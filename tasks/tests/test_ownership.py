@@ -167,6 +167,19 @@ def test_a_session_removes_its_own_containers_and_no_others(no_docker: Path, mon
 
 
 @pytest.mark.usefixtures("project")
+def test_a_container_that_is_being_created_at_an_interrupt_is_removed(
+    no_docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine completes what a command has asked for that has been ended meanwhile."""
+    monkeypatch.setattr(ownership, "INTERRUPTED", [2])
+    made = no_docker / "made"
+    fake_docker(no_docker, {"ps": f"[ ! -e {made} ] || echo 12", "rm": f"rm {made}"})
+    with subprocess.Popen(["sh", "-c", f"sleep 0.1; touch {made}"]):
+        ownership.remove_own()
+    assert "rm --force --volumes 12" in calls(no_docker)
+
+
+@pytest.mark.usefixtures("project")
 def test_clean_removes_images_that_are_this_clones_and_no_others(no_docker: Path) -> None:
     us = clone_id()
     here = us.removeprefix("ours")

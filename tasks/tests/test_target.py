@@ -47,7 +47,7 @@ def test_a_target_is_the_build_that_compose_has(target: Target) -> None:
         tags=("ours-1/pilot:dev", "ours/pilot:dev"),
         secret=["id=ca,src=/ca.crt"],
     )
-    assert target.image == "ours-1/pilot:dev"
+    assert target.tags[0] == "ours-1/pilot:dev"
 
 
 @pytest.mark.parametrize("where", ["environment", ".env"])

@@ -54,7 +54,8 @@ def test_lines_of_a_single_service_come_as_they_are(
 
 
 def test_ctrl_c_ends_all_containers(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_docker(no_docker, {RUN: f'echo $$ >>"{no_docker}/pids"; echo watching; exec sleep 60', **CLEAN})
+    deaf = "trap '' INT TERM"  # as Docker's client is in its first moments
+    fake_docker(no_docker, {RUN: f'{deaf}; echo $$ >>"{no_docker}/pids"; echo watching; exec sleep 60', **CLEAN})
 
     def interrupted(_text: str) -> None:
         while (no_docker / "pids").read_text().count("\n") < 2:
