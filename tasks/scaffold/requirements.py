@@ -102,9 +102,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
     found = for_images(own, main, *asked)
     # An index may have something else under such a name, and no image has this machine's folders.
     others = {canonicalize_name(name) for name, at in uv.get("sources", {}).items() if "'index'" not in str(at)}
-    if near := [
-        it.name for it in found if "file:" in (it.url or "") or (not it.url and canonicalize_name(it.name) in others)
-    ]:
+    if near := [it.name for it in found if ("file:" in it.url if it.url else canonicalize_name(it.name) in others)]:
         raise UserError(f"{source}: {', '.join(near)}: in folders beside it, or at URLs ([tool.uv.sources])")
     needed, left = for_images(own, tests(source, path, groups), *TESTS), groups.keys() - {*TESTS, *asked}
     return Needs(found, needed, distribution, points, sorted(left), pytest_settings(data, setup))

@@ -32,10 +32,9 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
         say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
     pinned = by_name(line for line in lines if "==" in line.partition(";")[0])
     for package, version in without_wheels(name):
-        others = wheels(session, package)
-        hint = "; --unpin takes newer versions" * (package in pinned and "no version" not in others)
+        hint = "; --unpin takes newer versions" * (package in pinned)
         told = f"warning: {package} {version} has no wheel for Python {image_python()}"
-        say(f"{told}; if it needs a compiler, its build will fail; {others}{hint}")
+        say(f"{told}; if it needs a compiler, its build will fail; {wheels(session, package)}{hint}")
 
 
 def conflict(session: Session, name: str, lines: list[str]) -> str:
