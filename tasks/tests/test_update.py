@@ -47,8 +47,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("made")
     for path in git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines():
-        needed = "/" not in path or path.startswith(("tasks/", "deploy/", "template/", "docker/compose"))
-        if needed and "/tests/" not in path and (ROOT / path).exists():
+        needed = "/" not in path or path.startswith(("tasks/", "docker/compose", "template/sessions"))
+        if needed and not re.search("/(tests|skeleton)/", path) and (ROOT / path).exists():
             (folder / "template" / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / "template" / path).write_bytes((ROOT / path).read_bytes())
     template = folder / "template"
@@ -68,14 +68,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def template(made: Path, tmp_path: Path) -> Path:
-    git(tmp_path, "clone", "-q", str(made / "template"), "template")
+    git(tmp_path, "clone", "-q", "--shared", str(made / "template"), "template")
     return tmp_path / "template"
 
 
 @pytest.fixture
 def mine(made: Path, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The renamed clone, with a service of its own, an edited tooling file, and an optional part deleted."""
-    git(tmp_path, "clone", "-q", str(made / "mine"), "mine")
+    git(tmp_path, "clone", "-q", "--shared", str(made / "mine"), "mine")
     mine = tmp_path / "mine"
     monkeypatch.chdir(mine)
     monkeypatch.setattr(changes, "ROOT", mine)
