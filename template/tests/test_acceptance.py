@@ -39,7 +39,7 @@ PARTS = {
         "tasks/scaffold/adopting",
         *(
             f"tasks/tests/test_{name}.py"
-            for name in ("adopt", "adopt_slow", "application", "environment", "requirements", "resolve")
+            for name in ("adopt", "adopt_copy", "adopt_slow", "application", "environment", "requirements", "resolve")
         ),
     ),
 }

@@ -1,8 +1,8 @@
 """Applications to test the servers with: they answer with the body, /ids with ids and the scheme, /large with 4 MB.
 
 /unread does not read the body, /fail and /exit raise, /none does not answer, the answer of /short is incomplete, a field of
-/invalid has no valid name, /wait takes 1 s, and a number is the answer's status. A web socket gets the size of each binary message, and is flooded with messages of
-the size that it sends as text; /refuse accepts none.
+/invalid has no valid name, /wait takes 1 s, and a number is the answer's status. A web socket gets the size of each binary
+message, and is flooded with messages of the size that it sends as text; /refuse accepts none.
 """
 
 import asyncio

@@ -1,0 +1,114 @@
+"""What comes along when an existing project is adopted, and where it goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ..scaffold import service
+from .scaffolding import APP, DJANGO, FACTORY, NO_SESSION, git
+from .test_adopt import Write, adopting_project, take
+
+
+@pytest.fixture
+def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return adopting_project(tmp_path / "ours", monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("files", "package"),
+    [
+        ({"app.py": APP, "README.md": "", "tests/test_app.py": ""}, "app.py"),
+        ({"app.py": APP, "templates/index.html": "", "schema.sql": ""}, "."),
+        ({"blog/__init__.py": FACTORY, "blog/templates/x.html": "", "app.json": "", "tests/test_x.py": ""}, "blog"),
+        ({"blog/__init__.py": FACTORY, "migrations/env.py": "", "alembic.ini": ""}, "."),
+        ({"blog/__init__.py": FACTORY, "config/settings.py": ""}, "."),
+        ({"blog/__init__.py": FACTORY, "blog/build/__init__.py": "", "blog/env/x.html": ""}, "blog"),
+        ({"src/blog/__init__.py": FACTORY, "tests/conftest.py": "", "setup.py": ""}, "blog"),
+        ({"src/blog/__init__.py": "", "wsgi.py": f"import blog\n{APP}"}, "."),
+        ({"blog/__init__.py": "", "production.ini": "[app:main]\nuse = egg:blog\n"}, "."),
+        (DJANGO, "."),
+    ],
+)
+def test_what_comes_along(ours: Path, write: Write, files: dict[str, str], package: str) -> None:
+    source = write(files | {"requirements.txt": "flask\n"})
+    take(source)
+    folder = ours / "services/theirs"
+    assert f"        SERVICE: theirs\n        PACKAGE: {package}\n" in (folder / "compose.yaml").read_text()
+    for path, text in files.items():
+        if path not in {"README.md", "setup.py"}:
+            assert (folder / path.removeprefix("src/")).read_text() == text
+    service.remove(NO_SESSION, "theirs")
+    assert git(ours, "status", "--porcelain") == ""
+
+
+def test_a_folder_with_data_hides_no_package(ours: Path, write: Write) -> None:
+    (ours / "poetry.lock").write_text((ours / "poetry.lock").read_text().replace("second", "theirs"))
+    take(write({"app.py": APP, "click/messages.pot": "", "requirements.txt": "click\n"}))
+    assert (ours / "services/theirs/click/messages.pot").exists()
+
+
+def test_documents_that_code_reads_come_along(ours: Path, write: Write) -> None:
+    code = f"{APP}news = open('NEWS.md').read()\n"
+    take(write({"app.py": code, "NEWS.md": "new", "README.md": "", "requirements.txt": "x\n"}))
+    assert (ours / "services/theirs/NEWS.md").read_text() == "new"
+    assert not (ours / "services/theirs/README.md").exists()
+
+
+@pytest.mark.parametrize("file", ["app.py", "tests/test_app.py"])
+@pytest.mark.parametrize("name", ["docs/spec.yaml", "../docs/api/spec.rst", "./docs/x.md", "docs', 'api.rst"])
+def test_a_folder_docs_that_code_or_tests_read_comes_along(ours: Path, write: Write, file: str, name: str) -> None:
+    source = write({"app.py": APP, "docs/spec.yaml": "text", "docs/api/x": "", "requirements.txt": "x\n"})
+    (source / file).parent.mkdir(exist_ok=True)
+    (source / file).write_text(f"{APP}spec = join(dirname(__file__), '{name}')\n")
+    take(source)
+    assert (ours / "services/theirs/docs/spec.yaml").read_text() == "text"
+    assert (ours / "services/theirs/docs/api/x").exists()
+    assert "        PACKAGE: .\n" in (ours / "services/theirs/compose.yaml").read_text()
+
+
+def test_a_folder_docs_that_is_only_mentioned_is_left_out(ours: Path, write: Write) -> None:
+    code = f"{APP}site = 'https://h.invalid/docs/x.html'\nother = 'see docs/x.md', 'docs/', 'docs'\n"
+    take(write({"app.py": code, "docs/conf.py": "'docs/x.md'", "setup.py": "'docs/x.md'", "requirements.txt": "x\n"}))
+    assert not (ours / "services/theirs/docs").exists()
+
+
+def test_tests_that_are_there_twice(ours: Path, write: Write) -> None:
+    """Both files stay, and production is verified with both, too."""
+    files = {"blog/__init__.py": FACTORY, "conftest.py": "above\n", "tests/conftest.py": "inside\n", "test_x.py": ""}
+    take(write(files | {"requirements.txt": "flask\n"}))
+    folder = ours / "services/theirs"
+    assert ((folder / "conftest.py").read_text(), (folder / "tests/conftest.py").read_text()) == ("above\n", "inside\n")
+    assert (folder / "tests/test_x.py").exists()
+    assert "        PACKAGE: .\n" in (folder / "compose.yaml").read_text()
+
+
+@pytest.mark.parametrize("code", ["'sqlite:///instance/app.db'", "join('instance', 'app.db')"])
+def test_a_database_in_the_instance_folder(ours: Path, write: Write, code: str) -> None:
+    take(write({"app.py": f"{APP}import sqlite3\nx = {code}\n", "requirements.txt": "flask\n"}))
+    assert [path.name for path in (ours / "services/theirs/instance").iterdir()] == [".gitignore"]
+    assert "theirs-data:/app/instance" in (ours / "services/theirs/compose.yaml").read_text()
+
+
+def test_a_virtual_environment_is_left_out_whatever_its_name(ours: Path, write: Write) -> None:
+    files = {"app.py": APP, "blogenv/pyvenv.cfg": "", "blogenv/lib/python3.13/site-packages/other/app.py": APP}
+    files |= {"pyvenv.cfg": "", "lib/python3.13/site-packages/other/app.py": APP}  # of the project's folder itself
+    take(write(files | {"requirements.txt": "flask\n"}))
+    assert not (ours / "services/theirs/blogenv").exists()
+    assert not [*(ours / "services/theirs").rglob("site-packages")]
+
+
+def test_folders_that_git_keeps_empty_come_along(ours: Path, write: Write) -> None:
+    kept = {".gitignore": "/x\n", "uploads/.gitkeep": "", "a/cache/.gitignore": "*\n!.gitignore\n"}
+    left = {".github/x.yml": "", "a/.coverage": "", ".gitlab-ci.yml": "", "a/.env": ""}
+    take(write(kept | left | {"app.py": APP, "requirements.txt": "flask\n"}))
+    folder = ours / "services/theirs"
+    assert [path for path in kept if not (folder / path).exists()] == []
+    assert [path for path in left if (folder / path).exists()] == []
+
+
+def test_the_folder_itself_is_no_package(ours: Path, write: Write) -> None:
+    take(write({"app.py": APP, "__init__.py": "", "requirements.txt": "x\n"}))
+    # With it, pytest would import tests as parts of a package that is called like the service.
+    assert not (ours / "services/theirs/__init__.py").exists()
