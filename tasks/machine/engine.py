@@ -22,8 +22,8 @@ class Docker:
 
     name = "docker"
     title = "Docker"
-    # The oldest versions that will do: healthchecks with a start interval, `include` with `extends`, secrets in bake.
-    minimum: Mapping[str, tuple[int, int]] = {"engine": (25, 0), "compose": (2, 24), "buildx": (0, 12)}
+    # The oldest versions that will do: healthchecks with a start interval, `!override` in YAML, secrets in bake.
+    minimum: Mapping[str, tuple[int, ...]] = {"engine": (25, 0), "compose": (2, 24, 4), "buildx": (0, 12)}
     builder = "docker buildx bake"
 
     def answers(self, components: list[str]) -> bool:
@@ -77,8 +77,8 @@ class State:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """The first two numbers of a version."""
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    """The first three numbers of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def probe() -> State:

@@ -20,7 +20,7 @@ class Podman(Docker):
 
     name = "podman"
     title = "Podman"
-    minimum: Mapping[str, tuple[int, int]] = {"engine": (5, 0), "compose": (2, 24)}
+    minimum: Mapping[str, tuple[int, ...]] = {"engine": (5, 0), "compose": (2, 24, 4)}
     builder = "podman build"
 
     def answers(self, components: list[str]) -> bool:

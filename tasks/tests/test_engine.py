@@ -49,7 +49,7 @@ def test_an_engine_that_cannot_limit_processors_is_not_asked_to(no_docker: Path)
     [
         ("engine", "20.10.24+dfsg1"),
         ("engine", "24.0.9"),
-        ("compose", "v2.20.3"),
+        ("compose", "v2.24.3"),
         ("compose", "1.29.2"),
         ("buildx", "v0.11.2"),
     ],
