@@ -83,7 +83,7 @@ def reason(log: str) -> str:
             return meaning
     if step and step[2]:
         return f"the build failed in {step[1]}: {telling_line(re.sub(r'^[0-9.]+ ', '', step[2], flags=re.MULTILINE))}"
-    if podmans := re.search(r'^Error: building at STEP "RUN .*exit status', log, re.MULTILINE):
+    if podmans := re.search(r'^(: exit status \d+\n)?Error: building at STEP "RUN .*exit status', log, re.MULTILINE):
         return f"the build failed: {telling_line(log[: podmans.start()])}"
     errors = re.findall(r"^(?:ERROR|Error|error): (.*)", log, re.MULTILINE)
     last = (errors or log.splitlines() or ["BuildKit printed nothing"])[-1]

@@ -38,6 +38,10 @@ from ..terminal import Status
             "the build failed: it broke",
         ),
         (
+            '[1/9] STEP 3/4: RUN x\nsetrlimit: not permitted\n: exit status 1\nError: building at STEP "RUN x": while running runtime: exit status 1\n',
+            "the build failed: setrlimit: not permitted",
+        ),
+        (
             "#4 x\n------\n > [tools 2/2] RUN pip:\n4.2 Looking\n4.3 ERROR: Could not install\n4.3 \n------\nE",
             "failed in [tools 2/2]: ERROR: Could not install",
         ),
