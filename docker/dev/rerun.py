@@ -104,7 +104,7 @@ def prepare_hypothesis() -> None:
 def remove_young_bytecode() -> None:
     """Remove bytecode whose source was still new: Python compares seconds and sizes, and both may stay with a change.
 
-    Pytest's own of the tests it does not concern, for that compares contents.
+    Bytecode that is checked against its source's contents, as pytest's of the tests is, stays.
     """
     for file in BYTECODE.rglob("*.pyc"):
         by_content, seconds = struct.unpack("<4xII", file.read_bytes()[:12])
