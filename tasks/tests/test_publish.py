@@ -21,7 +21,7 @@ import pytest
 
 from .. import venv
 from ..release import image, push
-from ..release.registry import INDEX, Repository
+from ..release.registry import Repository
 from ..shell import UserError
 from .registry import LocalRegistry, log_in
 
@@ -48,7 +48,7 @@ def made(folder: Path, service: str, content: str, platform: str = "amd64") -> i
     content_of = {"config": image.descriptor(f"{image.OCI}.config.v1+json", config.read_bytes())}
     layers = [image.descriptor(f"{image.OCI}.layer.v1.tar+gzip", packed.read_bytes())]
     manifest = {"schemaVersion": 2, "mediaType": image.MANIFEST, **content_of, "layers": layers}
-    return image.Image(service, image.compact(manifest), [config, packed])
+    return image.single(service, image.compact(manifest), [config, packed])
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, registry: LocalRegi
 
         monkeypatch.setattr(image, "build", build)
         defaults = {"tag": [], "move_tags": False, "untagged": False, "merge": [], "services": SERVICES}
-        push.publish(cast("Any", None), Namespace(**{**defaults, "registry": f"{registry.host}/team", **options}))
-        return {entry["service"]: entry for entry in push.read(push.RELEASE)["images"]}
+        push.release(cast("Any", None), Namespace(**{**defaults, "registry": f"{registry.host}/team", **options}))
+        return {entry["service"]: entry for entry in push.read(push.RELEASE)}
 
     return run
 
@@ -319,7 +319,7 @@ def test_verify_names_an_image_of_an_index_that_lacks_its_documents(
     part.write_text(push.RELEASE.read_text())
     manifest = publish(merge=[part])["one"]["manifests"][0]["digest"]
     push.verify()
-    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
+    index = {"schemaVersion": 2, "mediaType": image.INDEX, "manifests": []}
     tag = manifest.replace(":", "-")
     Repository(f"{registry.host}/team", "one").push_manifest(image.compact(index), tag)
     with pytest.raises(

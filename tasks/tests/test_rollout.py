@@ -37,24 +37,22 @@ def test_a_rollback_is_told_with_its_reason(no_docker: Path, error: str, told: s
     write_tool(
         no_docker / "docker",
         rf"""case "$1 $2" in
-        "service ls") echo id ;;
-        "service inspect") echo project_web rollback_completed 2 ;;
+        "service inspect") echo project_web rollback_completed ;;
         "service ps") printf 'new\tRunning\t\nold\tFailed 9 seconds ago\t{error}\n' ;;
         *) exit 99 ;;
         esac""",
     )
     with pytest.raises(UserError, match=f"project_web was rolled back: {told}"):
-        rollout.converge(("docker",), {"project_web": ("completed", "1")}, {"project_web"})
+        rollout.converge(("docker",), {"project_web"})
 
 
 def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, tmp_path: Path) -> None:
     write_tool(
         no_docker / "docker",
         f"""case "$1 $2" in
-        "service ls") echo id ;;
         "service inspect")
-            echo project_web rollback_completed 2
-            [ -e {tmp_path}/seen ] && echo project_api rollback_completed 2 || echo project_api updating 2
+            echo project_web rollback_completed
+            [ -e {tmp_path}/seen ] && echo project_api rollback_completed || echo project_api updating
             touch {tmp_path}/seen ;;
         "stack services") printf 'project_web\\t2/2\\nproject_api\\t2/2\\n' ;;
         "service ps") ;;
@@ -62,7 +60,7 @@ def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, t
         esac""",
     )
     with pytest.raises(UserError, match=r"web was rolled back: its tasks have ended without.*api was rolled back"):
-        rollout.converge(("docker",), {}, {"project_web", "project_api"})
+        rollout.converge(("docker",), {"project_web", "project_api"})
 
 
 def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,31 +80,24 @@ def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("update", "before", "step", "replicas"),
+    ("step", "update", "replicas"),
     [
-        ("updating 2", {}, "project_web-migrate", r"project_web\t0/2\nproject_web-migrate\t0/1 (1/1 completed)\n"),
-        ("", {}, "project_web", r"project_web\t2/2\n"),
-        ("rollback_completed 1", {"project_web": ("rollback_completed", "1")}, "project_web", r"project_web\t2/2\n"),
+        ("project_web-migrate", "", r"project_web\t0/2\nproject_web-migrate\t0/1 (1/1 completed)\n"),
+        ("project_web", "", r"project_web\t2/2\n"),
+        ("project_web", "completed", r"project_web\t2/2\n"),
     ],
-    ids=[
-        "services of other steps do not count",
-        "a new service has no update",
-        "an old rollback is none of this roll-out",
-    ],
+    ids=["services of other steps do not count", "a new service has no update", "an update has ended"],
 )
-def test_a_step_has_converged(
-    no_docker: Path, update: str, before: dict[str, tuple[str, ...]], step: str, replicas: str
-) -> None:
+def test_a_step_has_converged(no_docker: Path, step: str, update: str, replicas: str) -> None:
     write_tool(
         no_docker / "docker",
-        f"""case "$1 $2" in
-        "service ls") echo id ;;
-        "service inspect") echo project_web {update} ;;
-        "stack services") printf '{replicas}' ;;
+        f"""case "$1 $2 $4" in
+        "service inspect {step}") echo {step} {update} ;;
+        "stack services "*) printf '{replicas}' ;;
         *) exit 99 ;;
         esac""",
     )
-    rollout.converge(("docker",), before, {step})
+    rollout.converge(("docker",), {step})
 
 
 def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
@@ -115,7 +106,7 @@ def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
     write_tool(
         no_docker / "docker",
         """case "$*" in
-        "service ls"*) ;;
+        "service inspect"*) echo project_web-migrate ;;
         "stack services"*) printf 'project_web-migrate\t0/1 (0/1 completed)\n' ;;
         "service ps"*) printf 'task7\tFailed 3 seconds ago\t"task: non-zero exit (3)"\n' ;;
         "service logs --raw --tail=5 task7") echo "no such table" >&2 ;;
@@ -123,7 +114,7 @@ def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
         esac""",
     )
     with pytest.raises(UserError, match=r"^project_web-migrate failed; its last lines .*Mend it, publish and deploy"):
-        rollout.converge(("docker",), {}, {"project_web-migrate"})
+        rollout.converge(("docker",), {"project_web-migrate"})
     shown = "".join(capsys.readouterr())
     assert "project_web-migrate: task: non-zero exit (3)\n" in shown
     assert "project_web-migrate: no such table\n" in shown
@@ -135,7 +126,7 @@ def test_new_errors_of_tasks_are_told_once_with_their_last_lines(
     write_tool(
         no_docker / "docker",
         f"""case "$1 $2" in
-        "service ls") echo >>{tmp_path}/turns ;;
+        "service inspect") echo >>{tmp_path}/turns ;;
         "stack services") printf "web\t$(($(wc -l <{tmp_path}/turns) > 2))/1\n" ;;
         "service ps")
             printf '4\tReady\t\n3\tPending 2 seconds ago\t"no suitable node"\n2\tFailed 2 seconds ago\t"non-zero exit (1)"\n1\tFailed 2 hours ago\t"old"\n'
@@ -145,7 +136,7 @@ of gateway"\n' 0123456789ab c123456789ab ;;
         *) exit 99 ;;
         esac""",
     )
-    rollout.converge(("docker",), {}, {"web"})
+    rollout.converge(("docker",), {"web"})
     assert (
         capsys.readouterr().out
         == "web: no suitable node\nweb: non-zero exit (1)\nweb: no token in task 2\nweb: container 0123456789ab: address in use\nweb ready: 3 s\n"
@@ -192,10 +183,10 @@ def test_swarm_is_given_one_step_after_the_other(no_docker: Path, monkeypatch: p
     """Once it has the secrets, and without the former jobs; what is gone is removed with the last step."""
     plan = {"nodes": {"web": 1}, "files": {"0.yaml": ["migrate"], "1.yaml": ["web"]}}
     monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, plan))
-    monkeypatch.setattr(rollout, "converge", lambda docker, _, services: output(*docker, "wait", *services))
+    monkeypatch.setattr(rollout, "converge", lambda docker, services: output(*docker, "wait", *services))
     jobs = "service ls --filter=label=com.docker.stack.namespace=ours --filter=mode=replicated-job"
     answers = {"info": "echo true", "node ls": "echo Ready Active", jobs: "echo job"}
-    others = ("secret inspect", "service rm", "service ls", "stack deploy", "wait")
+    others = ("secret inspect", "service rm", "stack deploy", "wait")
     fake_docker(no_docker, answers | dict.fromkeys(others, ""))
     rollout.swarm(NO_SESSION, "", "host")
     deploy = "stack deploy {} --with-registry-auth --detach --compose-file={} ours"
