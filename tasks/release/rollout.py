@@ -58,35 +58,35 @@ def model() -> dict[str, Any]:
     return found
 
 
-def translate(session: nox.Session, script: str, *arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run a script of deploy/ with the model; return that, and the plan that its last line is. Raises UserError."""
-    content, said = model(), list[str]()
+def translate(session: nox.Session, script: str, *arguments: str) -> dict[str, Any]:
+    """Run a script of deploy/ with the model; return the plan that its last line is. Raises UserError."""
+    content, said = json.dumps(model()), list[str]()
     venv.install(session, "release")
     command = (venv.python(session), "-B", str(ROOT / "deploy" / script), *arguments)
-    if lines(*command, on_line=said.append, stdin=json.dumps(content)):
+    if lines(*command, on_line=said.append, stdin=content):
         raise UserError(f"deploy/{script} failed: {said[-1]}")
     for line in (*said[:-1], f"wrote {arguments[0]}"):
         say(line)
-    return content, json.loads(said[-1])
+    return dict(json.loads(said[-1]))
 
 
-def secrets(content: dict[str, Any], *command: str) -> None:
+def secrets(plan: dict[str, Any], *command: str) -> None:
     """Check that the engine has all secrets: with their names, the command must succeed."""
-    if used := {secret["source"] for spec in content["services"].values() for secret in spec.get("secrets") or ()}:
+    if plan["secrets"]:
         try:
-            output(*command, *sorted(used))
+            output(*command, *plan["secrets"])
         except CommandFailed as failed:
             raise UserError(f"a secret is missing, see docs/deploying.md: {failed.last}") from None
 
 
 def kubernetes(session: nox.Session, folder: Path, *, apply: bool) -> None:
     """Write a Kustomize base; with ``apply``, apply it in the order of depends_on, waiting for each step."""
-    content, plan = translate(session, "kubernetes.py", str(folder))
+    plan = translate(session, "kubernetes.py", str(folder))
     if not apply:
         return
     output("kubectl", "apply", "--filename", str(folder / "namespace.yaml"))
-    inside = ("kubectl", "--namespace", content["name"])
-    secrets(content, *inside, "get", "secret")
+    inside = ("kubectl", "--namespace", name())
+    secrets(plan, *inside, "get", "secret")
     for step, started in plan["steps"].items():
         if run("kubectl", "apply", "--kustomize", str(folder), f"--selector=stack.step={step}"):
             raise UserError(f"step {step} was not applied; what ran before still runs")
@@ -124,12 +124,12 @@ def swarm(session: nox.Session, context: str, ports: str) -> None:
     docker = ("docker", *(["--context", context] if context else []))
     if output(*docker, "info", "--format", "{{.Swarm.ControlAvailable}}").strip() != "true":
         raise UserError("this engine manages no swarm: run `docker swarm init` there, or name another by --context")
-    content, plan = translate(session, "swarm.py", str(REPORTS / "stack.yaml"), ports)
+    plan = translate(session, "swarm.py", str(REPORTS / "stack.yaml"), ports)
     ready = output(*docker, "node", "ls", "--format={{.Status}} {{.Availability}}").splitlines().count("Ready Active")
     if late := [f"{service} needs {nodes}" for service, nodes in plan["nodes"].items() if nodes > ready]:
         told = f"{ready} of the nodes can take tasks; for ports in host mode, {', '.join(late)}"
         raise UserError(f"{told}, all replicas and one for an update: see docs/deploying.md, or use --ports ingress")
-    secrets(content, *docker, "secret", "inspect")
+    secrets(plan, *docker, "secret", "inspect")
     jobs = (f"--filter=label=com.docker.stack.namespace={name()}", "--filter=mode=replicated-job", "--quiet")
     for job in output(*docker, "service", "ls", *jobs).split():
         output(*docker, "service", "rm", job)  # one that has failed: its tasks would be taken for the new one's

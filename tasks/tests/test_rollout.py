@@ -15,7 +15,7 @@ from ..shell import UserError, output
 from ..stack import model as model_module
 from .conftest import calls, fake_docker, write_tool
 from .scaffolding import NO_SESSION
-from .test_deploy import MODEL, script
+from .test_deploy import script
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pyt
         *) exit 99 ;;
         esac""",
     )
-    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, {"nodes": {"web": 3, "api": 2}}))
+    monkeypatch.setattr(rollout, "translate", lambda *_: {"nodes": {"web": 3, "api": 2}})
     with pytest.raises(
         UserError, match=r"^2 of the nodes can take tasks; for ports in host mode, web needs 3, all replicas"
     ):
@@ -143,16 +143,15 @@ of gateway"\n' 0123456789ab c123456789ab ;;
     )
 
 
+@pytest.mark.usefixtures("project")
 def test_kubernetes_is_given_one_step_after_the_other(
     no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And asked for what the step has started, not for all that has its label: a former version's job may have failed."""
     write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log')
-    monkeypatch.setattr(
-        rollout, "translate", lambda *_: (MODEL, json.loads(script("kubernetes.py", str(tmp_path / "base"))))
-    )
+    monkeypatch.setattr(rollout, "translate", lambda *_: json.loads(script("kubernetes.py", str(tmp_path / "base"))))
     rollout.kubernetes(None, tmp_path / "base", apply=True)  # type: ignore[arg-type]
-    told = [line.removeprefix("--namespace project ") for line in (tmp_path / "log").read_text().splitlines()]
+    told = [line.removeprefix("--namespace ours ") for line in (tmp_path / "log").read_text().splitlines()]
     steps = [line.partition("stack.step=")[2][:1] for line in told if "stack.step" in line]
     assert steps == sorted(steps)
     assert set(steps) == {"0", "1", "2"}
@@ -173,7 +172,7 @@ def test_kubernetes_is_given_one_step_after_the_other(
 
 def test_a_step_that_is_not_applied(no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tool(no_docker / "kubectl", """case "$*" in *step=0*) echo "is immutable" >&2; exit 1 ;; esac""")
-    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, {"steps": {"0": ["job/migrate"], "1": []}}))
+    monkeypatch.setattr(rollout, "translate", lambda *_: {"secrets": [], "steps": {"0": ["job/migrate"], "1": []}})
     with pytest.raises(UserError, match=r"^step 0 was not applied; what ran before still runs$"):
         rollout.kubernetes(NO_SESSION, tmp_path, apply=True)
 
@@ -181,8 +180,8 @@ def test_a_step_that_is_not_applied(no_docker: Path, tmp_path: Path, monkeypatch
 @pytest.mark.usefixtures("project")
 def test_swarm_is_given_one_step_after_the_other(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it has the secrets, and without the former jobs; what is gone is removed with the last step."""
-    plan = {"nodes": {"web": 1}, "files": {"0.yaml": ["migrate"], "1.yaml": ["web"]}}
-    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, plan))
+    plan = {"nodes": {"web": 1}, "files": {"0.yaml": ["migrate"], "1.yaml": ["web"]}, "secrets": ["password"]}
+    monkeypatch.setattr(rollout, "translate", lambda *_: plan)
     monkeypatch.setattr(rollout, "converge", lambda docker, services: output(*docker, "wait", *services))
     jobs = "service ls --filter=label=com.docker.stack.namespace=ours --filter=mode=replicated-job"
     answers = {"info": "echo true", "node ls": "echo Ready Active", jobs: "echo job"}
@@ -205,7 +204,7 @@ def test_a_script_of_deploy_is_told_to_the_user(
     monkeypatch.setattr(rollout, "model", dict)
     (project / "deploy").mkdir()
     (project / "deploy/swarm.py").write_text("""print('warning: x', '{"nodes": {}}', sep='\\n')""")
-    assert rollout.translate(NO_SESSION, "swarm.py", "stack.yaml") == ({}, {"nodes": {}})
+    assert rollout.translate(NO_SESSION, "swarm.py", "stack.yaml") == {"nodes": {}}
     assert capsys.readouterr().out == "warning: x\nwrote stack.yaml\n"
     (project / "deploy/swarm.py").write_text("raise SystemExit('web: no port')")
     with pytest.raises(UserError, match=r"^deploy/swarm\.py failed: web: no port$"):
@@ -232,7 +231,7 @@ def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capsys:
 def test_a_secret_that_is_missing_is_named(no_docker: Path) -> None:
     write_tool(no_docker / "kubectl", 'echo "secrets \\"$3\\" not found" >&2; exit 1')
     with pytest.raises(UserError, match=r"a secret is missing, see docs/deploying\.md: secrets \"password\" not found"):
-        rollout.secrets(MODEL, "kubectl", "get", "secret")
+        rollout.secrets({"secrets": ["password"]}, "kubectl", "get", "secret")
 
 
 def test_without_a_release_there_is_nothing_to_deploy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
