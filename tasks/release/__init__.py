@@ -1,6 +1,4 @@
 """Releases: images to a registry, and from there to many machines. Optional: delete with its line in noxfile.py, as docs/releasing.md says."""
 
-from .push import publish
-from .rollout import deploy
-
-__all__ = ["deploy", "publish"]
+from .push import publish as publish
+from .rollout import deploy as deploy
