@@ -16,6 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from .conftest import certificate
+
 PROGRAM = shutil.which("docker-registry")
 # What logs in: as a person types it, as `docker login` stores it, and as the registry has it (bcrypt).
 PASSWORD = "the-secret-of-the-tests"  # noqa: S105
@@ -187,17 +189,6 @@ class TokenServer:
 def encoded(data: bytes) -> str:
     """Base64 as tokens have it."""
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for registry.test that is its own authority, and its key."""
-    if not shutil.which("openssl"):
-        pytest.skip("there is no openssl here")
-    made, key = folder / f"{name}.crt", folder / f"{name}.key"
-    names = ("-subj", "/CN=registry.test", "-addext", "subjectAltName=DNS:registry.test")
-    kind = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
-    subprocess.run([*kind, *names, "-out", str(made), "-keyout", str(key)], check=True, capture_output=True)
-    return made, key
 
 
 def log_in(folder: Path, host: str) -> None:
