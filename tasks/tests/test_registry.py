@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from ..release.image import compact, descriptor, digest_of
+from ..release.image import MANIFEST, compact, descriptor, digest_of
 from ..release.registry import Repository, credentials
 from ..shell import UserError
 from .conftest import write_tool
@@ -180,6 +180,13 @@ def test_a_tag_of_an_image_that_docker_has_pushed_is_not_free(tmp_path: Path) ->
         manifest = compact({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [layer]})
         repository.push_manifest(manifest, "1")
         assert repository.digest("1") == digest_of(manifest)
+
+
+@pytest.mark.parametrize("status", [303, 400, 401, 405, 406])
+@pytest.mark.parametrize("by_tag", [Answer(404), Answer(200, {"mediaType": MANIFEST, "config": {}, "layers": []})])
+def test_registries_without_lists_of_referrers(pretended: Pretended, status: int, by_tag: Answer) -> None:
+    pretended.answers |= {"GET /v2/team/one/referrers/": [Answer(status)], "GET /v2/team/one/manifests/": [by_tag]}
+    assert Repository(f"{pretended.host}/team", "one").referrers("sha256:1") == []
 
 
 def test_a_registry_without_anything_attached_may_say_null(pretended: Pretended) -> None:
