@@ -150,7 +150,7 @@ def push(repository: Repository, built: image.Image, commit: str) -> None:
 
 def provenance(repository: Repository, built: image.Image, commit: str) -> bytes:
     """What an image was made from, as an in-toto statement with SLSA's predicate; it is not signed."""
-    # Without a remote, it is a repository without a home.
+    # Without a remote, nobody can clone it by a URL.
     source = f"git+{masked((git('config', 'remote.origin.url') or f'file:///{built.service}').strip())}"
     words = {"source": source, "commit": commit, "base": env().get("STACK_BASE", ""), "service": built.service}
     words |= {"name": f"{repository.host}/{repository.name}", "platform": built.platforms[0]}
