@@ -58,7 +58,8 @@ class Repository:
             raise UserError(f"STACK_CA in .env is {authorities}, which cannot be read: {error}") from None
         # Without urllib's other handlers: what they follow, redirects and files, is not for whoever has the login.
         self.opener = OpenerDirector()
-        for handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler(context=tls), UnknownHandler()):
+        proxies = ProxyHandler({} if self.plain else None)  # None: those of the environment
+        for handler in (proxies, HTTPHandler(), HTTPSHandler(context=tls), UnknownHandler()):
             self.opener.add_handler(handler)
         self.login = ""
 

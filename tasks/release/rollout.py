@@ -96,13 +96,12 @@ def kubernetes(session: nox.Session, folder: Path, *, apply: bool) -> None:
 
 def wait(inside: tuple[str, ...], found: str) -> None:
     """Wait until one of Kubernetes' jobs has ended, or a service is ready; raises UserError where it is not."""
-    timeout = f"--timeout={TIMEOUT_S}s"
     if not found.startswith("job"):
-        if run(*inside, "rollout", "status", found, timeout):
+        if run(*inside, "rollout", "status", found, f"--timeout={TIMEOUT_S}s"):
             raise UserError(f"{found} is not ready; what ran before still runs: kubectl describe says more")
         return
     # A job has a condition as soon as it has ended, in whatever way.
-    run(*inside, "wait", found, "--for=jsonpath={.status.conditions[0].type}", timeout)
+    run(*inside, "wait", found, "--for=jsonpath={.status.conditions[0].type}", f"--timeout={TIMEOUT_S}s")
     if run(*inside, "wait", found, "--for=condition=Complete", "--timeout=10s"):
         tell(found, *inside, "logs", "--tail=5", found)
         raise failed(found, f"`kubectl delete {found}`, then deploy again")

@@ -194,6 +194,15 @@ def test_a_registry_without_anything_attached_may_say_null(pretended: Pretended)
     assert Repository(f"{pretended.host}/team", "one").referrers("sha256:1") == []
 
 
+def test_no_proxy_stands_before_a_registry_on_this_machine(
+    pretended: Pretended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Pretended() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://{proxy.host}")
+        assert Repository(f"{pretended.host}/team", "one").digest("1") == ""
+        assert (len(pretended.requests), proxy.requests) == (1, [])
+
+
 def test_an_address_of_ipv6() -> None:
     with pytest.raises(UserError, match=r"the registry \[::1\]:1 cannot be reached \(\[Errno \d+\]"):
         Repository("[::1]:1/team", "one").digest("1")
