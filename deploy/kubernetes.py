@@ -2,7 +2,7 @@
 
 `nox -s deploy` runs it, and gives it the model with images by digest. What it writes is checked against the schemas of
 the oldest and the newest version of Kubernetes that is supported. Its last line says, in JSON, the steps in which to
-apply it, values of the label stack.step, and what each starts.
+apply it, values of the label stack.step, with what each starts, and the secrets.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from model import (
     REPLICAS,
     Object,
     as_yaml,
+    chosen,
     configs,
     jobs,
     limits,
     load,
+    mode,
     needs,
     ports,
     published,
     replicas,
     seconds,
+    secrets,
     step,
     stops_first,
     tmpfs,
@@ -62,9 +65,16 @@ def probes(spec: Object, *, listens: bool) -> Object:
     }
 
 
-def claim(volume: Object) -> str:
-    """A volume's name as Kubernetes takes it."""
-    return re.sub("[^a-z0-9]+", "-", volume["source"].lower())
+def named(source: str) -> str:
+    """The name of a volume or a secret as Kubernetes takes it."""
+    return re.sub("[^a-z0-9.]+", "-", source.lower())
+
+
+def mount(volume: Object) -> Object:
+    """Where a container has a volume."""
+    found = {"name": named(volume["source"]).replace(".", "-"), "mountPath": volume["target"]}
+    options = {"readOnly": volume.get("read_only"), "subPath": (volume.get("volume") or {}).get("subpath")}
+    return found | {key: value for key, value in options.items() if value}
 
 
 def config_map(model: Object, service: str) -> Object:
@@ -78,9 +88,9 @@ def config_map(model: Object, service: str) -> Object:
 def storage(model: Object, service: str) -> tuple[list[Object], list[Object]]:
     """A pod's volumes, and where its container has them: tmpfs, secrets, configs, and the claims of a StatefulSet."""
     spec = model["services"][service]
-    mounts = [{"name": claim(volume), "mountPath": volume["target"]} for volume in volumes(spec)]
+    mounts = [mount(volume) for volume in volumes(spec)]
     made: list[Object] = []
-    passing: Object = {path: {"sizeLimit": "64Mi"} for path in tmpfs(spec)}
+    passing: Object = {path: {"sizeLimit": size or "64Mi"} for path, size in tmpfs(spec).items()}
     passing |= {v["target"]: {} for v in spec.get("volumes") or () if v["type"] == "volume" and not v.get("source")}
     for number, (path, options) in enumerate(passing.items()):
         made.append({"name": f"tmp-{number}", "emptyDir": options})
@@ -88,10 +98,10 @@ def storage(model: Object, service: str) -> tuple[list[Object], list[Object]]:
     places: dict[Path, list[Object]] = {}
     for secret in spec.get("secrets") or ():
         target = Path("/run/secrets", secret.get("target") or secret["source"])
-        item = {"key": secret["source"], "path": target.name}
+        item = {"key": secret["source"], "path": target.name, **({"mode": mode(secret)} if "mode" in secret else {})}
         # Elsewhere it is mounted alone, or it would hide the other files of the folder.
         place = target.parent if str(target.parent) == "/run/secrets" else target
-        places.setdefault(place, []).append({"secret": {"name": secret["source"], "items": [item]}})
+        places.setdefault(place, []).append({"secret": {"name": named(secret["source"]), "items": [item]}})
     for number, (place, sources) in enumerate(places.items()):
         made.append({"name": f"secrets-{number}", "projected": {"sources": sources}})
         alone = {} if str(place) == "/run/secrets" else {"subPath": place.name}
@@ -109,8 +119,8 @@ def pod(model: Object, service: str) -> Object:
     spec = model["services"][service]
     available, mounts = storage(model, service)
     user, _, group = str(spec.get("user") or "").partition(":")
-    uid = int(user) if user.isdigit() else USER
-    gid = int(group) if group.isdigit() else uid
+    uid = int(user) if user.isdigit() and int(user) else USER
+    gid = int(group) if group.isdigit() and int(group) else uid
     most = limits(service, spec)
     memory = f"{most['memory'] >> 20}Mi"
     container = {
@@ -125,7 +135,7 @@ def pod(model: Object, service: str) -> Object:
         "ports": [{"containerPort": port, "protocol": protocol.upper()} for port, protocol in ports(model, service)],
         "volumeMounts": mounts,
         "resources": {
-            "requests": {"memory": memory, "cpu": "100m"},
+            "requests": {"memory": memory, "cpu": f"{min(100, most['cpus'] * 1000):g}m"},
             "limits": {"memory": memory, "cpu": f"{most['cpus']:g}"},
         },
         "securityContext": {
@@ -184,7 +194,7 @@ def objects(model: Object, service: str) -> list[Object]:
         drained = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         once = {"backoffLimit": 0, "podFailurePolicy": {"rules": [drained]}}
         return [*found, made("Job", "batch/v1", {**once, "template": template}, name)]
-    if claims := [claim(volume) for volume in volumes(spec)]:
+    if claims := sorted({mount(volume)["name"] for volume in volumes(spec)}):
         size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}
         templates = [{"metadata": {"name": name}, "spec": size} for name in claims]
         content = {"serviceName": service, "replicas": replicas(spec), **selected, "template": template}
@@ -197,7 +207,7 @@ def objects(model: Object, service: str) -> list[Object]:
         # A pod that does not work anyway may always go, or no node with such a one could be drained.
         budget = {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", **selected}
         found.append(made("PodDisruptionBudget", "policy/v1", budget))
-    if "replicas" in (spec.get("deploy") or {}):
+    if chosen(spec) is not None:
         return [*found, made("Deployment", "apps/v1", {"replicas": replicas(spec), **content})]
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": service}
     # Of the limit: a percentage would be one of what is requested, which is a tenth of a processor.
@@ -233,8 +243,7 @@ def policy(model: Object, service: str) -> Object:
 
 def check(model: Object) -> None:
     """Exit for a name that Kubernetes does not take."""
-    secrets = [secret["source"] for spec in model["services"].values() for secret in spec.get("secrets") or ()]
-    for name in (model["name"], *secrets, *model["services"]):
+    for name in (model["name"], *map(named, secrets(model)), *model["services"]):
         # A service's is a host's name, too, which has no dots, and begins with a letter.
         form = "[a-z]([a-z0-9-]{0,51}[a-z0-9])?" if name in model["services"] else "[a-z0-9]([a-z0-9.-]{0,51}[a-z0-9])?"
         if not re.fullmatch(form, name):
@@ -243,15 +252,17 @@ def check(model: Object) -> None:
 
 def leave_out(model: Object) -> None:
     """Take out of the model what Kubernetes has not, and print a warning for it, and for what is otherwise there."""
-    users: dict[str, list[str]] = {}
+    users: dict[str, dict[str, None]] = {}
     for name, spec in model["services"].items():
         mounts = spec.get("volumes") or ()
         lost = [v for v in volumes(spec) if v["type"] != "volume" or name in jobs(model)]
         spec["volumes"] = [volume for volume in mounts if volume not in lost]
+        if str(spec.get("user")).partition(":")[0] in {"0", "root"}:
+            print(f"warning: {name}: it may not run as root, and gets the user {USER}")
         for volume in lost:
             print(f"warning: {name}: what is mounted at {volume['target']} is not translated")
         for volume in volumes(spec):
-            users.setdefault(volume["source"], []).append(name)
+            users.setdefault(volume["source"], {})[name] = None
         for given in filter(None, (spec.get("networks") or {}).values()):
             for alias in given.get("aliases") or ():
                 print(f"warning: {name}: its alias {alias} is not translated")
@@ -298,7 +309,7 @@ def main() -> None:
     for found in [found for documents in files.values() for found in documents if found["kind"] in STARTED]:
         label = found["metadata"]["labels"]["stack.step"]
         steps[int(label)].append(f"{found['kind'].lower()}/{found['metadata']['name']}")
-    print(json.dumps({"steps": steps}))
+    print(json.dumps({"steps": steps, "secrets": list(map(named, secrets(model)))}))
 
 
 if __name__ == "__main__":

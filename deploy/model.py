@@ -25,6 +25,10 @@ def load(*also: str) -> Object:
     """The model, from standard input; prints a warning for each setting that is not translated, ``also`` being so, too."""
     model: Object = json.load(sys.stdin)
     for name, spec in model["services"].items():
+        waits = (spec.get("depends_on") or {}).items()
+        spec["depends_on"] = {
+            other: wait for other, wait in waits if other in model["services"]
+        }  # others have a profile
         deploy = spec.get("deploy") or {}
         given = spec | {f"deploy.{key}": value for key, value in deploy.items()}
         given |= {f"deploy.resources.{key}": value for key, value in (deploy.get("resources") or {}).items()}
@@ -64,10 +68,14 @@ def limits(name: str, spec: Object) -> Object:
     return {"cpus": float(spec.get("cpus") or given.get("cpus") or 1), "memory": int(memory), "pids": pids}
 
 
-def tmpfs(spec: Object) -> list[str]:
-    """Where a service has file systems in memory; their options are not translated."""
-    mounts = [volume["target"] for volume in spec.get("volumes") or () if volume["type"] == "tmpfs"]
-    return [*(path.partition(":")[0] for path in spec.get("tmpfs") or ()), *mounts]
+def tmpfs(spec: Object) -> dict[str, int]:
+    """Where a service has file systems in memory, and the size of each in bytes, 0 where it says none."""
+    found = {}
+    for path, _, options in (given.partition(":") for given in spec.get("tmpfs") or ()):
+        size = re.search(r"\bsize=(\d+)([kmg]?)(,|$)", options, re.IGNORECASE)
+        found[path] = int(size[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[size[2].lower()] if size else 0
+    mounts = [volume for volume in spec.get("volumes") or () if volume["type"] == "tmpfs"]
+    return found | {volume["target"]: int((volume.get("tmpfs") or {}).get("size") or 0) for volume in mounts}
 
 
 def volumes(spec: Object) -> list[Object]:
@@ -89,9 +97,19 @@ def configs(model: Object, service: str) -> list[Object]:
             text = given["content"].replace("$$", "$")  # as Compose's model has dollar signs
         else:
             sys.exit(f"the config {used['source']} of {service} has neither `file` nor `content`")
-        mode = int(str(used["mode"]), 8) if isinstance(used.get("mode"), str) else used.get("mode", 0o444)
-        found.append({"target": f"/{used['source']}", **used, "mode": mode, "text": text})
+        found.append({"target": f"/{used['source']}", **used, "mode": mode(used), "text": text})
     return found
+
+
+def mode(used: Object) -> int:
+    """The mode of a config's or a secret's file."""
+    given = used.get("mode", 0o444)
+    return int(given, 8) if isinstance(given, str) else int(given)
+
+
+def secrets(model: Object) -> list[str]:
+    """The names of all secrets that a service has."""
+    return sorted({secret["source"] for spec in model["services"].values() for secret in spec.get("secrets") or ()})
 
 
 def jobs(model: Object) -> set[str]:
@@ -113,9 +131,16 @@ def step(model: Object, service: str) -> int:
     return max((1 + step(model, name) for name in model["services"][service].get("depends_on") or {}), default=0)
 
 
+def chosen(spec: Object) -> int | None:
+    """How many of a service are to run, where it says so."""
+    found: int | None = (spec.get("deploy") or {}).get("replicas", spec.get("scale"))
+    return found
+
+
 def replicas(spec: Object) -> int:
-    """How many of a service run: `deploy.replicas`; otherwise 1 with a volume, 2 without."""
-    return int((spec.get("deploy") or {}).get("replicas", 1 if volumes(spec) else REPLICAS))
+    """How many of a service run: `deploy.replicas` or `scale`; otherwise 1 with a volume, 2 without."""
+    given = chosen(spec)
+    return (1 if volumes(spec) else REPLICAS) if given is None else given
 
 
 def stops_first(spec: Object) -> bool:

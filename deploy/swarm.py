@@ -2,7 +2,7 @@
 
 `nox -s deploy` runs it, and gives it the model with images by digest. Where there are jobs, such as migrations, there
 are further files: what the jobs need, and then the jobs, are deployed first. Its last line says, in JSON, the files in
-their order, each with its services, and how many nodes a service needs for a port in host mode.
+their order, each with its services, how many nodes a service needs for a port in host mode, and the secrets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,21 @@ import json
 import sys
 from pathlib import Path
 
-from model import Object, as_yaml, configs, jobs, limits, load, pick, replicas, step, stops_first, tmpfs, volumes
+from model import (
+    Object,
+    as_yaml,
+    configs,
+    jobs,
+    limits,
+    load,
+    pick,
+    replicas,
+    secrets,
+    step,
+    stops_first,
+    tmpfs,
+    volumes,
+)
 
 # What Swarm takes from a service's Compose settings as it is.
 SAME = (
@@ -27,10 +41,9 @@ def service(model: Object, name: str, ports: str) -> Object:
     spec = model["services"][name]
     found = pick(spec, *SAME)
     # A stack's own setting tmpfs is ignored without a word.
-    found["volumes"] = [
-        *(volume for volume in spec.get("volumes") or () if volume["type"] != "tmpfs"),
-        *({"type": "tmpfs", "target": path} for path in tmpfs(spec)),
-    ]
+    found["volumes"] = [volume for volume in spec.get("volumes") or () if volume["type"] != "tmpfs"]
+    for path, size in tmpfs(spec).items():
+        found["volumes"].append({"type": "tmpfs", "target": path} | ({"tmpfs": {"size": size}} if size else {}))
     if networks := spec.get("networks"):
         found["networks"] = {name: pick(given or {}, "aliases") for name, given in networks.items()}
     if files := configs(model, name):
@@ -88,7 +101,7 @@ def write_configs(model: Object, names: set[str], folder: Path) -> Object:
 def render(model: Object, names: set[str], ports: str, folder: Path) -> Object:
     """The content of a file with some services."""
     services = {name: service(model, name, ports) for name in sorted(names)}
-    used = {secret["source"] for spec in services.values() for secret in spec.get("secrets", ())}
+    used = secrets({"services": services})
     networks = {
         name: pick(given, "name", "external", "internal", "attachable", "driver_opts")
         | ({} if given.get("external") else {"driver": "overlay"})
@@ -101,7 +114,7 @@ def render(model: Object, names: set[str], ports: str, folder: Path) -> Object:
             name: pick(given, "name", "external", "driver", "driver_opts")
             for name, given in model.get("volumes", {}).items()
         },
-        "secrets": {name: {"external": True} for name in sorted(used)},
+        "secrets": {name: {"external": True} for name in used},
         "configs": write_configs(model, names, folder),
         "networks": networks,
     }
@@ -125,7 +138,8 @@ def main() -> None:
             print(f"warning: {name}: the port {port['target']} has no number of its own, and is not published")
     taken = {name: spec for name, spec in model["services"].items() if numbered(spec) and ports == "host"}
     nodes = {name: replicas(spec) + (not stops_first(spec)) for name, spec in taken.items()}
-    print(json.dumps({"files": {str(file): sorted(names) for file, names in parts.items()}, "nodes": nodes}))
+    files = {str(file): sorted(names) for file, names in parts.items()}
+    print(json.dumps({"files": files, "nodes": nodes, "secrets": secrets(model)}))
 
 
 if __name__ == "__main__":

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import datetime
 import json
+import ssl
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import nox
 
 from . import cli, venv
+from .env import ca_bundle, env
 from .images import bake
 from .project import REPORTS, pyproject
 from .session import ready, session
@@ -36,8 +39,7 @@ def audit(session: nox.Session) -> None:
     settings = check_settings(pyproject().get("tool", {}).get("stack", {}).get("audit", {}))
     ready()
     venv.sbom(session, bake.build(args.services, "prod"))
-    files = {service: REPORTS / f"sbom-{service}-prod.cdx.json" for service in args.services}
-    images = {service: packages(json.loads(path.read_text(encoding="utf-8"))) for service, path in files.items()}
+    images = {it: packages(json.loads((REPORTS / f"sbom-{it}-prod.cdx.json").read_bytes())) for it in args.services}
     report(images, vulnerabilities(settings["database"], set().union(*images.values())), settings)
 
 
@@ -86,23 +88,21 @@ def vulnerabilities(database: str, wanted: Iterable[Package]) -> dict[Package, l
             ids[package] += [found["id"] for found in answer.get("vulns", ())]
             if page := answer.get("next_page_token"):
                 questions.append((package, page))
-    every = sorted(set().union(*ids.values()))
-    known = run_parallel({found: partial(ask, database, f"/v1/vulns/{found}") for found in every})
+    known = run_parallel({found: partial(ask, database, f"/v1/vulns/{found}") for found in set().union(*ids.values())})
     return {package: [known[found] for found in names] for package, names in ids.items() if names}
 
 
 def ask(database: str, path: str, question: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The database's answer; raises UserError when there is none."""
     body = None if question is None else json.dumps(question).encode()
-    request = urllib.request.Request(database + path, body, {"Content-Type": "application/json"})  # noqa: S310 (a URL of the user's)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+        tls = ssl.create_default_context(cafile=env().get("STACK_CA") or ca_bundle() or None)
+        request = urllib.request.Request(database + path, body, {"Content-Type": "application/json"})  # noqa: S310 (a URL of the user's)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=tls) as answer:  # noqa: S310
             return dict(json.load(answer))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{database} does not answer ({error}): check the network, or name a copy of it, `database = URL`, under "
-            "[tool.stack.audit] in pyproject.toml"
-        ) from None
+    except (OSError, ValueError, HTTPException) as error:
+        hint = "check the network and STACK_CA, or name a copy, `database = URL`, under [tool.stack.audit] in pyproject.toml"
+        raise UserError(f"{database} does not answer ({error}): {hint}") from None
 
 
 def level(vulnerability: Mapping[str, Any], package: Package) -> str:

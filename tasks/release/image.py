@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,24 +22,50 @@ from ..terminal import say
 
 OCI = "application/vnd.oci.image"
 MANIFEST = f"{OCI}.manifest.v1+json"
+INDEX = f"{OCI}.index.v1+json"
 LABEL = "org.opencontainers.image"
 
 
 @dataclass(frozen=True)
 class Image:
-    """A service's image as a registry takes it: its manifest, and its blobs, the configuration first, as files."""
+    """A service's image as a registry takes it: manifest and blobs, and for each platform the descriptor of its manifest.
+
+    An image of several platforms has an index as its manifest, and no blobs. The size is what clients download, in bytes.
+    """
 
     service: str
     manifest: bytes
-    blobs: Sequence[Path]
+    manifests: Sequence[Mapping[str, Any]]
+    size: int
+    blobs: Sequence[Path] = ()  # as files, the configuration first
 
-    def entry(self) -> dict[str, Any]:
-        """What release.json says of it; the size is what a client downloads, in bytes."""
-        config = json.loads(self.blobs[0].read_bytes())
-        platform = {key: config[key] for key in ("os", "architecture", "variant") if config.get(key)}
-        named = {"service": self.service, "platforms": ["/".join(platform.values())]}
-        described = descriptor(MANIFEST, self.manifest) | {"platform": platform}
-        return {**named, "manifests": [described], "size": sum(path.stat().st_size for path in self.blobs)}
+    @property
+    def digest(self) -> str:
+        """The name that it has whatever its tags are."""
+        return digest_of(self.manifest)
+
+    @property
+    def platforms(self) -> list[str]:
+        """What it runs on, such as linux/arm64/v8."""
+        return ["/".join(found["platform"].values()) for found in self.manifests]
+
+
+def single(service: str, manifest: bytes, blobs: Sequence[Path]) -> Image:
+    """An image of one platform."""
+    config = json.loads(blobs[0].read_bytes())
+    platform = {key: config[key] for key in ("os", "architecture", "variant") if config.get(key)}
+    described = descriptor(MANIFEST, manifest) | {"platform": platform}
+    return Image(service, manifest, [described], sum(path.stat().st_size for path in blobs), blobs)
+
+
+def merged(service: str, parts: Sequence[Sequence[Mapping[str, Any]]]) -> Image:
+    """An image of several platforms, from what release.json says of each; raises UserError where one has none."""
+    found = [entry for part in parts for entry in part if entry["service"] == service]
+    if len(found) < len(parts):
+        raise UserError(f"--merge: not every part has an image of {service}")
+    manifests = [manifest for entry in found for manifest in entry["manifests"]]
+    manifests.sort(key=lambda manifest: list(manifest["platform"].values()))
+    return Image(service, manifest_of(INDEX, manifests=manifests), manifests, sum(entry["size"] for entry in found))
 
 
 def digest_of(data: bytes) -> str:
@@ -55,6 +81,11 @@ def descriptor(kind: str, data: bytes) -> dict[str, Any]:
 def compact(value: object) -> bytes:
     """JSON that is the same on every machine."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def manifest_of(kind: str, **content: object) -> bytes:
+    """A manifest or an index, ``kind`` being its media type."""
+    return compact({"schemaVersion": 2, "mediaType": kind, **content})
 
 
 def name_of(service: str) -> str:
@@ -100,9 +131,9 @@ def save(service: str, folder: Path) -> Image:
     config = json.loads((folder / found["Config"]).read_bytes())
     config["rootfs"]["diff_ids"] = [digest_of(gzip.decompress(layer.read_bytes())) for layer in layers]
     (folder / "config").write_bytes(compact(config))
-    content: dict[str, Any] = {"config": descriptor(f"{OCI}.config.v1+json", compact(config))}
-    content |= {"layers": [descriptor(f"{OCI}.layer.v1.tar+gzip", layer.read_bytes()) for layer in layers]}
-    return Image(service, compact({"schemaVersion": 2, "mediaType": MANIFEST, **content}), [folder / "config", *layers])
+    described = [descriptor(f"{OCI}.layer.v1.tar+gzip", layer.read_bytes()) for layer in layers]
+    manifest = manifest_of(MANIFEST, config=descriptor(f"{OCI}.config.v1+json", compact(config)), layers=described)
+    return single(service, manifest, [folder / "config", *layers])
 
 
 def packed(layer: Path) -> Path:
@@ -123,33 +154,11 @@ def packed(layer: Path) -> Path:
 
 
 def check_reproducible(services: Sequence[str]) -> None:
-    """Build twice without cache; raises UserError with the first file that differs."""
+    """Build twice without cache; raises UserError with the files of a layer, or of the configuration, that differ."""
     first = build(services, cache=False, folder="release-first")
     for one, other in zip(first, build(services, cache=False), strict=True):
-        if one.manifest != other.manifest:
-            raise UserError(f"{one.service} is not reproducible: its builds differ in {difference(one, other)}")
-        say(f"{one.service}: both builds are {digest_of(one.manifest)}")
-
-
-def difference(one: Image, other: Image) -> str:
-    """The first file in which two images differ, and in what; where all files are the same, what else of them differs."""
-    for number, (left, right) in enumerate(zip(one.blobs[1:], other.blobs[1:], strict=False), 1):
-        before, after = entries(left), entries(right)
-        if lone := sorted(before.keys() ^ after.keys()):
-            return f"layer {number}: /{lone[0]} is in one of them only"
-        for name, facts in before.items():
-            if told := [f"{k} {old} and {after[name][k]}" for k, old in facts.items() if old != after[name][k]]:
-                return f"layer {number}: /{name} ({', '.join(told)})"
-    left, right = (json.loads(image.blobs[0].read_bytes()) for image in (one, other))
-    return f"the configuration: {', '.join(key for key in left | right if left.get(key) != right.get(key))}"
-
-
-def entries(layer: Path) -> dict[str, dict[str, Any]]:
-    """What a layer has of each file, by name."""
-    found: dict[str, dict[str, Any]] = {}
-    with tarfile.open(layer) as archive:
-        for member in archive:
-            file = archive.extractfile(member) if member.isreg() else None
-            content = hashlib.file_digest(file, "sha256").hexdigest() if file else ""  # type: ignore[arg-type]
-            found[member.name] = {**member.get_info(), "mode": oct(member.mode), "chksum": "", "content": content}
-    return found
+        # The configuration, which names the layers, last.
+        for left, right in zip(reversed(one.blobs), reversed(other.blobs), strict=False):
+            if left.read_bytes() != right.read_bytes():
+                raise UserError(f"{one.service} is not reproducible: `diffoscope {left} {right}` says what differs")
+        say(f"{one.service}: both builds are {one.digest}")

@@ -10,22 +10,32 @@ import json
 import os
 import re
 import ssl
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import urlencode, urljoin
-from urllib.request import Request, urlopen
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, UnknownHandler
 
 from ..env import ca_bundle, env
 from ..shell import UserError, start
-from .image import MANIFEST, compact, descriptor, digest_of
+from .image import INDEX, MANIFEST, descriptor, digest_of, manifest_of
 
-INDEX = "application/vnd.oci.image.index.v1+json"
-EMPTY = b"{}"  # the configuration of what is no image
+DOCKER = "application/vnd.docker.distribution.manifest"
+# Without Docker's own media types, a registry may answer that a tag of such an image is free.
+ACCEPTED = f"{MANIFEST}, {INDEX}, {DOCKER}.v2+json, {DOCKER}.list.v2+json"
+NO_CONFIG = descriptor("application/vnd.oci.empty.v1+json", b"{}")  # of what is no image
+ADDRESS = r"([A-Za-z0-9._-]+|\[[A-Fa-f0-9:]+\])(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
+IDENTITY = "<token>"  # credential helpers answer with this user where the password is an identity token
 TIMEOUT_S = 60
+BUSY = {429, 502, 503, 504}
+# What may be answered; a blob to which a registry redirects is there.
+EXPECTED = {"GET": {200, 404}, "HEAD": {200, 301, 302, 303, 307, 308, 404}, "POST": {202}, "PUT": {201, 202}}
+PAUSES_S = (1, 5, 15)  # before a busy registry is asked again; it may ask for up to TIMEOUT_S
 
 
 class Repository:
@@ -35,23 +45,28 @@ class Repository:
     """
 
     def __init__(self, registry: str, service: str) -> None:
-        if not re.fullmatch(r"[\w.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+", registry):
+        if not re.fullmatch(ADDRESS, registry):
             raise UserError(f"--registry must be like registry.example:5000/owner, in lower case, not {registry!r}")
         self.host, _, namespace = registry.partition("/")
         self.name = f"{namespace}/{service}"
-        local = re.match(r"(localhost|127[.0-9]+)(:|$)", self.host)
-        self.base = f"http{'' if local else 's'}://{self.host}/v2/{self.name}/"
+        self.plain = bool(re.match(r"(localhost|127[.0-9]+|\[::1\])(:|$)", self.host))
+        self.root = f"http{'' if self.plain else 's'}://{self.host}/"
         authorities = env().get("STACK_CA") or ca_bundle() or None
         try:
-            self.tls = None if local else ssl.create_default_context(cafile=authorities)
+            tls = ssl.create_default_context(cafile=authorities)
         except OSError as error:
             raise UserError(f"STACK_CA in .env is {authorities}, which cannot be read: {error}") from None
+        # Without urllib's other handlers: what they follow, redirects and files, is not for whoever has the login.
+        self.opener = OpenerDirector()
+        proxies = ProxyHandler({} if self.plain else None)  # None: those of the environment
+        for handler in (proxies, HTTPHandler(), HTTPSHandler(context=tls), UnknownHandler()):
+            self.opener.add_handler(handler)
         self.login = ""
 
     def get(self, path: str) -> bytes:
         """A manifest, an index or a list of referrers; empty where there is none."""
-        status, _, body = self.ask("GET", path, f"{MANIFEST}, {INDEX}")
-        return b"" if status == 404 else body
+        status, _, body = self.ask("GET", path, ACCEPTED)
+        return body if status == 200 else b""
 
     def digest(self, reference: str) -> str:
         """The digest that a tag stands for, or of a digest that is there; "" where there is none."""
@@ -61,7 +76,7 @@ class Repository:
     def begin_upload(self) -> str:
         """The URL that takes a blob; raises UserError where this user may not push."""
         _, headers, _ = self.ask("POST", "blobs/uploads/", data=b"")
-        return urljoin(self.base, str(headers["Location"]))
+        return urljoin(self.root, str(headers["Location"]))
 
     def push_blob(self, blob: bytes) -> None:
         """Upload a blob, unless it is there."""
@@ -79,93 +94,104 @@ class Repository:
     def referrers(self, digest: str) -> list[dict[str, Any]]:
         """What is attached to an image: the registry's list, or the tag that takes its place where it keeps none."""
         found = self.get(f"referrers/{digest}") or self.get(f"manifests/{digest.replace(':', '-')}")
-        return list(json.loads(found)["manifests"]) if found else []
+        # GitLab's registry takes this tag for the digest of the image, which has no such list.
+        return json.loads(found).get("manifests") or [] if found else []
 
     def attach(self, image: bytes, kind: str, document: bytes) -> None:
         """Attach a document of a media type to the image with this manifest, unless it has one of that type."""
         present = self.referrers(digest_of(image))
         if any(found.get("artifactType") == kind for found in present):
             return
-        content: dict[str, Any] = {"config": descriptor("application/vnd.oci.empty.v1+json", EMPTY)}
-        content |= {"layers": [descriptor(kind, document)], "subject": descriptor(MANIFEST, image)}
-        manifest = compact({"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": kind, **content})
-        self.push_blob(EMPTY)
+        layers, subject = [descriptor(kind, document)], descriptor(MANIFEST, image)
+        manifest = manifest_of(MANIFEST, artifactType=kind, config=NO_CONFIG, layers=layers, subject=subject)
+        self.push_blob(b"{}")
         self.push_blob(document)
         if not self.push_manifest(manifest):
             attached = [*present, descriptor(MANIFEST, manifest) | {"artifactType": kind}]
-            index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": attached}
-            self.push_manifest(compact(index), tag=digest_of(image).replace(":", "-"))
+            self.push_manifest(manifest_of(INDEX, manifests=attached), tag=digest_of(image).replace(":", "-"))
 
     def ask(self, method: str, path: str, kind: str = "", data: bytes | None = None) -> tuple[int, Message, bytes]:
         """Send a request to a path or URL, ``kind`` being the media type of ``data``, or of the answer that is wanted.
 
-        What is asked for without data may be missing (404); otherwise, raises UserError for a status from 400 on.
+        Raises UserError for an answer that is not EXPECTED.
         """
+        url = urljoin(f"{self.root}v2/{self.name}/", path)
         headers = {"Accept" if data is None else "Content-Type": kind} if kind else {}
-        request = Request(urljoin(self.base, path), data, headers, method=method)  # noqa: S310 (http or https)
-        status, found, body = self.send(request, self.login)
-        if status == 401:  # without a login yet, or with a token that has expired
+        request = Request(url, data, headers, method=method)  # noqa: S310 (http or https)
+        ours = url.startswith(self.root)  # a blob may be wanted at another host, which must not get the login
+        status, found, body = self.send(request, self.login if ours else "")
+        if status == 401 and ours:  # without a login yet, or with a token that has expired
             self.login = self.log_in(found["WWW-Authenticate"] or "")
             status, found, body = self.send(request, self.login)
-        if status != 404 or data is not None:
-            self.check(request, status, body)
+        # Registries without lists of referrers answer by a redirect (GitHub's), 406 (Artifactory's) or 401 (Harbor's).
+        if status not in EXPECTED[method] and not path.startswith("referrers/"):
+            raise self.refusal(request, status, body)
         return status, found, body
 
-    def send(self, request: Request, login: str) -> tuple[int, Message, bytes]:
-        """Send a request as it is, and return status, headers and body; raises UserError where nobody answers."""
+    def send(self, request: Request, login: str, pauses_s: Sequence[int] = PAUSES_S) -> tuple[int, Message, bytes]:
+        """Send a request, and again while what answers is busy; raises UserError where nothing answers."""
         if login:
-            request.add_unredirected_header("Authorization", login)  # not for the storage that a blob may be in
+            request.add_header("Authorization", login)
         try:
-            try:
-                answer = urlopen(request, timeout=TIMEOUT_S, context=self.tls)  # noqa: S310
-            except HTTPError as error:
-                answer = error
-            with answer:
-                return answer.status, answer.headers, answer.read()
+            with self.opener.open(request, timeout=TIMEOUT_S) as answer:
+                status, found, body = answer.status, answer.headers, answer.read()
         except (OSError, HTTPException) as error:
             why = f"cannot be reached ({getattr(error, 'reason', '') or error}): check its name, the network, STACK_CA"
             raise UserError(f"the registry {self.host} {why}") from None
+        if status not in BUSY or not pauses_s:
+            return status, found, body
+        wanted = found["Retry-After"] or ""  # seconds, or a date
+        time.sleep(min(int(wanted), TIMEOUT_S) if wanted.isdecimal() else pauses_s[0])
+        return self.send(request, login, pauses_s[1:])
 
-    def check(self, request: Request, status: int, body: bytes) -> None:
-        """Raise UserError for a status from 400 on, and where what was sent was not taken, but answered by a page."""
+    def refusal(self, request: Request, status: int, body: bytes) -> UserError:
+        """What to say of an answer that cannot be worked with."""
+        told = re.search(rb'"message": ?"([^"]+)', body)
+        words = f" ({told[1].decode(errors='replace')})" if told else ""
         if status in {401, 403}:
-            who = f"does not let you use {self.name}: run `docker login {self.host}` as a user who may"
-            raise UserError(f"the registry {self.host} {who}")
-        if status >= 400 or (request.data is not None and status not in {201, 202}):
-            told = re.search(rb'"message": ?"([^"]+)', body)
-            words = f" ({told[1].decode()})" if told else ""
-            plain = "" if self.tls else ", without TLS"  # as one on this machine must be
-            hint = f"is it a registry of images{plain}? See docs/releasing.md"
-            hint = "its log says why; is its disk full?" if status >= 500 else hint
-            what = f"{status}{words} to {request.method} {request.selector.partition('?')[0]}"
-            raise UserError(f"the registry {self.host} answers {what}: {hint}")
+            who = f"does not let you use {self.name}: run `docker login {self.host}` as a user who may{words}"
+            return UserError(f"the registry {self.host} {who}")
+        hint = f"is it a registry of images{', without TLS' if self.plain else ''}? See docs/releasing.md"
+        if status in BUSY or status >= 500:
+            hint = "its log says why; is its disk full, or has it too much to do?"
+        what = f"{status}{words} to {request.get_method()} {request.selector.partition('?')[0]}"
+        return UserError(f"the registry {self.host} answers {what}: {hint}")
 
     def log_in(self, challenge: str) -> str:
         """The header that a registry asks for: the stored login, or a token for it, which may expire within a minute."""
-        stored = credentials(self.host)
+        user, password = credentials(self.host)
+        stored = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}" if user else ""
         if not challenge.lower().startswith("bearer"):
             return stored
         facts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-        query = {"service": facts.get("service", ""), "scope": f"repository:{self.name}:pull,push"}
-        request = Request(f"{facts['realm']}?{urlencode(query)}")  # noqa: S310
+        realm = urljoin(self.root, facts.get("realm", ""))
+        wanted = {"service": facts.get("service", ""), "scope": f"repository:{self.name}:pull,push"}
+        request = Request(f"{realm}?{urlencode(wanted)}")  # noqa: S310 (http or https)
+        if user == IDENTITY:
+            oauth = {"grant_type": "refresh_token", "refresh_token": password, "client_id": "nox"}
+            request, stored = Request(realm, urlencode(wanted | oauth).encode()), ""  # noqa: S310
         status, _, body = self.send(request, stored)
-        self.check(request, status, body)
-        answer = json.loads(body)
-        return f"Bearer {answer.get('token') or answer['access_token']}"
+        with suppress(ValueError, LookupError, AttributeError):  # there is no token in it
+            answer = json.loads(body)
+            return f"Bearer {answer.get('token') or answer['access_token']}"
+        raise self.refusal(request, status, body)
 
 
-def credentials(host: str) -> str:
-    """The login that `docker login` has stored for a registry, as a header; "" for none."""
+def credentials(host: str) -> tuple[str, str]:
+    """The user and the password that `docker login` has stored for a registry; the user is "" for none, or IDENTITY."""
     path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        stored = config.get("auths", {}).get(host, {})
+        user, _, password = base64.b64decode(stored.get("auth", "")).decode().partition(":")
     except ValueError as error:
         raise UserError(f"{path} does not parse: {error}") from None
-    login = config.get("auths", {}).get(host, {}).get("auth", "")
-    if helper := config.get("credHelpers", {}).get(host) or config.get("credsStore", ""):
+    if token := stored.get("identitytoken"):
+        user, password = IDENTITY, token
+    if helper := config.get("credHelpers", {}).get(host) or config.get("credsStore"):
         with start(f"docker-credential-{helper}", "get", stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
             told, _ = process.communicate(host)
         if not process.returncode:
             found = json.loads(told)
-            login = base64.b64encode(f"{found['Username']}:{found['Secret']}".encode()).decode()
-    return f"Basic {login}" if login else ""
+            user, password = found["Username"], found["Secret"]
+    return user, password

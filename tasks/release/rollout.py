@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nox import Session
+import nox
 
-from .. import venv
+from .. import cli, venv
 from ..env import read, users_part
 from ..project import REPORTS, ROOT, name
+from ..session import session
 from ..shell import CommandFailed, UserError, lines, output, run
 from ..stack.model import PRODUCTION_FILE, Stack, built_as
 from ..terminal import Status, say
@@ -22,10 +23,28 @@ TIMEOUT_S = 600
 ROLLED_BACK = ("rollback_completed", "rollback_paused", "paused")
 
 
+@session(venv=True)
+def deploy(session: nox.Session) -> None:
+    """Run what was published: -- swarm [--context NAME] [--ports host|ingress] | kubernetes --render DIR [--apply]"""
+    options = cli.parser("deploy")
+    engines = options.add_subparsers(dest="engine", required=True)
+    of_swarm = engines.add_parser("swarm", help="deploy to Docker Swarm and wait")
+    of_swarm.add_argument("--context", metavar="NAME", default="", help="Docker's context; default: the current one")
+    of_swarm.add_argument("--ports", choices=("host", "ingress"), default="host", help="how ports are published")
+    of_kubernetes = engines.add_parser("kubernetes", help="write a Kustomize base")
+    of_kubernetes.add_argument("--render", type=Path, metavar="DIR", required=True)
+    of_kubernetes.add_argument("--apply", action="store_true", help="apply it by kubectl, and wait")
+    args = options.parse_args(session.posargs)
+    if args.engine == "swarm":
+        swarm(session, args.context, args.ports)
+    else:
+        kubernetes(session, args.render, apply=args.apply)
+
+
 def model() -> dict[str, Any]:
     """Compose's production model with the images of reports/release.json, and nothing of this machine, such as free ports."""
-    release = push.read(push.RELEASE, push.clean_commit())
-    images = {entry["service"]: f"{entry['name']}@{entry['digest']}" for entry in release["images"]}
+    released = push.read(push.RELEASE, push.clean_commit())
+    images = {entry["service"]: f"{entry['name']}@{entry['digest']}" for entry in released}
     settings = REPORTS / "deploy.env"
     settings.write_text(users_part(read()), encoding="utf-8", errors="surrogateescape")
     found = Stack(name(), (PRODUCTION_FILE,), "prod", {"COMPOSE_ENV_FILES": str(settings)}).model
@@ -39,36 +58,35 @@ def model() -> dict[str, Any]:
     return found
 
 
-def translate(session: Session, script: str, *arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run a script of deploy/ with the model; return that, and the plan that its last line is. Raises UserError."""
-    content, said = model(), list[str]()
+def translate(session: nox.Session, script: str, *arguments: str) -> dict[str, Any]:
+    """Run a script of deploy/ with the model; return the plan that its last line is. Raises UserError."""
+    content, said = json.dumps(model()), list[str]()
     venv.install(session, "release")
     command = (venv.python(session), "-B", str(ROOT / "deploy" / script), *arguments)
-    if lines(*command, on_line=said.append, stdin=json.dumps(content)):
+    if lines(*command, on_line=said.append, stdin=content):
         raise UserError(f"deploy/{script} failed: {said[-1]}")
     for line in (*said[:-1], f"wrote {arguments[0]}"):
         say(line)
-    return content, json.loads(said[-1])
+    return dict(json.loads(said[-1]))
 
 
-def secrets(content: dict[str, Any], *command: str) -> None:
+def secrets(plan: dict[str, Any], *command: str) -> None:
     """Check that the engine has all secrets: with their names, the command must succeed."""
-    if used := {secret["source"] for spec in content["services"].values() for secret in spec.get("secrets") or ()}:
+    if plan["secrets"]:
         try:
-            output(*command, *sorted(used))
+            output(*command, *plan["secrets"])
         except CommandFailed as failed:
             raise UserError(f"a secret is missing, see docs/deploying.md: {failed.last}") from None
 
 
-def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
+def kubernetes(session: nox.Session, folder: Path, *, apply: bool) -> None:
     """Write a Kustomize base; with ``apply``, apply it in the order of depends_on, waiting for each step."""
-    content, plan = translate(session, "kubernetes.py", str(folder))
+    plan = translate(session, "kubernetes.py", str(folder))
     if not apply:
         return
-    if run("kubectl", "apply", "--filename", str(folder / "namespace.yaml")):
-        raise UserError("kubectl cannot reach a cluster, or may not make a namespace there")
-    inside = ("kubectl", "--namespace", content["name"])
-    secrets(content, *inside, "get", "secret")
+    output("kubectl", "apply", "--filename", str(folder / "namespace.yaml"))
+    inside = ("kubectl", "--namespace", name())
+    secrets(plan, *inside, "get", "secret")
     for step, started in plan["steps"].items():
         if run("kubectl", "apply", "--kustomize", str(folder), f"--selector=stack.step={step}"):
             raise UserError(f"step {step} was not applied; what ran before still runs")
@@ -78,13 +96,12 @@ def kubernetes(session: Session, folder: Path, *, apply: bool) -> None:
 
 def wait(inside: tuple[str, ...], found: str) -> None:
     """Wait until one of Kubernetes' jobs has ended, or a service is ready; raises UserError where it is not."""
-    timeout = f"--timeout={TIMEOUT_S}s"
     if not found.startswith("job"):
-        if run(*inside, "rollout", "status", found, timeout):
+        if run(*inside, "rollout", "status", found, f"--timeout={TIMEOUT_S}s"):
             raise UserError(f"{found} is not ready; what ran before still runs: kubectl describe says more")
         return
     # A job has a condition as soon as it has ended, in whatever way.
-    run(*inside, "wait", found, "--for=jsonpath={.status.conditions[0].type}", timeout)
+    run(*inside, "wait", found, "--for=jsonpath={.status.conditions[0].type}", f"--timeout={TIMEOUT_S}s")
     if run(*inside, "wait", found, "--for=condition=Complete", "--timeout=10s"):
         tell(found, *inside, "logs", "--tail=5", found)
         raise failed(found, f"`kubectl delete {found}`, then deploy again")
@@ -101,47 +118,39 @@ def failed(job: str, again: str) -> UserError:
     return UserError(f"{told}. Mend it, publish and deploy; or, where the fault was not in the image, {again}")
 
 
-def swarm(session: Session, context: str, ports: str) -> None:
+def swarm(session: nox.Session, context: str, ports: str) -> None:
     """Deploy to Docker Swarm and wait; raises UserError with the reason when a service fails, or was rolled back."""
     docker = ("docker", *(["--context", context] if context else []))
     if output(*docker, "info", "--format", "{{.Swarm.ControlAvailable}}").strip() != "true":
         raise UserError("this engine manages no swarm: run `docker swarm init` there, or name another by --context")
-    content, plan = translate(session, "swarm.py", str(REPORTS / "stack.yaml"), ports)
+    plan = translate(session, "swarm.py", str(REPORTS / "stack.yaml"), ports)
     ready = output(*docker, "node", "ls", "--format={{.Status}} {{.Availability}}").splitlines().count("Ready Active")
     if late := [f"{service} needs {nodes}" for service, nodes in plan["nodes"].items() if nodes > ready]:
         told = f"{ready} of the nodes can take tasks; for ports in host mode, {', '.join(late)}"
         raise UserError(f"{told}, all replicas and one for an update: see docs/deploying.md, or use --ports ingress")
-    secrets(content, *docker, "secret", "inspect")
+    secrets(plan, *docker, "secret", "inspect")
     jobs = (f"--filter=label=com.docker.stack.namespace={name()}", "--filter=mode=replicated-job", "--quiet")
     for job in output(*docker, "service", "ls", *jobs).split():
         output(*docker, "service", "rm", job)  # one that has failed: its tasks would be taken for the new one's
     # Migrations first: the new version may need them, and when they fail, the former one goes on.
     for file, services in plan["files"].items():
-        before = updates(docker)
         prune = "--prune" if file == list(plan["files"])[-1] else "--prune=false"
         if run(*docker, "stack", "deploy", prune, "--with-registry-auth", "--detach", f"--compose-file={file}", name()):
             raise UserError("Swarm did not take the stack; its own words stand above")
-        converge(docker, before, {f"{name()}_{service}" for service in services})
+        converge(docker, {f"{name()}_{service}" for service in services})
 
 
-def updates(docker: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """The stack's services: how the last update of each went, and when it began."""
-    names = output(*docker, "service", "ls", f"--filter=label=com.docker.stack.namespace={name()}", "--quiet").split()
-    form = "{{.Spec.Name}}{{with .UpdateStatus}} {{.State}} {{.StartedAt.UnixNano}}{{end}}"
-    told = output(*docker, "service", "inspect", f"--format={form}", *names).splitlines() if names else []
-    return {words[0]: tuple(words[1:]) for words in map(str.split, told) if words}
-
-
-def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], services: set[str]) -> None:
+def converge(docker: tuple[str, ...], services: set[str]) -> None:
     """Wait until all replicas of some services run, their jobs have ended, and no update of them is under way."""
     told = set[tuple[str, str]]()
+    # How the update went that has just begun: Swarm says nothing of former ones any more.
+    inspect = ("service", "inspect", "--format={{.Spec.Name}}{{with .UpdateStatus}} {{.State}}{{end}}", *services)
     with Status("waiting for the stack") as status:
         while status.seconds < TIMEOUT_S:
             time.sleep(1)
-            now = {service: state for service, state in updates(docker).items() if service in services}
-            running = {service: state[0] for service, state in now.items() if state and state != before.get(service)}
-            back = [service for service, state in running.items() if state in ROLLED_BACK]
-            if back and not {"updating", "rollback_started"}.intersection(running.values()):
+            updates = dict(re.findall(r"(?m)^(\S+) (\S+)$", output(*docker, *inspect)))
+            back = [service for service, state in updates.items() if state in ROLLED_BACK]
+            if back and not {"updating", "rollback_started"}.intersection(updates.values()):
                 raise UserError("; ".join(f"{service} was rolled back: {reason(docker, service)}" for service in back))
             listed = output(*docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}").splitlines()
             found = dict(line.split("\t") for line in listed)
@@ -150,10 +159,10 @@ def converge(docker: tuple[str, ...], before: dict[str, tuple[str, ...]], servic
                 # Swarm tries for ever what may never succeed, such as to pull an image that is not there.
                 if tell_errors(docker, service, told) and " completed" in found.get(service, ""):
                     raise failed(service, "deploy again")
-            if not late and set(running.values()) <= {"completed"}:
+            if not late and set(updates.values()) <= {"completed"}:
                 say(f"{', '.join(sorted(services))} ready: {status.seconds:.0f} s")
                 return
-    culprit = (late or [service for service, state in running.items() if state != "completed"])[0]
+    culprit = (late or [service for service, state in updates.items() if state != "completed"])[0]
     raise UserError(f"{culprit} does not run after {TIMEOUT_S} s: {reason(docker, culprit)}")
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from ..changes import base_of, git
+from ..cli import FLAVORS
 from ..env import chosen_by_user, parse
 from ..ownership import temporary_folder
 from ..project import REPORTS, pyproject, service_names
@@ -72,8 +73,7 @@ def changes(images: Iterable[Image], earlier: Iterable[Image]) -> list[Row]:
     before = {(image.service, image.flavor): image for image in earlier}
     rows = [["image", "group", "raw MB", "gzip MB"]]
     for image in images:
-        old = before.get((image.service, image.flavor))
-        if not old:
+        if not (old := before.get((image.service, image.flavor))):
             rows.append([image.image, "new", mb(image.raw_bytes, "+"), mb(image.gzip_bytes, "+")])
             continue
         raw, zipped = image.raw_bytes - old.raw_bytes, image.gzip_bytes - old.gzip_bytes
@@ -114,8 +114,8 @@ def check_budgets(images: Iterable[Image], earlier: Iterable[Image]) -> None:
     """Raise UserError for images over their budgets, naming what has grown since the earlier commit, or what is largest."""
     before = {(image.service, image.flavor): image.groups for image in earlier}
     over = []
-    titles = pyproject().get("tool", {}).get("stack", {}).get("budgets", ())
-    if unknown := [title for title in titles if title.rpartition(":")[0] not in service_names()]:
+    known = {f"{service}:{flavor}" for service in service_names() for flavor in FLAVORS}
+    if unknown := sorted(pyproject().get("tool", {}).get("stack", {}).get("budgets", {}).keys() - known):
         raise UserError(f"pyproject.toml has a budget for {', '.join(unknown)}, which is no SERVICE:FLAVOR")
     for image in images:
         for kind, (limit, has) in zip(("raw", "gzip"), limits_of(image), strict=False):

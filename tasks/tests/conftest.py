@@ -60,6 +60,17 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tools
 
 
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for registry.test that is its own authority, and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("there is no openssl here")
+    made, key = folder / f"{name}.crt", folder / f"{name}.key"
+    names = ("-subj", "/CN=registry.test", "-addext", "subjectAltName=DNS:registry.test")
+    kind = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+    subprocess.run([*kind, *names, "-out", str(made), "-keyout", str(key)], check=True, capture_output=True)
+    return made, key
+
+
 def write_tool(path: Path, script: str) -> None:
     """Make a program out of lines of shell."""
     path.write_text(f"#!/bin/sh\n{script}\n")

@@ -11,10 +11,12 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from .conftest import certificate
 
 PROGRAM = shutil.which("docker-registry")
 # What logs in: as a person types it, as `docker login` stores it, and as the registry has it (bcrypt).
@@ -81,6 +83,62 @@ class LocalRegistry:
             self.tokens.server.server_close()
 
 
+class Answer(NamedTuple):
+    """What a Pretended server answers; a body that is no text is sent as JSON."""
+
+    status: int
+    body: Any = ""
+    headers: dict[str, str] = {}  # noqa: RUF012 (nothing changes it)
+
+
+class Pretended:
+    """A server that answers as a table says, and keeps what it was sent.
+
+    ``answers`` has them by method and beginning of the path, one after the other, the last one again and again; everything
+    else is missing.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[Answer]] = {}
+        self.requests: list[tuple[str, str, str]] = []  # method and path, login, body
+        answers, requests = self.answers, self.requests
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                asked = f"{self.command} {self.path}"
+                body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode(errors="replace")
+                requests.append((asked, self.headers["Authorization"] or "", body))
+                left = next((found for key, found in answers.items() if asked.startswith(key)), [Answer(404)])
+                answer = left.pop(0) if len(left) > 1 else left[0]
+                content = (answer.body if isinstance(answer.body, str) else json.dumps(answer.body)).encode()
+                self.send_response(answer.status)
+                for name, value in {**answer.headers, "Content-Length": str(len(content))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+            do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.server.server_port}"
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def logins(self, asked: str) -> list[str]:
+        """The logins of requests whose method and path begin so."""
+        return [login for request, login, _ in self.requests if request.startswith(asked)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
 class TokenServer:
     """Gives tokens for what is asked to whoever logs in, as registries with bearer tokens have it."""
 
@@ -131,17 +189,6 @@ class TokenServer:
 def encoded(data: bytes) -> str:
     """Base64 as tokens have it."""
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for registry.test that is its own authority, and its key."""
-    if not shutil.which("openssl"):
-        pytest.skip("there is no openssl here")
-    made, key = folder / f"{name}.crt", folder / f"{name}.key"
-    names = ("-subj", "/CN=registry.test", "-addext", "subjectAltName=DNS:registry.test")
-    kind = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
-    subprocess.run([*kind, *names, "-out", str(made), "-keyout", str(key)], check=True, capture_output=True)
-    return made, key
 
 
 def log_in(folder: Path, host: str) -> None:

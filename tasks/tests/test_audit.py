@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .. import audit
 from ..shell import UserError
+from .conftest import certificate
 
 FLASK, OPENSSL = ("PyPI", "flask", "3.1.3"), ("Debian:13", "openssl", "3.5.9-1")
 SBOM: dict[str, Any] = {
@@ -128,6 +132,30 @@ def test_wrong_settings(settings: dict[str, Any]) -> None:
         audit.check_settings(settings)
 
 
-def test_no_database() -> None:
-    with pytest.raises(UserError, match=r"http://127.0.0.1:9 does not answer .*: check the network"):
-        audit.vulnerabilities("http://127.0.0.1:9", {FLASK})
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "osv.example"])
+def test_no_database(url: str) -> None:
+    with pytest.raises(UserError, match=rf"^{url} does not answer \(.+\): check the network"):
+        audit.vulnerabilities(url, {FLASK})
+
+
+def test_a_database_with_a_certificate_of_an_authority_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, key = certificate(tmp_path, "database")
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *rest, **options: resolve("127.0.0.1", *rest, **options))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Database) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(own, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever).start()
+        url = f"https://registry.test:{server.server_port}"
+        try:
+            with pytest.raises(
+                UserError, match=r"does not answer .*CERTIFICATE_VERIFY_FAILED.*check the network and STACK_CA"
+            ):
+                audit.vulnerabilities(url, {FLASK})
+            monkeypatch.setenv("STACK_CA", str(own))
+            assert len(audit.vulnerabilities(url, {FLASK})[FLASK]) == 2
+        finally:
+            server.shutdown()

@@ -108,6 +108,25 @@ def test_what_is_not_translated_is_told(tmp_path: Path, arguments: tuple[str, ..
     assert said == "store has no `mem_limit`, and would share its machine with others\n"
 
 
+@pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])
+def test_what_is_needed_where_its_profile_is_chosen_only(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    name, *rest = arguments
+    waits = {"mail": {"condition": "service_started", "required": False}, **MODEL["services"]["web"]["depends_on"]}
+    services = {**MODEL["services"], "web": {**MODEL["services"]["web"], "depends_on": waits}}
+    said = script(name, str(tmp_path / "out"), *rest, model={**MODEL, "services": services})
+    assert json.loads(said)["secrets"] == ["password"]
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [("/a", 0), ("/a:size=5,mode=1777", 5), ("/a:rw,size=64M", 64 << 20), ("/a:size=1g", 1 << 30), ("/a:size=50%", 0)],
+)
+def test_sizes_of_file_systems_in_memory(given: str, size: int) -> None:
+    code = "import model, sys; print(model.tmpfs({'tmpfs': sys.argv[1:]}))"
+    done = subprocess.run([sys.executable, "-Bc", code, given], cwd=ROOT / "deploy", capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout == f"{{'/a': {size}}}\n"
+
+
 def test_a_text_stays_a_text() -> None:
     """To the parsers of Docker and Kubernetes, some are numbers or true, which are texts to PyYAML."""
     texts = ["1e3", "-1.5e3", ".5e3", "0o17", "y", "N", "no", "12:30:00", "1.2", "~", "=", "", "two\nlines", "it's \"so\"", "7s"]  # fmt: skip

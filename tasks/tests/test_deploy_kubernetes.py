@@ -128,6 +128,53 @@ def test_names_of_secrets_may_have_dots_and_begin_with_a_digit(tmp_path: Path) -
     assert '"steps"' in script("kubernetes.py", str(tmp_path), model=with_store(secrets=[{"source": "2nd.key"}]))
 
 
+def test_secrets_as_compose_names_them(tmp_path: Path) -> None:
+    used = [
+        {"source": "DB_key"},
+        {"source": "tls", "target": "/etc/tls.pem", "mode": 0o400},
+        {"source": "old", "mode": "0440"},
+    ]
+    plan = json.loads(script("kubernetes.py", str(tmp_path), model=with_store(secrets=used)).splitlines()[-1])
+    assert plan["secrets"] == ["db-key", "old", "password", "tls"]
+    *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
+    projected = [it["projected"]["sources"] for it in store["spec"]["template"]["spec"]["volumes"] if "projected" in it]
+    found = [(it["secret"]["name"], it["secret"]["items"]) for sources in projected for it in sources]
+    assert found == [
+        ("db-key", [{"key": "DB_key", "path": "DB_key"}]),
+        ("old", [{"key": "old", "path": "old", "mode": 0o440}]),
+        ("tls", [{"key": "tls", "path": "tls.pem", "mode": 0o400}]),
+    ]
+
+
+def test_a_volume_that_is_read_only_and_mounted_twice(tmp_path: Path) -> None:
+    part = {"type": "volume", "source": "data", "target": "/part", "volume": {"subpath": "sub"}}
+    mounted = [{"type": "volume", "source": "data", "target": "/all", "read_only": True, "volume": {}}, part]
+    assert "share" not in script("kubernetes.py", str(tmp_path), model=with_store(volumes=mounted))
+    *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
+    assert len(store["spec"]["volumeClaimTemplates"]) == 1
+    assert container(store)["volumeMounts"][:2] == [
+        {"name": "data", "mountPath": "/all", "readOnly": True},
+        {"name": "data", "mountPath": "/part", "subPath": "sub"},
+    ]
+
+
+@pytest.mark.parametrize("user", ["0", "0:0", "root", "root:root"])
+def test_nothing_runs_as_root(tmp_path: Path, user: str) -> None:
+    said = script("kubernetes.py", str(tmp_path), model=with_store(user=user))
+    assert said.startswith("warning: store: it may not run as root, and gets the user 10001\n")
+    *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
+    security = store["spec"]["template"]["spec"]["securityContext"]
+    assert {security[key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {10001}
+
+
+def test_less_than_a_tenth_of_a_processor(tmp_path: Path) -> None:
+    """A pod that requests more than its limit is refused."""
+    script("kubernetes.py", str(tmp_path), model=with_store(cpus=0.05))
+    *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
+    resources = container(store)["resources"]
+    assert (resources["requests"]["cpu"], resources["limits"]["cpu"]) == ("50m", "0.05")
+
+
 def test_files_of_this_machine_are_not_mounted_on_kubernetes(tmp_path: Path) -> None:
     mounted = [*MODEL["services"]["store"]["volumes"], {"type": "bind", "source": "/here", "target": "/there"}]
     said = script("kubernetes.py", str(tmp_path), model=with_store(volumes=mounted))
@@ -153,8 +200,8 @@ def test_volumes_without_a_name_or_in_memory_end_with_their_pod(tmp_path: Path) 
     mounts = {mount["mountPath"]: mount["name"] for mount in container(store)["volumeMounts"]}
     kinds = {volume["name"]: volume["emptyDir"] for volume in store["spec"]["template"]["spec"]["volumes"]}
     assert mounts["/data"] == "my-data"
-    limit = {"sizeLimit": "64Mi"}
-    assert [kinds[mounts[path]] for path in ("/tmp", "/cache", "/anonymous")] == [limit, limit, {}]  # noqa: S108
+    sizes = [{"sizeLimit": "64Mi"}, {"sizeLimit": 1000}, {}]
+    assert [kinds[mounts[path]] for path in ("/tmp", "/cache", "/anonymous")] == sizes  # noqa: S108
 
 
 def test_volumes_of_jobs_and_shared_ones_are_told(tmp_path: Path) -> None:
@@ -255,10 +302,10 @@ def test_a_shells_variables_in_a_health_check(tmp_path: Path) -> None:
 
 
 def test_a_process_that_must_run_once_on_kubernetes(tmp_path: Path) -> None:
-    beat, three = {**OWN, "deploy": ONCE}, {**OWN, "deploy": {"replicas": 3}}
+    beat, three = {**OWN, "deploy": ONCE}, {**OWN, "scale": 3}
     model = {**MODEL, "services": {"beat": beat, "three": three}}
     steps = {"0": ["deployment/beat", "deployment/three"]}
-    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == {"steps": steps}
+    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == {"steps": steps, "secrets": ["password"]}
     once, several = (list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text())) for name in ("beat", "three"))
     assert [found["kind"] for found in once] == ["NetworkPolicy", "Deployment"]
     assert (once[1]["spec"]["replicas"], once[1]["spec"]["strategy"]) == (1, {"type": "Recreate"})

@@ -65,6 +65,7 @@ def test_what_swarm_takes_as_it_is(tmp_path: Path, docker: str) -> None:
         ("tmpfs", "/tmp"),  # noqa: S108
         ("tmpfs", "/cache"),
     ]
+    assert [mount.get("tmpfs") for mount in found["volumes"]] == [None, None, None, {"size": 1000000}]
 
 
 def test_networks_and_volumes_on_swarm(tmp_path: Path, docker: str) -> None:
@@ -123,7 +124,7 @@ def test_what_a_job_needs_is_deployed_after_what_that_needs(tmp_path: Path) -> N
 
 def test_without_jobs_there_is_one_step(tmp_path: Path) -> None:
     said = script("swarm.py", str(tmp_path / "stack.yaml"), "host", model={**MODEL, "services": {"store": MODEL["services"]["store"]}})  # fmt: skip
-    assert json.loads(said) == {"files": {str(tmp_path / "stack.yaml"): ["store"]}, "nodes": {}}
+    assert json.loads(said) == {"files": {str(tmp_path / "stack.yaml"): ["store"]}, "nodes": {}, "secrets": []}
 
 
 def test_a_process_that_must_run_once_on_swarm(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -21,9 +22,9 @@ import pytest
 
 from .. import venv
 from ..release import image, push
-from ..release.registry import INDEX, Repository
+from ..release.registry import Repository
 from ..shell import UserError
-from .registry import LocalRegistry, log_in
+from .registry import Answer, LocalRegistry, Pretended, log_in
 
 SERVICES = ["one", "two"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -48,7 +49,7 @@ def made(folder: Path, service: str, content: str, platform: str = "amd64") -> i
     content_of = {"config": image.descriptor(f"{image.OCI}.config.v1+json", config.read_bytes())}
     layers = [image.descriptor(f"{image.OCI}.layer.v1.tar+gzip", packed.read_bytes())]
     manifest = {"schemaVersion": 2, "mediaType": image.MANIFEST, **content_of, "layers": layers}
-    return image.Image(service, image.compact(manifest), [config, packed])
+    return image.single(service, image.compact(manifest), [config, packed])
 
 
 @pytest.fixture
@@ -75,8 +76,8 @@ def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, registry: LocalRegi
 
         monkeypatch.setattr(image, "build", build)
         defaults = {"tag": [], "move_tags": False, "untagged": False, "merge": [], "services": SERVICES}
-        push.publish(cast("Any", None), Namespace(**{**defaults, "registry": f"{registry.host}/team", **options}))
-        return {entry["service"]: entry for entry in push.read(push.RELEASE)["images"]}
+        push.release(cast("Any", None), Namespace(**{**defaults, "registry": f"{registry.host}/team", **options}))
+        return {entry["service"]: entry for entry in push.read(push.RELEASE)}
 
     return run
 
@@ -216,9 +217,9 @@ def test_a_login_is_needed_where_the_registry_wants_one(
         push.verify()
 
 
-@pytest.mark.parametrize(("status", "last"), [(404, 404), (200, 200), (301, 200), (307, 307)])
+@pytest.mark.parametrize("status", [404, 200, 301, 307])
 def test_nothing_is_built_for_a_registry_that_takes_no_images(
-    publish: Callable[..., dict[str, Any]], tmp_path: Path, status: int, last: int
+    publish: Callable[..., dict[str, Any]], tmp_path: Path, status: int
 ) -> None:
     class Website(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -239,7 +240,7 @@ def test_nothing_is_built_for_a_registry_that_takes_no_images(
         host = f"127.0.0.1:{server.server_port}"
         with pytest.raises(
             UserError,
-            match=rf"the registry {host} answers {last} to POST .*: is it a registry of images, without TLS\?",
+            match=rf"the registry {host} answers {status} to POST .*: is it a registry of images, without TLS\?",
         ):
             publish(registry=f"{host}/team")
         server.shutdown()
@@ -319,10 +320,26 @@ def test_verify_names_an_image_of_an_index_that_lacks_its_documents(
     part.write_text(push.RELEASE.read_text())
     manifest = publish(merge=[part])["one"]["manifests"][0]["digest"]
     push.verify()
-    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
+    index = {"schemaVersion": 2, "mediaType": image.INDEX, "manifests": []}
     tag = manifest.replace(":", "-")
     Repository(f"{registry.host}/team", "one").push_manifest(image.compact(index), tag)
     with pytest.raises(
         UserError, match=f"team/one@{manifest} lacks {push.SBOM.replace('+', '.')}, {push.PROVENANCE.replace('+', '.')}"
     ):
         push.verify()
+
+
+def test_a_registry_that_takes_nothing_but_images_gets_no_tag(publish: Callable[..., dict[str, Any]]) -> None:
+    with Pretended() as registry:
+        place = {"Location": "/v2/upload"}
+        refused = Answer(400, {"errors": [{"message": "manifest invalid"}]})
+        registry.answers |= {"POST": [Answer(202, headers=place)], "PUT /v2/upload": [Answer(201)]}
+        registry.answers["PUT /v2/team/one/manifests/"] = [Answer(201), refused]
+        told = (
+            rf"the registry {registry.host} answers 400 \(manifest invalid\) to PUT /v2/team/one/manifests/sha256:.*See"
+        )
+        with pytest.raises(UserError, match=told):
+            publish(registry=f"{registry.host}/team")
+        assert not [
+            asked for asked, *_ in registry.requests if re.match(r"PUT /v2/team/\w+/manifests/(?!sha256:)", asked)
+        ]

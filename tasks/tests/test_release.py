@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pytest
 
-from .. import release
 from ..release import push
 from ..shell import UserError
 from .conftest import write_tool
@@ -22,11 +21,11 @@ def test_built_images_do_not_stay_when_publishing_fails(project: Path, monkeypat
         (project / "reports/release/pilot").mkdir(parents=True)
         raise UserError("the registry is away")
 
-    monkeypatch.setattr(release, "ready", lambda: None)
-    monkeypatch.setattr(push, "publish", fail)
+    monkeypatch.setattr(push, "ready", lambda: None)
+    monkeypatch.setattr(push, "release", fail)
     session = Namespace(posargs=["--registry", "here.example/team"])
     with pytest.raises(UserError, match="away"):
-        cast("Any", release.publish).func.__wrapped__(session)
+        cast("Any", push.publish).func.__wrapped__(session)
     assert not (project / "reports/release").exists()
 
 

@@ -110,12 +110,10 @@ def test_over_budget_names_what_has_grown(project: Path) -> None:
         report.check_budgets([weighing(15_000_000, 5_000_000)], [])
 
 
-def test_a_budget_of_no_service_is_told(project: Path) -> None:
-    set_budget(
-        project,
-        '{raw_mb = 10, gzip_mb = 4.5}\n"pilto:prod" = {raw_mb = 1, gzip_mb = 1}\npilot = {raw_mb = 1, gzip_mb = 1}',
-    )
-    with pytest.raises(UserError, match="a budget for pilto:prod, pilot, which is no SERVICE:FLAVOR"):
+def test_a_budget_of_no_service_or_flavor_is_told(project: Path) -> None:
+    others = "".join(f'\n"{title}" = {{raw_mb = 1, gzip_mb = 1}}' for title in ("pilto:prod", "pilot", "pilot:prd"))
+    set_budget(project, "{raw_mb = 10, gzip_mb = 4.5}" + others)
+    with pytest.raises(UserError, match="a budget for pilot, pilot:prd, pilto:prod, which is no SERVICE:FLAVOR"):
         report.check_budgets([], [])
 
 

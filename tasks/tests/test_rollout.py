@@ -15,7 +15,7 @@ from ..shell import UserError, output
 from ..stack import model as model_module
 from .conftest import calls, fake_docker, write_tool
 from .scaffolding import NO_SESSION
-from .test_deploy import MODEL, script
+from .test_deploy import script
 
 
 @pytest.mark.parametrize(
@@ -37,24 +37,22 @@ def test_a_rollback_is_told_with_its_reason(no_docker: Path, error: str, told: s
     write_tool(
         no_docker / "docker",
         rf"""case "$1 $2" in
-        "service ls") echo id ;;
-        "service inspect") echo project_web rollback_completed 2 ;;
+        "service inspect") echo project_web rollback_completed ;;
         "service ps") printf 'new\tRunning\t\nold\tFailed 9 seconds ago\t{error}\n' ;;
         *) exit 99 ;;
         esac""",
     )
     with pytest.raises(UserError, match=f"project_web was rolled back: {told}"):
-        rollout.converge(("docker",), {"project_web": ("completed", "1")}, {"project_web"})
+        rollout.converge(("docker",), {"project_web"})
 
 
 def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, tmp_path: Path) -> None:
     write_tool(
         no_docker / "docker",
         f"""case "$1 $2" in
-        "service ls") echo id ;;
         "service inspect")
-            echo project_web rollback_completed 2
-            [ -e {tmp_path}/seen ] && echo project_api rollback_completed 2 || echo project_api updating 2
+            echo project_web rollback_completed
+            [ -e {tmp_path}/seen ] && echo project_api rollback_completed || echo project_api updating
             touch {tmp_path}/seen ;;
         "stack services") printf 'project_web\\t2/2\\nproject_api\\t2/2\\n' ;;
         "service ps") ;;
@@ -62,7 +60,7 @@ def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, t
         esac""",
     )
     with pytest.raises(UserError, match=r"web was rolled back: its tasks have ended without.*api was rolled back"):
-        rollout.converge(("docker",), {}, {"project_web", "project_api"})
+        rollout.converge(("docker",), {"project_web", "project_api"})
 
 
 def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +72,7 @@ def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pyt
         *) exit 99 ;;
         esac""",
     )
-    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, {"nodes": {"web": 3, "api": 2}}))
+    monkeypatch.setattr(rollout, "translate", lambda *_: {"nodes": {"web": 3, "api": 2}})
     with pytest.raises(
         UserError, match=r"^2 of the nodes can take tasks; for ports in host mode, web needs 3, all replicas"
     ):
@@ -82,31 +80,24 @@ def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("update", "before", "step", "replicas"),
+    ("step", "update", "replicas"),
     [
-        ("updating 2", {}, "project_web-migrate", r"project_web\t0/2\nproject_web-migrate\t0/1 (1/1 completed)\n"),
-        ("", {}, "project_web", r"project_web\t2/2\n"),
-        ("rollback_completed 1", {"project_web": ("rollback_completed", "1")}, "project_web", r"project_web\t2/2\n"),
+        ("project_web-migrate", "", r"project_web\t0/2\nproject_web-migrate\t0/1 (1/1 completed)\n"),
+        ("project_web", "", r"project_web\t2/2\n"),
+        ("project_web", "completed", r"project_web\t2/2\n"),
     ],
-    ids=[
-        "services of other steps do not count",
-        "a new service has no update",
-        "an old rollback is none of this roll-out",
-    ],
+    ids=["services of other steps do not count", "a new service has no update", "an update has ended"],
 )
-def test_a_step_has_converged(
-    no_docker: Path, update: str, before: dict[str, tuple[str, ...]], step: str, replicas: str
-) -> None:
+def test_a_step_has_converged(no_docker: Path, step: str, update: str, replicas: str) -> None:
     write_tool(
         no_docker / "docker",
-        f"""case "$1 $2" in
-        "service ls") echo id ;;
-        "service inspect") echo project_web {update} ;;
-        "stack services") printf '{replicas}' ;;
+        f"""case "$1 $2 $4" in
+        "service inspect {step}") echo {step} {update} ;;
+        "stack services "*) printf '{replicas}' ;;
         *) exit 99 ;;
         esac""",
     )
-    rollout.converge(("docker",), before, {step})
+    rollout.converge(("docker",), {step})
 
 
 def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
@@ -115,7 +106,7 @@ def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
     write_tool(
         no_docker / "docker",
         """case "$*" in
-        "service ls"*) ;;
+        "service inspect"*) echo project_web-migrate ;;
         "stack services"*) printf 'project_web-migrate\t0/1 (0/1 completed)\n' ;;
         "service ps"*) printf 'task7\tFailed 3 seconds ago\t"task: non-zero exit (3)"\n' ;;
         "service logs --raw --tail=5 task7") echo "no such table" >&2 ;;
@@ -123,7 +114,7 @@ def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
         esac""",
     )
     with pytest.raises(UserError, match=r"^project_web-migrate failed; its last lines .*Mend it, publish and deploy"):
-        rollout.converge(("docker",), {}, {"project_web-migrate"})
+        rollout.converge(("docker",), {"project_web-migrate"})
     shown = "".join(capsys.readouterr())
     assert "project_web-migrate: task: non-zero exit (3)\n" in shown
     assert "project_web-migrate: no such table\n" in shown
@@ -135,7 +126,7 @@ def test_new_errors_of_tasks_are_told_once_with_their_last_lines(
     write_tool(
         no_docker / "docker",
         f"""case "$1 $2" in
-        "service ls") echo >>{tmp_path}/turns ;;
+        "service inspect") echo >>{tmp_path}/turns ;;
         "stack services") printf "web\t$(($(wc -l <{tmp_path}/turns) > 2))/1\n" ;;
         "service ps")
             printf '4\tReady\t\n3\tPending 2 seconds ago\t"no suitable node"\n2\tFailed 2 seconds ago\t"non-zero exit (1)"\n1\tFailed 2 hours ago\t"old"\n'
@@ -145,23 +136,26 @@ of gateway"\n' 0123456789ab c123456789ab ;;
         *) exit 99 ;;
         esac""",
     )
-    rollout.converge(("docker",), {}, {"web"})
-    assert (
-        capsys.readouterr().out
-        == "web: no suitable node\nweb: non-zero exit (1)\nweb: no token in task 2\nweb: container 0123456789ab: address in use\nweb ready: 3 s\n"
-    )
+    rollout.converge(("docker",), {"web"})
+    *told, last = capsys.readouterr().out.splitlines()
+    assert told == [
+        "web: no suitable node",
+        "web: non-zero exit (1)",
+        "web: no token in task 2",
+        "web: container 0123456789ab: address in use",
+    ]
+    assert last.startswith("web ready: ")
 
 
+@pytest.mark.usefixtures("project")
 def test_kubernetes_is_given_one_step_after_the_other(
     no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And asked for what the step has started, not for all that has its label: a former version's job may have failed."""
     write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log')
-    monkeypatch.setattr(
-        rollout, "translate", lambda *_: (MODEL, json.loads(script("kubernetes.py", str(tmp_path / "base"))))
-    )
+    monkeypatch.setattr(rollout, "translate", lambda *_: json.loads(script("kubernetes.py", str(tmp_path / "base"))))
     rollout.kubernetes(None, tmp_path / "base", apply=True)  # type: ignore[arg-type]
-    told = [line.removeprefix("--namespace project ") for line in (tmp_path / "log").read_text().splitlines()]
+    told = [line.removeprefix("--namespace ours ") for line in (tmp_path / "log").read_text().splitlines()]
     steps = [line.partition("stack.step=")[2][:1] for line in told if "stack.step" in line]
     assert steps == sorted(steps)
     assert set(steps) == {"0", "1", "2"}
@@ -182,7 +176,7 @@ def test_kubernetes_is_given_one_step_after_the_other(
 
 def test_a_step_that_is_not_applied(no_docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tool(no_docker / "kubectl", """case "$*" in *step=0*) echo "is immutable" >&2; exit 1 ;; esac""")
-    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, {"steps": {"0": ["job/migrate"], "1": []}}))
+    monkeypatch.setattr(rollout, "translate", lambda *_: {"secrets": [], "steps": {"0": ["job/migrate"], "1": []}})
     with pytest.raises(UserError, match=r"^step 0 was not applied; what ran before still runs$"):
         rollout.kubernetes(NO_SESSION, tmp_path, apply=True)
 
@@ -190,12 +184,12 @@ def test_a_step_that_is_not_applied(no_docker: Path, tmp_path: Path, monkeypatch
 @pytest.mark.usefixtures("project")
 def test_swarm_is_given_one_step_after_the_other(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it has the secrets, and without the former jobs; what is gone is removed with the last step."""
-    plan = {"nodes": {"web": 1}, "files": {"0.yaml": ["migrate"], "1.yaml": ["web"]}}
-    monkeypatch.setattr(rollout, "translate", lambda *_: (MODEL, plan))
-    monkeypatch.setattr(rollout, "converge", lambda docker, _, services: output(*docker, "wait", *services))
+    plan = {"nodes": {"web": 1}, "files": {"0.yaml": ["migrate"], "1.yaml": ["web"]}, "secrets": ["password"]}
+    monkeypatch.setattr(rollout, "translate", lambda *_: plan)
+    monkeypatch.setattr(rollout, "converge", lambda docker, services: output(*docker, "wait", *services))
     jobs = "service ls --filter=label=com.docker.stack.namespace=ours --filter=mode=replicated-job"
     answers = {"info": "echo true", "node ls": "echo Ready Active", jobs: "echo job"}
-    others = ("secret inspect", "service rm", "service ls", "stack deploy", "wait")
+    others = ("secret inspect", "service rm", "stack deploy", "wait")
     fake_docker(no_docker, answers | dict.fromkeys(others, ""))
     rollout.swarm(NO_SESSION, "", "host")
     deploy = "stack deploy {} --with-registry-auth --detach --compose-file={} ours"
@@ -214,7 +208,7 @@ def test_a_script_of_deploy_is_told_to_the_user(
     monkeypatch.setattr(rollout, "model", dict)
     (project / "deploy").mkdir()
     (project / "deploy/swarm.py").write_text("""print('warning: x', '{"nodes": {}}', sep='\\n')""")
-    assert rollout.translate(NO_SESSION, "swarm.py", "stack.yaml") == ({}, {"nodes": {}})
+    assert rollout.translate(NO_SESSION, "swarm.py", "stack.yaml") == {"nodes": {}}
     assert capsys.readouterr().out == "warning: x\nwrote stack.yaml\n"
     (project / "deploy/swarm.py").write_text("raise SystemExit('web: no port')")
     with pytest.raises(UserError, match=r"^deploy/swarm\.py failed: web: no port$"):
@@ -241,7 +235,7 @@ def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capsys:
 def test_a_secret_that_is_missing_is_named(no_docker: Path) -> None:
     write_tool(no_docker / "kubectl", 'echo "secrets \\"$3\\" not found" >&2; exit 1')
     with pytest.raises(UserError, match=r"a secret is missing, see docs/deploying\.md: secrets \"password\" not found"):
-        rollout.secrets(MODEL, "kubectl", "get", "secret")
+        rollout.secrets({"secrets": ["password"]}, "kubectl", "get", "secret")
 
 
 def test_without_a_release_there_is_nothing_to_deploy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

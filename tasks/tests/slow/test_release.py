@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from ...project import ROOT, service_names
-from ...release import image
 from ...release.registry import Repository
 from ..registry import PASSWORD, LocalRegistry
 from .clones import Clone
@@ -58,15 +57,10 @@ def released(clone: Path) -> dict[str, Any]:
     return {e["service"]: e for e in json.loads((clone / "reports/release.json").read_text())["images"]}
 
 
-def pulled(entry: dict[str, Any], folder: Path) -> image.Image:
-    """A published image, its blobs as files."""
-    folder.mkdir(parents=True)
+def manifest(entry: dict[str, Any]) -> str:
+    """The manifest of a published image."""
     repository = Repository(entry["name"].rpartition("/")[0], entry["service"])
-    content = json.loads(manifest := repository.get(f"manifests/{entry['digest']}"))
-    blobs = [folder / str(number) for number in range(len(content["layers"]) + 1)]
-    for path, blob in zip(blobs, (content["config"], *content["layers"]), strict=True):
-        path.write_bytes(repository.get(f"blobs/{blob['digest']}"))
-    return image.Image(entry["service"], manifest, blobs)
+    return repository.get(f"manifests/{entry['digest']}").decode()
 
 
 def test_two_clones_of_a_commit_release_the_same_digests(tmp_path: Path) -> None:
@@ -78,10 +72,7 @@ def test_two_clones_of_a_commit_release_the_same_digests(tmp_path: Path) -> None
             nox(other, "publish", "--", "--registry", f"{registry.host}/again")
             for service, entry in released(one).items():
                 again = released(other)[service]
-                if entry["digest"] != again["digest"]:
-                    images = (pulled(found, tmp_path / found["name"]) for found in (entry, again))
-                    pytest.fail(f"{service} differs in {image.difference(*images)}")
-                assert {**again, "name": entry["name"]} == entry
+                assert {**again, "name": entry["name"]} == entry, f"{manifest(entry)}\n{manifest(again)}"
             assert sorted(released(one)) == service_names()
             for entry in released(one).values():
                 name = f"{entry['name']}@{entry['digest']}"
