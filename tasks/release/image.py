@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -154,11 +155,18 @@ def packed(layer: Path) -> Path:
 
 
 def check_reproducible(services: Sequence[str]) -> None:
-    """Build twice without cache; raises UserError with the files of a layer, or of the configuration, that differ."""
-    first = build(services, cache=False, folder="release-first")
-    for one, other in zip(first, build(services, cache=False), strict=True):
+    """Build twice without cache; raises UserError with the first file that differs, and the layer that it is in."""
+    for one, other in zip(build(services, cache=False, folder="release-first"), build(services, cache=False), strict=True):
         # The configuration, which names the layers, last.
         for left, right in zip(reversed(one.blobs), reversed(other.blobs), strict=False):
             if left.read_bytes() != right.read_bytes():
-                raise UserError(f"{one.service} is not reproducible: `diffoscope {left} {right}` says what differs")
+                where = "the configuration" if left == one.blobs[0] else first_difference(left, right)
+                raise UserError(f"{one.service} is not reproducible: see {where} in `diffoscope {left} {right}`")
         say(f"{one.service}: both builds are {one.digest}")
+
+
+def first_difference(left: Path, right: Path) -> str:
+    """The file of a layer with which its difference from another one begins."""
+    same = len(os.path.commonprefix([gzip.decompress(layer.read_bytes()) for layer in (left, right)]))  # noqa: RUF071 (bytes)
+    with tarfile.open(left) as archive:
+        return [f"/{member.name}" for member in archive if member.offset <= same][-1]

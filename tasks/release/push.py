@@ -70,8 +70,7 @@ def read(path: Path, commit: str = "") -> list[dict[str, Any]]:
         why = getattr(error, "strerror", None) or repr(error)
         raise UserError(f"{path} does not say what was published ({why}): `nox -s publish` writes it") from None
     if commit not in {"", released}:
-        told = f"{path} is of commit {released}, and {commit} is checked out"
-        raise UserError(f"{told}: check out the other one, or publish this one")
+        raise UserError(f"{path} is of commit {released}, and not of {commit}: check out that one, or publish this one")
     return images
 
 

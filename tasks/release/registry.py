@@ -32,7 +32,6 @@ NO_CONFIG = descriptor("application/vnd.oci.empty.v1+json", b"{}")  # of what is
 ADDRESS = r"([A-Za-z0-9._-]+|\[[A-Fa-f0-9:]+\])(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
 IDENTITY = "<token>"  # credential helpers answer with this user where the password is an identity token
 TIMEOUT_S = 60
-BUSY = {429, 502, 503, 504}
 # What may be answered; a blob to which a registry redirects is there.
 EXPECTED = {"GET": {200, 404}, "HEAD": {200, 301, 302, 303, 307, 308, 404}, "POST": {202}, "PUT": {201, 202}}
 PAUSES_S = (1, 5, 15)  # before a busy registry is asked again; it may ask for up to TIMEOUT_S
@@ -70,8 +69,7 @@ class Repository:
 
     def digest(self, reference: str) -> str:
         """The digest that a tag stands for, or of a digest that is there; "" where there is none."""
-        found = self.get(f"manifests/{reference}")
-        return digest_of(found) if found else ""
+        return digest_of(found) if (found := self.get(f"manifests/{reference}")) else ""
 
     def begin_upload(self) -> str:
         """The URL that takes a blob; raises UserError where this user may not push."""
@@ -138,7 +136,7 @@ class Repository:
         except (OSError, HTTPException) as error:
             why = f"cannot be reached ({getattr(error, 'reason', '') or error}): check its name, the network, STACK_CA"
             raise UserError(f"the registry {self.host} {why}") from None
-        if status not in BUSY or not pauses_s:
+        if status not in {429, 502, 503, 504} or not pauses_s:
             return status, found, body
         wanted = found["Retry-After"] or ""  # seconds, or a date
         time.sleep(min(int(wanted), TIMEOUT_S) if wanted.isdecimal() else pauses_s[0])
@@ -152,7 +150,7 @@ class Repository:
             who = f"does not let you use {self.name}: run `docker login {self.host}` as a user who may{words}"
             return UserError(f"the registry {self.host} {who}")
         hint = f"is it a registry of images{', without TLS' if self.plain else ''}? See docs/releasing.md"
-        if status in BUSY or status >= 500:
+        if status == 429 or status >= 500:
             hint = "its log says why; is its disk full, or has it too much to do?"
         what = f"{status}{words} to {request.get_method()} {request.selector.partition('?')[0]}"
         return UserError(f"the registry {self.host} answers {what}: {hint}")

@@ -65,8 +65,7 @@ def translate(session: nox.Session, script: str, *arguments: str) -> dict[str, A
     command = (venv.python(session), "-B", str(ROOT / "deploy" / script), *arguments)
     if lines(*command, on_line=said.append, stdin=content):
         raise UserError(f"deploy/{script} failed: {said[-1]}")
-    for line in (*said[:-1], f"wrote {arguments[0]}"):
-        say(line)
+    say("\n".join([*said[:-1], f"wrote {arguments[0]}"]))
     return dict(json.loads(said[-1]))
 
 
@@ -152,8 +151,8 @@ def converge(docker: tuple[str, ...], services: set[str]) -> None:
             back = [service for service, state in updates.items() if state in ROLLED_BACK]
             if back and not {"updating", "rollback_started"}.intersection(updates.values()):
                 raise UserError("; ".join(f"{service} was rolled back: {reason(docker, service)}" for service in back))
-            listed = output(*docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}").splitlines()
-            found = dict(line.split("\t") for line in listed)
+            listed = output(*docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}")
+            found = dict(re.findall(r"(?m)^(.+)\t(.+)$", listed))
             late = [service for service in sorted(services) if not complete(found.get(service, ""))]
             for service in late:
                 # Swarm tries for ever what may never succeed, such as to pull an image that is not there.

@@ -308,7 +308,7 @@ def test_a_part_of_another_commit_is_not_merged(publish: Callable[..., dict[str,
     publish(untagged=True)
     part = tmp_path / "part.json"
     part.write_text(push.RELEASE.read_text().replace(COMMIT, "f" * 40))
-    with pytest.raises(UserError, match=rf"part\.json is of commit f{{40}}, and {COMMIT} is checked out"):
+    with pytest.raises(UserError, match=rf"part\.json is of commit f{{40}}, and not of {COMMIT}: check out"):
         publish(merge=[part])
 
 

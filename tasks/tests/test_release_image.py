@@ -9,6 +9,7 @@ import re
 import tarfile
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,34 @@ from ..shell import UserError
 from .conftest import fake_docker
 from .test_bake import MODEL
 from .test_publish import COMMIT, SERVICES, made
+
+
+def layer(folder: Path, *members: dict[str, Any]) -> Path:
+    """A layer with files as ``members`` have them, in that order."""
+    folder.mkdir()
+    with tarfile.open(folder / "layer", "w") as archive:
+        for facts in members:
+            member, content = tarfile.TarInfo(), facts.get("content", "")
+            member.size = len(content)
+            for name in facts.keys() - {"content"}:
+                setattr(member, name, facts[name])
+            archive.addfile(member, io.BytesIO(content.encode()))
+    return image.packed(folder / "layer")
+
+
+def test_the_first_file_that_differs_is_named(tmp_path: Path) -> None:
+    first, second, link = {"name": "a"}, {"name": "b", "content": "x"}, {"name": "l", "type": tarfile.SYMTYPE}
+    one = layer(tmp_path / "one", first, second, link)
+    others: list[tuple[str, list[dict[str, Any]]]] = [
+        ("/a", [{**first, "mode": 0o755}, second, link]),
+        ("/b", [first, {**second, "mtime": 1}, {**link, "mtime": 1}]),
+        ("/b", [first, {**second, "content": "y"}, link]),
+        ("/b", [first, link]),
+        ("/l", [first, second, {"name": "c"}, link]),
+        ("/l", [first, second, {**link, "linkname": "a"}]),
+    ]
+    for number, (expected, members) in enumerate(others):
+        assert image.first_difference(one, layer(tmp_path / str(number), *members)) == expected
 
 
 def test_layers_are_the_same_however_the_engine_stores_them(tmp_path: Path) -> None:
@@ -134,6 +163,6 @@ def test_two_builds_that_are_alike_or_not(
     image.check_reproducible(SERVICES)
     assert re.findall(r"(\w+): both builds are sha256:\w{64}\n", capsys.readouterr().out) == SERVICES
     contents["release"] = "y"
-    told = r"^one is not reproducible: `diffoscope \S+/release-first/one\.gz \S+/release/one\.gz` says what differs$"
+    told = r"^one is not reproducible: see /app/file in `diffoscope \S+/release-first/one\.gz \S+/release/one\.gz`$"
     with pytest.raises(UserError, match=told):
         image.check_reproducible(SERVICES)

@@ -288,7 +288,7 @@ def test_what_is_deployed_is_the_commit(project: Path, monkeypatch: pytest.Monke
     (project / ".gitignore").write_text("*\n!pyproject.toml\n")
     commit = output("git", "rev-parse", "HEAD").strip()
     (project / "reports/release.json").write_text('{"commit": "1", "images": []}')
-    with pytest.raises(UserError, match=rf"is of commit 1, and {commit} is checked out"):
+    with pytest.raises(UserError, match=rf"is of commit 1, and not of {commit}: check out"):
         rollout.model()
     (project / "reports/release.json").write_text(json.dumps({"commit": commit, "images": []}))
     (project / "pyproject.toml").write_text("changed")
