@@ -138,8 +138,8 @@ class Repository:
             raise UserError(f"the registry {self.host} {why}") from None
         if status not in {429, 502, 503, 504} or not pauses_s:
             return status, found, body
-        wanted = found["Retry-After"] or ""  # seconds, or a date
-        time.sleep(min(int(wanted), TIMEOUT_S) if wanted.isdecimal() else pauses_s[0])
+        # It may also say a date.
+        time.sleep(min(int(said), TIMEOUT_S) if (said := found["Retry-After"] or "").isdecimal() else pauses_s[0])
         return self.send(request, login, pauses_s[1:])
 
     def refusal(self, request: Request, status: int, body: bytes) -> UserError:
