@@ -211,7 +211,7 @@ class Http(Client, HttpToolsProtocol):
             if self.cycle:
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-            exchange = Exchange(internal=False)
+            exchange = Exchange(health_check=False)
             exchange.client, exchange.status = (self.client or ("",))[0], status
             self.transport.write(
                 f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nX-Request-ID: {exchange.request_id}\r\n"

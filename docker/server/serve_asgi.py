@@ -13,7 +13,7 @@ from typing import Any
 import server_limits as limits
 import uvicorn
 from asgi_clients import Http, too_large
-from server_telemetry import LARGE_BODIES, METRICS, METRICS_PORT, METRICS_TYPE, TRUSTED, Exchange, add
+from server_telemetry import TRUSTED, Exchange
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE
 
@@ -37,8 +37,8 @@ class Middleware:
         """Serve a request."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        port, slot, gone = (scope["server"] or ("", None))[1], False, False
-        exchange = Exchange(internal=port in (None, METRICS_PORT))
+        slot = gone = False
+        exchange = Exchange(health_check=not scope["server"] or scope["server"][1] is None)
         # None of these functions may call itself, or another that calls it: each request would be cyclic garbage.
 
         def release() -> None:
@@ -46,7 +46,6 @@ class Middleware:
             if slot:
                 slot = False
                 LARGE_BODY_SLOTS.release()
-                add({LARGE_BODIES: -1})
 
         async def receive_event() -> Any:
             nonlocal gone
@@ -74,8 +73,6 @@ class Middleware:
             if event["type"] == "http.response.body" and not event.get("more_body"):
                 exchange.end()  # the application may go on for long
 
-        if METRICS and port == METRICS_PORT:
-            return await respond(scope, send, exchange, 200, METRICS.text())
         headers, method, path = scope["headers"], scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
         target = scope.get("stack.target", scope["raw_path"]).decode("latin-1")
         known = [(NAMES[name], value.decode("latin-1")) for name, value in headers if name in NAMES]
@@ -90,7 +87,6 @@ class Middleware:
             if not status and (int(length) > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
                 with suppress(TimeoutError):
                     slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
-                add({LARGE_BODIES: slot})
                 status = 0 if slot else 503
             await (respond(scope, send, exchange, status) if status else self.app(scope, receive_event, send_and_count))
             if not exchange.started and not gone:
@@ -107,15 +103,13 @@ class Middleware:
             exchange.end()
 
 
-async def respond(scope: Any, send: Any, exchange: Exchange, status: int, body: bytes = b"") -> None:
-    """Answer in the application's place; only metrics have a body."""
-    exchange.started, exchange.status, exchange.bytes = True, status, len(body)
+async def respond(scope: Any, send: Any, exchange: Exchange, status: int) -> None:
+    """Answer in the application's place."""
+    exchange.started, exchange.status, exchange.bytes = True, status, 0
     prefix = "websocket.http" if scope["type"] == "websocket" else "http"
-    kind = METRICS_TYPE if body else b"text/plain"
-    fields = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-    fields.append((b"x-request-id", exchange.request_id.encode()))
+    fields = [(b"content-length", b"0"), (b"connection", b"close"), (b"x-request-id", exchange.request_id.encode())]
     await send({"type": f"{prefix}.response.start", "status": status, "headers": fields})
-    await send({"type": f"{prefix}.response.body", "body": body})
+    await send({"type": f"{prefix}.response.body", "body": b""})
 
 
 class Server(uvicorn.Server):
@@ -153,9 +147,8 @@ def run() -> None:
     )
     # These lines contain query strings, which may be secret.
     logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith('%s - "WebSocket'))
-    ports = [int(os.environ.get("STACK_PORT", "8000")), *([METRICS_PORT] if METRICS else [])]
-    sockets = [socket.create_server(("0.0.0.0", port), backlog=config.backlog) for port in ports]  # noqa: S104
+    address = "0.0.0.0", int(os.environ.get("STACK_PORT", "8000"))  # noqa: S104
+    listener = socket.create_server(address, backlog=config.backlog)
     # As asyncio does for sockets of its own: answers would wait 40 ms for the client's acknowledgement.
-    for each in sockets:
-        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    Server(config).run(sockets=[*sockets, socket.create_server(path, family=socket.AF_UNIX)])
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    Server(config).run(sockets=[listener, socket.create_server(path, family=socket.AF_UNIX)])

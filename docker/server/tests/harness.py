@@ -35,7 +35,7 @@ class Server:
     stopped = False
 
     def __init__(self, folder: Path, **env: str) -> None:
-        self.port, self.metrics_port = free_port(), free_port()
+        self.port = free_port()
         self.log = folder / "log.txt"
         self.env = os.environ | {
             "MALLOC_MMAP_THRESHOLD_": "131072",  # as in the images: large answers are given back to the system at once
@@ -43,7 +43,6 @@ class Server:
             "STACK_CLIENT_TIMEOUT_S": str(TIMEOUT_S),
             "STACK_HEALTH_TIMEOUT_S": "15",  # also on a busy machine
             "STACK_HEALTH_SOCKET": f"{folder}/health",
-            "STACK_METRICS_PORT": str(self.metrics_port),
             "STACK_PORT": str(self.port),
             **WSGI,
             **env,
