@@ -77,13 +77,14 @@ class Client(asyncio.Protocol):
 
     def check(self) -> None:
         """Once a second, disconnect the client if it is too slow."""
-        if not self.held:
+        if self.held:
+            self.limit_memory(self.held_bytes())
+        if not self.held:  # it is disconnected, or a web socket now
             return
         unsent = self.transport.get_write_buffer_size()
         left_s = self.time_left_s - 1 + (self.progress + max(self.unsent - unsent, 0)) / limits.RATE
         self.time_left_s = min(left_s, limits.TIMEOUT_S) if self.is_awaited() else limits.TIMEOUT_S
         self.progress, self.unsent = 0, unsent
-        self.limit_memory(self.held_bytes())
         if self.time_left_s <= 0:
             self.disconnect()
         else:

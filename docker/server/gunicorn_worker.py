@@ -212,6 +212,8 @@ def body_middleware(app: WSGIApplication, environ: WSGIEnvironment, start_respon
     def start(status: str, fields: Any, *error: Any) -> Any:
         if body.failed:
             raise errors.InvalidChunkSize(b"the body is malformed or incomplete")
+        if status[0] == "1":
+            raise ValueError(f"{status} is no answer")
         body.reader.expects_continue = False
         body.reader.answer = start_response.__self__  # type: ignore[attr-defined]
         environ["gunicorn.socket"].time_left_s = TIMEOUT_S

@@ -19,7 +19,7 @@ TESTS = {"tests", "skeleton"}
 PROGRAMS = {
     "slicer": ("docker/build/slice", 450),
     "reloader and rerunner": ("docker/dev", 900),
-    "server": ("docker/server", 1_521),  # WSGI, ASGI with WebSockets, commands, telemetry
+    "server": ("docker/server", 1_611),  # WSGI, ASGI with WebSockets, commands
 }
 ADOPT = tuple(
     f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")

@@ -13,7 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 from corpus import BODIES, HEADS, TRUNCATED, C, G, P, differs, encoded
-from harness import THREADS, TIMEOUT_S, Server, read, running, statuses
+from harness import ASGI, THREADS, TIMEOUT_S, Server, read, running, statuses
 
 CASES = [(status, sent) for table in (HEADS, BODIES) for status in table for sent in table[status]]
 # Answers that have no body, though the application sends one.
@@ -229,6 +229,11 @@ def test_a_reload_loses_no_request() -> None:
 def test_it_can_be_stopped_where_exceptions_are_ignored(settings: dict[str, str]) -> None:
     with running("stopping", **settings | {"APPLICATION": "app:Stopper() and app"}) as server:
         server.stopped = True
+
+
+def test_it_can_be_stopped_while_an_asgi_application_starts() -> None:
+    with running("the application starts", **ASGI | {"APPLICATION": "app:starting"}):
+        pass
 
 
 @pytest.mark.parametrize("age", [0, 0.05, 0.1, 0.2, 0.4])
