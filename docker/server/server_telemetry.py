@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,10 @@ from select import PIPE_BUF
 
 ACCESS_LOG = os.environ.get("STACK_ACCESS_LOG") != "off"
 TRUSTED = re.split(r"\s*,\s*", os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1").strip())  # as gunicorn has it
-NETWORKS = [ip_network(each) for each in TRUSTED if each.strip("*")]
+try:
+    NETWORKS = [ip_network(each) for each in TRUSTED if each.strip("*")]
+except ValueError as error:
+    sys.exit(f"FORWARDED_ALLOW_IPS: {error}")
 REQUEST_ID = re.compile(r"[A-Za-z0-9+/=_.:-]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header: version, trace, parent, flags.
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0+-)([0-9a-f]{32})-(?!0+-)[0-9a-f]{16}-[0-9a-f]{2}")
@@ -72,7 +76,7 @@ class Exchange:
 
     trace_id = client = method = path = ""
     status = bytes = 0
-    began, started = 0.0, False  # 0: no head was received; whether the answer is started, by ASGI
+    began = 0.0  # 0: no head was received
 
     def __init__(self, *, health_check: bool) -> None:
         self.health_check = health_check

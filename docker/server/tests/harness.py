@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -49,7 +50,9 @@ class Server:
         }
         command = [sys.executable, "-B", str(SERVER / "serve.py")]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=SERVER / "tests", env=self.env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, cwd=SERVER / "tests", env=self.env, stdout=log, stderr=log, start_new_session=True
+            )
 
     def wait_for(self, line: str) -> None:
         until = time.monotonic() + 20
@@ -101,7 +104,8 @@ def running(line: str = "", **env: str) -> Iterator[Server]:
             server.stop()
             assert server.process.wait(10) == 0, server.log.read_text()  # Docker kills it then
         finally:
-            server.process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(server.process.pid, signal.SIGKILL)
             server.process.wait()
 
 
