@@ -24,6 +24,11 @@ if interface != "command" and any(name.startswith("OTEL_") for name in os.enviro
         sys.exit("OTEL_* is set, but the service has no opentelemetry-distro: see docs/production.md")
     initialize()
 
+if interface in ("asgi", "wsgi"):
+    import server_metrics
+
+    server_metrics.serve()
+
 if interface == "asgi":
     import serve_asgi
 

@@ -1,4 +1,4 @@
-"""What gunicorn and uvicorn tell of each request: ids, and a line of JSON in the access log."""
+"""What gunicorn and uvicorn tell of each request: ids, a line of JSON in the access log, metrics."""
 
 import os
 import random
@@ -13,6 +13,8 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from json.encoder import encode_basestring_ascii as quoted
 from select import PIPE_BUF
+
+import server_metrics
 
 ACCESS_LOG = os.environ.get("STACK_ACCESS_LOG") != "off"
 TRUSTED = re.split(r"\s*,\s*", os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1").strip())  # as gunicorn has it
@@ -100,13 +102,15 @@ class Exchange:
         return {"X-REQUEST-ID": self.request_id, "TRACEPARENT": f"00-{made[:32]}-{made[32:]}-01", "TRACESTATE": ""}
 
     def end(self) -> None:
-        """Log the request, unless there was none, or it was a health check that succeeded."""
+        """Log and count the request, unless there was none, or it was a health check that succeeded."""
         duration_s = time.monotonic() - self.began if self.began else 0.0
         if self.began:
             self.status = self.status or 499  # as nginx says where the client has hung up
-        if ACCESS_LOG and self.status and not (self.health_check and self.status == 200):
-            now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            said = quoted(self.client[:100]), self.method[:20], quoted(self.path[:400])
-            sent = self.status, max(self.bytes, 0)  # less than 0 when the client did not take the head
-            LOG.write((LINE % (now, self.request_id, self.trace_id, *said, *sent, duration_s * 1000)).encode())
+        if self.status and not (self.health_check and self.status == 200):
+            server_metrics.count(self.status, duration_s)
+            if ACCESS_LOG:
+                now = datetime.now(UTC).isoformat(timespec="milliseconds")
+                said = quoted(self.client[:100]), self.method[:20], quoted(self.path[:400])
+                sent = self.status, max(self.bytes, 0)  # less than 0 when the client did not take the head
+                LOG.write((LINE % (now, self.request_id, self.trace_id, *said, *sent, duration_s * 1000)).encode())
         self.began = self.status = 0

@@ -45,6 +45,7 @@ class Server:
             "STACK_HEALTH_TIMEOUT_S": "15",  # also on a busy machine
             "STACK_HEALTH_SOCKET": f"{folder}/health",
             "STACK_PORT": str(self.port),
+            "TMPDIR": str(folder),
             **WSGI,
             **env,
         }

@@ -1,16 +1,17 @@
-"""The access log and ids of both servers."""
+"""The access log, ids and metrics of both servers."""
 
 import json
 import os
 import re
 import runpy
 import select
+import signal
 from http.client import HTTPConnection, HTTPResponse
 from threading import Event
 
 import pytest
 from corpus import G, P
-from harness import SERVER, WSGI, Server, running
+from harness import SERVER, WSGI, Server, free_port, running
 
 TRACE, MADE = "4bf92f3577b34da6a3ce929d0e0e4736", r"[0-9a-f]{32}"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -18,11 +19,12 @@ PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 @pytest.fixture(scope="module")
 def settings(settings: dict[str, str]) -> dict[str, str]:
-    return settings | {"WEB_CONCURRENCY": "2", "FORWARDED_ALLOW_IPS": "192.0.2.0/24, 127.0.0.1"}
+    more = {"WEB_CONCURRENCY": "2", "FORWARDED_ALLOW_IPS": "192.0.2.0/24, 127.0.0.1"}
+    return settings | more | {"STACK_METRICS_PORT": str(free_port())}
 
 
-def get(server: Server, path: str, **fields: str) -> tuple[HTTPResponse, str]:
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=5)
+def get(server: Server, path: str, port: int = 0, **fields: str) -> tuple[HTTPResponse, str]:
+    connection = HTTPConnection("127.0.0.1", port or server.port, timeout=5)
     connection.request("GET", path, headers={"Connection": "close", **{k.replace("_", "-"): fields[k] for k in fields}})
     answer = connection.getresponse()
     return answer, answer.read().decode()
@@ -38,7 +40,7 @@ def logged(server: Server, request_id: str | None) -> dict[str, object]:
 def test_a_request_is_logged_with_its_ids(server: Server) -> None:
     assert server.healthcheck() == 0
     path, forwarded = "/ids?password=x", {"X_Forwarded_For": "1.1.1.1, 192.0.2.7", "X_Forwarded_Proto": "https"}
-    answer, text = get(server, path, X_Request_ID="proxy-1", Traceparent=PARENT, **forwarded)
+    answer, text = get(server, path, 0, X_Request_ID="proxy-1", Traceparent=PARENT, **forwarded)
     assert (answer.headers.get_all("X-Request-ID"), text) == (["proxy-1"], f"proxy-1 {PARENT} https")
     line = logged(server, "proxy-1")
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", str(line.pop("time")))
@@ -67,7 +69,8 @@ def test_ids_that_are_missing_or_malformed_are_made(server: Server, parent: str)
 
 
 def test_only_a_trusted_proxy_names_requests_and_the_log_can_be_off(settings: dict[str, str]) -> None:
-    with running(**settings | {"FORWARDED_ALLOW_IPS": "192.0.2.0/24", "STACK_ACCESS_LOG": "off"}) as server:
+    more = {"FORWARDED_ALLOW_IPS": "192.0.2.0/24", "STACK_ACCESS_LOG": "off", "STACK_METRICS_PORT": ""}
+    with running(**settings | more) as server:
         answer, text = get(server, "/ids", X_Request_ID="mine", Traceparent=PARENT)
         assert text == f"{answer.headers['X-Request-ID']} {PARENT} http"
         assert re.fullmatch(MADE, answer.headers["X-Request-ID"])
@@ -103,9 +106,36 @@ def test_errors_have_an_id_too(server: Server, status: int, sent: str) -> None:
     assert logged(server, request_id)["status"] == status
 
 
+def numbers(server: Server) -> dict[str, float]:
+    lines = get(server, "/metrics", int(server.env["STACK_METRICS_PORT"]))[1].splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+def test_metrics(server: Server) -> None:
+    before = numbers(server)
+    for path in ("/", "/large", "/fail"):
+        logged(server, get(server, path)[0].headers["X-Request-ID"])
+    after = numbers(server)
+    assert {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name)}.items() >= {
+        'http_request_duration_seconds_count{status="2xx"}': 2,
+        'http_request_duration_seconds_bucket{le="1.0",status="2xx"}': 2,
+        'http_request_duration_seconds_count{status="5xx"}': 1,
+    }.items()
+
+
 def test_opentelemetry_is_set_up_by_the_environment() -> None:
     """tasks/tests/slow/test_opentelemetry.py has a collector."""
     otel = dict.fromkeys(("OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"), "none") | {"OTEL_BSP_SCHEDULE_DELAY": "100"}
     with running(APPLICATION="flask:Flask('x')", OTEL_TRACES_EXPORTER="console", **otel) as server:
         get(server, "/", Traceparent=PARENT)
         server.wait_for(f'"trace_id": "0x{TRACE}"')
+
+
+def test_counts_outlive_a_worker_process() -> None:
+    with running(STACK_METRICS_PORT=str(free_port())) as server:
+        logged(server, get(server, "/")[0].headers["X-Request-ID"])
+        (worker,) = server.workers()
+        os.kill(int(worker), signal.SIGKILL)
+        logged(server, get(server, "/")[0].headers["X-Request-ID"])
+        assert server.workers() != {worker}
+        assert numbers(server)['http_request_duration_seconds_count{status="2xx"}'] == 2
