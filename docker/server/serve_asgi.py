@@ -31,10 +31,10 @@ NO_BODY = dict.fromkeys((204, 304), OURS | {b"content-length"})
 class Request(Exchange):
     """A request, and the application's answer to it."""
 
-    started = False  # whether the answer is
+    started = False  # whether a part of the answer is sent
     gone = False  # whether the client has hung up
     has_slot = False  # whether it has one of LARGE_BODY_SLOTS
-    head: Any = None  # one with a length waits for the body's first part: until then, what is wrong gets 500 instead
+    head: Any = None  # of an answer with a Content-Length: it is sent with the body's first part; an error before gets 500
     length = -1  # of the body, according to the head; -1: unknown
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -48,7 +48,7 @@ class Request(Exchange):
         return event
 
     async def send(self, event: Any) -> None:
-        """Send an event of the application's."""
+        """Send an event of the application's; raises ValueError where head and body contradict each other."""
         head, body = self.head, event.get("body") or b""
         if head:
             if len(body) > self.length or (len(body) < self.length and not event.get("more_body")):
