@@ -34,7 +34,7 @@ class Request(Exchange):
     started = False  # whether a part of the answer is sent
     gone = False  # whether the client has hung up
     has_slot = False  # whether it has one of LARGE_BODY_SLOTS
-    head: Any = None  # of an answer with a Content-Length: it is sent with the body's first part; an error before gets 500
+    head: Any = None  # of an answer with a length: sent with the body's first part, so that an error before gets 500
     length = -1  # of the body, according to the head; -1: unknown
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
