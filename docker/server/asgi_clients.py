@@ -1,10 +1,12 @@
 """uvicorn's connections with limits on slow and greedy clients, as gunicorn_clients.py has them."""
 
 import asyncio
+import sys
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 import server_limits as limits
+from httptools import HttpRequestParser
 from server_telemetry import Exchange
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -144,7 +146,9 @@ class Http(Client, HttpToolsProtocol):
             return
         self.request_bytes += len(data)
         self.framing_bytes += len(data)
+        self.chunk = data
         super().data_received(data)
+        self.chunk = b""
         if self.framing_bytes > limits.HEAD_BYTES:
             self.reject(431 if self.in_head else 400)
 
@@ -167,6 +171,10 @@ class Http(Client, HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Stop counting the head's bytes."""
+        if self.parser.get_method() == b"CONNECT":
+            raise BufferError  # which rejects the request
+        if self.ignores_upgrade():
+            return
         super().on_headers_complete()
         self.in_head, self.framing_bytes = False, 0
         self.scope["headers"] = [*self.headers]  # uvicorn adds trailers to its own list
@@ -186,6 +194,23 @@ class Http(Client, HttpToolsProtocol):
         bodiless = {b"content-length", b"transfer-encoding"}.isdisjoint(dict(self.headers))
         small = not too_large(self.url.decode("latin-1"), self.headers)
         return idle and plain and bodiless and small and super()._should_upgrade()
+
+    def ignores_upgrade(self) -> bool:
+        """Whether the request asks for another protocol and does not get it, as from Java's clients, which ask for h2c."""
+        return bool(self.parser.should_upgrade()) and not self._should_upgrade()
+
+    def on_message_complete(self) -> None:
+        """Ignore the end of the head that _unsupported_upgrade_warning() has parsed again."""
+        if not self.ignores_upgrade():
+            super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Parse a request again without its field Upgrade, after which httptools takes a body for another request."""
+        fields = b"".join(b"%s: %s\r\n" % field for field in self.headers if field[0] != b"upgrade")
+        line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        self.parser = HttpRequestParser(self)
+        upgrade: Any = sys.exc_info()[1]
+        self.data_received(line + fields + b"\r\n" + self.chunk[upgrade.args[0] :])
 
     def on_response_complete(self) -> None:
         """Go on with the next request; uvicorn would start a timer for each, here check() closes idle connections."""

@@ -14,17 +14,13 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from gunicorn.http import errors
 from gunicorn.http.body import ChunkedReader
-from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
 from gunicorn.workers import gthread
 from gunicorn_clients import Client
 from server_limits import HEAD_BYTES, LARGE_BYTES, TIMEOUT_S, fault
-from server_telemetry import is_trusted
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
-# gunicorn parses the addresses at each request; a health check has none.
-Request._peer_is_trusted_proxy = lambda req: not isinstance(req.peer_addr, tuple) or is_trusted(req.peer_addr[0])
 # So many requests at a time compete for the processor, while this process takes most of its time. One that takes longer
 # than BUSY_S seconds does not count any more: most likely, it waits for something else.
 BUSY, BUSY_S = 16, 0.1

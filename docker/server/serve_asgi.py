@@ -21,9 +21,8 @@ from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE
 
 LARGE_BODY_SLOTS = asyncio.Semaphore(limits.LARGE_BODIES)
 # The fields that are read or made here, and their names in capitals.
-READ = ("CONTENT-LENGTH", "HOST", "TRANSFER-ENCODING", "X-FORWARDED-FOR")
-NAMES = {name.lower().encode(): name for name in (*READ, "TRACEPARENT", "TRACESTATE", "X-REQUEST-ID")}
-
+NAMED = "CONTENT-LENGTH HOST TRANSFER-ENCODING X-FORWARDED-FOR TRACEPARENT TRACESTATE X-REQUEST-ID"
+NAMES = {name.lower().encode(): name for name in NAMED.split()}
 # The fields of an application's answer that are not sent, and those where its status allows no body.
 OURS = {b"x-request-id", b"transfer-encoding"}
 NO_BODY = dict.fromkeys((204, 304), OURS | {b"content-length"})
@@ -32,10 +31,10 @@ NO_BODY = dict.fromkeys((204, 304), OURS | {b"content-length"})
 class Request(Exchange):
     """A request, and the application's answer to it."""
 
-    started = False  # whether the answer is
+    started = False  # whether a part of the answer is sent
     gone = False  # whether the client has hung up
     has_slot = False  # whether it has one of LARGE_BODY_SLOTS
-    head: Any = None  # one with a length waits for the body's first part: until then, what is wrong gets 500 instead
+    head: Any = None  # of an answer with a length: sent with the body's first part, so that an error before gets 500
     length = -1  # of the body, according to the head; -1: unknown
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -49,7 +48,7 @@ class Request(Exchange):
         return event
 
     async def send(self, event: Any) -> None:
-        """Send an event of the application's."""
+        """Send an event of the application's; raises ValueError where head and body contradict each other."""
         head, body = self.head, event.get("body") or b""
         if head:
             if len(body) > self.length or (len(body) < self.length and not event.get("more_body")):
@@ -74,14 +73,15 @@ class Request(Exchange):
 
     def checked(self, head: Any) -> Any:
         """An answer's head with the request's id; raises ValueError where uvicorn would close the connection without answer."""
-        self.status = int(head.get("status", 101))  # a web socket has none
+        accepts = head["type"] == "websocket.accept"
+        self.status = 101 if accepts else int(head["status"])
         ours = NO_BODY.get(self.status, OURS)
         fields = [field for field in head.get("headers", ()) if field[0].lower() not in ours]
         lengths = [value for name, value in fields if name.lower() == b"content-length"]
         faults = [name for name, value in fields if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value)]
         if len(lengths) > 1 or not all(map(bytes.isdigit, lengths)):
             faults += lengths
-        if faults or self.status not in (range(200, 600) if "status" in head else [101]):
+        if faults or not (accepts or 200 <= self.status < 600):
             raise ValueError(f"the answer is invalid: status {self.status}, fields {faults}")
         if lengths and self.scope.get("method") != "HEAD":
             self.length = int(lengths[0])

@@ -1,9 +1,9 @@
 """Applications to test the servers with: they answer with the body, /ids with ids and the scheme, /large with 4 MB.
 
-/unread does not read the body, /fail and /exit raise, /none does not answer, the answers of /short and /less are incomplete,
-that of /more has too much, a field of /invalid has no valid name, that of /length no valid value, /wait takes 1 s, and a
-number is the answer's status. A web socket gets the size of each binary message, and is flooded with messages of the size
-that it sends as text; /refuse accepts none.
+/unread does not read the body, /fail and /exit raise, /none does not answer, the answer of /headless is a body, those of
+/short and /less are incomplete, that of /more has too much, a field of /invalid has no valid name, that of /length no valid
+value, /wait takes 1 s, and a number is the answer's status. A web socket gets the size of each binary message, and is
+flooded with messages of the size that it sends as text; /refuse accepts none.
 """
 
 import asyncio
@@ -43,14 +43,9 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         time.sleep(1)
     ids = (environ.get(name, "") for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT", "wsgi.url_scheme"))
     status, fields, body = answer(path, body, *ids)
-    if path != "/none":
+    if path not in ("/none", "/headless"):
         start_response(f"{status} x", fields)
     return [body]
-
-
-async def starting(*_: object) -> None:
-    print("the application starts", flush=True)
-    await asyncio.sleep(99)
 
 
 async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
@@ -74,7 +69,8 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     status, fields, body = answer(path, b"".join(parts), *ids, scope["scheme"])
     if path != "/none":
         headers = ((name.encode(), value.encode()) for name, value in fields)  # once, as ASGI allows
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if path != "/headless":
+            await send({"type": "http.response.start", "status": status, "headers": headers})
         if path in ("/short", "/unread"):
             await send({"type": "http.response.body", "more_body": True})
             await asyncio.sleep(0.4 * (path == "/unread"))

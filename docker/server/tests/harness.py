@@ -49,11 +49,9 @@ class Server:
             **WSGI,
             **env,
         }
-        command = [sys.executable, "-B", str(SERVER / "serve.py")]
+        command = ["setsid", sys.executable, "-B", str(SERVER / "serve.py")]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, cwd=SERVER / "tests", env=self.env, stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, cwd=SERVER / "tests", env=self.env, stdout=log, stderr=log)
 
     def wait_for(self, line: str) -> None:
         until = time.monotonic() + 20

@@ -52,6 +52,14 @@ def test_a_malformed_body_that_is_not_read_gets_one_answer(server: Server) -> No
     assert "write_eof" not in server.log.read_text()
 
 
+def test_a_body_after_an_upgrade_that_is_ignored_is_no_request(server: Server) -> None:
+    body = encoded(f"{G}|")
+    with server.connect(P + f"Connection: Upgrade, close|Upgrade: h2c|Content-Length: {len(body)}||") as client:
+        time.sleep(0.2)
+        client.sendall(body)
+        assert read(client).endswith(b"\r\n\r\n" + body)
+
+
 def test_trailers_are_no_header_fields(server: Server) -> None:
     with server.connect(C.replace("/", "/ids", 1) + "0|X-Request-ID: evil||" + GET) as client:
         assert b"evil" not in read(client)
@@ -232,7 +240,7 @@ def test_it_can_be_stopped_where_exceptions_are_ignored(settings: dict[str, str]
 
 
 def test_it_can_be_stopped_while_an_asgi_application_starts() -> None:
-    with running("the application starts", **ASGI | {"APPLICATION": "app:starting"}):
+    with running("starting", **ASGI | {"APPLICATION": "app:lambda *_: print('starting') or asyncio.sleep(99)"}):
         pass
 
 

@@ -93,7 +93,10 @@ def test_a_log_that_nobody_reads_stops_no_request(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("status", "sent"),
     [(400, "x||"), (400, f"{G}Host: y||"), (431, G + f"A: {'a' * 8000}|" * 5)]
-    + [(500, G.replace("/", path, 1) + "|") for path in ("/fail", "/exit", "/none", "/invalid", "/length", "/103")]
+    + [
+        (500, G.replace("/", path, 1) + "|")
+        for path in ("/fail", "/exit", "/none", "/headless", "/invalid", "/length", "/103")
+    ]
     + [(500, P.replace("/", path, 1) + "Content-Length: 4||body") for path in ("/less", "/more")],
 )
 def test_errors_have_an_id_too(server: Server, status: int, sent: str) -> None:

@@ -77,9 +77,8 @@ def test_slow_clients_are_disconnected(server: Server) -> None:
 
 
 def test_a_connection_that_was_idle_for_long_before_it_became_a_web_socket_stays_open() -> None:
-    http_type = import_module("asgi_clients").Http
-    http = http_type.__new__(http_type)
-    http.loop, http.transport, http.held, http.time_left_s = Mock(), Mock(), 1, 0.5
+    http = import_module("asgi_clients").Http(Mock(), Mock(), {}, Mock())
+    http.transport, http.held, http.time_left_s = Mock(), 1, 0.5
     http.check()
     assert not http.transport.abort.called
 
