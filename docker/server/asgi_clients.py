@@ -1,10 +1,12 @@
 """uvicorn's connections with limits on slow and greedy clients, as gunicorn_clients.py has them."""
 
 import asyncio
+import sys
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 import server_limits as limits
+from httptools import HttpRequestParser
 from server_telemetry import Exchange
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -77,13 +79,14 @@ class Client(asyncio.Protocol):
 
     def check(self) -> None:
         """Once a second, disconnect the client if it is too slow."""
-        if not self.held:
+        if self.held:
+            self.limit_memory(self.held_bytes())
+        if not self.held:  # it is disconnected, or a web socket now
             return
         unsent = self.transport.get_write_buffer_size()
         left_s = self.time_left_s - 1 + (self.progress + max(self.unsent - unsent, 0)) / limits.RATE
         self.time_left_s = min(left_s, limits.TIMEOUT_S) if self.is_awaited() else limits.TIMEOUT_S
         self.progress, self.unsent = 0, unsent
-        self.limit_memory(self.held_bytes())
         if self.time_left_s <= 0:
             self.disconnect()
         else:
@@ -143,7 +146,9 @@ class Http(Client, HttpToolsProtocol):
             return
         self.request_bytes += len(data)
         self.framing_bytes += len(data)
+        self.chunk = data
         super().data_received(data)
+        self.chunk = b""
         if self.framing_bytes > limits.HEAD_BYTES:
             self.reject(431 if self.in_head else 400)
 
@@ -166,6 +171,10 @@ class Http(Client, HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Stop counting the head's bytes."""
+        if self.parser.get_method() == b"CONNECT":
+            raise BufferError  # which rejects the request
+        if self.ignores_upgrade():
+            return
         super().on_headers_complete()
         self.in_head, self.framing_bytes = False, 0
         self.scope["headers"] = [*self.headers]  # uvicorn adds trailers to its own list
@@ -185,6 +194,23 @@ class Http(Client, HttpToolsProtocol):
         bodiless = {b"content-length", b"transfer-encoding"}.isdisjoint(dict(self.headers))
         small = not too_large(self.url.decode("latin-1"), self.headers)
         return idle and plain and bodiless and small and super()._should_upgrade()
+
+    def ignores_upgrade(self) -> bool:
+        """Whether the request asks for another protocol and does not get it, as from Java's clients, which ask for h2c."""
+        return bool(self.parser.should_upgrade()) and not self._should_upgrade()
+
+    def on_message_complete(self) -> None:
+        """Ignore the end of the head that _unsupported_upgrade_warning() has parsed again."""
+        if not self.ignores_upgrade():
+            super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Parse a request again without its field Upgrade, after which httptools takes a body for another request."""
+        fields = b"".join(b"%s: %s\r\n" % field for field in self.headers if field[0] != b"upgrade")
+        line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        self.parser = HttpRequestParser(self)
+        upgrade: Any = sys.exc_info()[1]
+        self.data_received(line + fields + b"\r\n" + self.chunk[upgrade.args[0] :])
 
     def on_response_complete(self) -> None:
         """Go on with the next request; uvicorn would start a timer for each, here check() closes idle connections."""
@@ -211,7 +237,7 @@ class Http(Client, HttpToolsProtocol):
             if self.cycle:
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
-            exchange = Exchange(internal=False)
+            exchange = Exchange(health_check=False)
             exchange.client, exchange.status = (self.client or ("",))[0], status
             self.transport.write(
                 f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nX-Request-ID: {exchange.request_id}\r\n"

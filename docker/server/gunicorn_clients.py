@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
 from server_limits import HEAD_BYTES, LARGE_BODIES, LINGER_BYTES, LINGER_S, MEMORY_BYTES, RATE, RESET, TIMEOUT_S
-from server_telemetry import LARGE_BODIES as LARGE_BODIES_GAUGE
-from server_telemetry import Exchange, add
+from server_telemetry import Exchange
 
 LARGE_BODY_SLOTS = threading.Semaphore(LARGE_BODIES)
 SLOW_MS = 5  # a client is slow when it has sent nothing for so long, or when it does not read at once
@@ -38,9 +37,9 @@ class Client(socket):
     def settimeout(self, _timeout_s: float | None) -> None:
         """Ignore gunicorn's timeouts, during which Python would wait where the client does not count as slow."""
 
-    def start_request(self, *, internal: bool) -> None:
+    def start_request(self, *, health_check: bool) -> None:
         """Reset what is counted for each request."""
-        self.exchange = Exchange(internal=internal)
+        self.exchange = Exchange(health_check=health_check)
         self.head_bytes: int | None = 0  # None: the head is complete
         self.answer_bytes, self.waited_s, self.was_slow = 0, 0.0, False
         self.time_left_s = TIMEOUT_S
@@ -138,7 +137,6 @@ class Client(socket):
                     with self.slow_changed:
                         self.disconnect_slowest(client for client in self.slow if client.large_body)
             queue.release()
-            add({LARGE_BODIES_GAUGE: self.large_body})
         return self.large_body
 
     def end_large_body(self) -> None:
@@ -146,7 +144,6 @@ class Client(socket):
         if self.large_body:
             self.large_body = False
             LARGE_BODY_SLOTS.release()
-            add({LARGE_BODIES_GAUGE: -1})
 
     def disconnect_slowest(self, clients: Iterable[Client]) -> None:
         """Disconnect the one of some clients that was waited for longest during its request."""

@@ -8,22 +8,19 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
+from socket import AF_UNIX
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from gunicorn.http import errors
 from gunicorn.http.body import ChunkedReader
-from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
 from gunicorn.workers import gthread
 from gunicorn_clients import Client
 from server_limits import HEAD_BYTES, LARGE_BYTES, TIMEOUT_S, fault
-from server_telemetry import METRICS, METRICS_PORT, METRICS_TYPE, is_trusted
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
-# gunicorn parses the addresses at each request; a health check has none.
-Request._peer_is_trusted_proxy = lambda req: not isinstance(req.peer_addr, tuple) or is_trusted(req.peer_addr[0])
 # So many requests at a time compete for the processor, while this process takes most of its time. One that takes longer
 # than BUSY_S seconds does not count any more: most likely, it waits for something else.
 BUSY, BUSY_S = 16, 0.1
@@ -80,7 +77,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     sockets: Any
 
     def load_wsgi(self) -> None:
-        """Load the application, and give health checks and metrics listeners and threads of their own."""
+        """Load the application, and give health checks a listener and threads of their own."""
         super().load_wsgi()
         self.waiting: deque[Any] = deque()  # connections with a request that no thread handles yet
         self.busy: dict[Any, float] = {}  # connections whose requests compete for the processor, and since when
@@ -90,12 +87,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         # The other threads, three in sixteen, are always left for clients that are not slow.
         Client.limit = self.cfg.threads * 3 // 4
         self.queue = threading.Semaphore(self.cfg.threads // 16)
-        self.internal_pool = ThreadPoolExecutor(4)  # /readyz may take its time, and must not keep /healthz waiting
-        internal = [listener for listener in self.sockets if is_internal(listener.getsockname())]
-        self.sockets = [listener for listener in self.sockets if listener not in internal]
-        if METRICS:
-            METRICS.take_row()
-        for listener in internal:
+        self.health_pool = ThreadPoolExecutor(4)  # /readyz may take its time, and must not keep /healthz waiting
+        health = [listener for listener in self.sockets if listener.family == AF_UNIX]
+        self.sockets = [listener for listener in self.sockets if listener not in health]
+        for listener in health:
             listener.setblocking(False)
             self.poller.register(listener, selectors.EVENT_READ, self.accept)
 
@@ -115,8 +110,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             conn.set_timeout()
             self.pending_conns.append(conn)
             self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
-        elif is_internal(conn.server):
-            self.start(conn, self.internal_pool)
+        elif isinstance(conn.server, str):  # the path of the health checks' listener
+            self.start(conn, self.health_pool)
         else:
             self.waiting.append(conn)
             self.start_waiting()
@@ -160,7 +155,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         """Handle a connection's next request, in a thread."""
         if not isinstance(conn.sock, Client):
             conn.sock = Client(conn.sock, lambda: self.start_waiting(conn))
-        conn.sock.start_request(internal=is_internal(conn.server))
+        conn.sock.start_request(health_check=isinstance(conn.server, str))
         keep = False
         try:
             keep = super().handle(conn)
@@ -181,9 +176,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def handle_request(self, req: Any, conn: Any) -> object:
         """Answer a request unless it is ambiguous: RFC 9112, sections 3.2 and 6.1."""
-        if METRICS and not isinstance(conn.server, str) and is_internal(conn.server):
-            conn.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n%s" % (METRICS_TYPE, METRICS.text()))
-            return False
         status = fault(req.method, "1.1" if req.version >= (1, 1) else "1.0", req.uri, req.headers)
         made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, dict(req.headers))
         req.headers = [field for field in req.headers if field[0] not in made]
@@ -209,11 +201,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             return False
 
 
-def is_internal(address: tuple[str, int] | str) -> bool:
-    """Whether a listener's address is that of health checks or metrics."""
-    return isinstance(address, str) or address[1] == METRICS_PORT
-
-
 def body_middleware(app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Call the application; its answer to a malformed body, most likely 500, is replaced by 400, its request id by ours."""
     body: Any = environ["wsgi.input"]
@@ -221,6 +208,8 @@ def body_middleware(app: WSGIApplication, environ: WSGIEnvironment, start_respon
     def start(status: str, fields: Any, *error: Any) -> Any:
         if body.failed:
             raise errors.InvalidChunkSize(b"the body is malformed or incomplete")
+        if status[0] == "1":
+            raise ValueError(f"{status} is no answer")
         body.reader.expects_continue = False
         body.reader.answer = start_response.__self__  # type: ignore[attr-defined]
         environ["gunicorn.socket"].time_left_s = TIMEOUT_S

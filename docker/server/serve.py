@@ -12,12 +12,22 @@ from pathlib import Path
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 interface = os.environ.get("INTERFACE", "wsgi")
 
+if interface in ("asgi", "command"):  # gunicorn is an init itself
+    import serve_init
+
+    serve_init.fork()
+
 if interface != "command" and any(name.startswith("OTEL_") for name in os.environ):  # which is another process
     try:
         from opentelemetry.instrumentation.auto_instrumentation import initialize
     except ImportError:
         sys.exit("OTEL_* is set, but the service has no opentelemetry-distro: see docs/production.md")
     initialize()
+
+if interface in ("asgi", "wsgi"):
+    import server_metrics
+
+    server_metrics.serve()
 
 if interface == "asgi":
     import serve_asgi
@@ -26,8 +36,9 @@ if interface == "asgi":
 elif interface == "command":
     import serve_command
 
-    sys.exit(serve_command.run())
+    serve_command.run()
 elif interface == "wsgi":
+    import server_telemetry  # noqa: F401 (which tells what is wrong in FORWARDED_ALLOW_IPS; gunicorn does not name it)
     from gunicorn.app.wsgiapp import run
 
     sys.argv = ["gunicorn", f"--config={Path(__file__).with_name('gunicorn.conf.py')}"]

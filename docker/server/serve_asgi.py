@@ -3,84 +3,122 @@
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
 from contextlib import suppress
 from importlib.util import find_spec
+from types import FrameType
 from typing import Any
 
 import server_limits as limits
 import uvicorn
 from asgi_clients import Http, too_large
-from server_telemetry import LARGE_BODIES, METRICS, METRICS_PORT, METRICS_TYPE, TRUSTED, Exchange, add
+from server_telemetry import TRUSTED, Exchange
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE
+from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE
 
 LARGE_BODY_SLOTS = asyncio.Semaphore(limits.LARGE_BODIES)
 # The fields that are read or made here, and their names in capitals.
-READ = ("CONTENT-LENGTH", "HOST", "TRANSFER-ENCODING", "X-FORWARDED-FOR")
-NAMES = {name.lower().encode(): name for name in (*READ, "TRACEPARENT", "TRACESTATE", "X-REQUEST-ID")}
-
+NAMED = "CONTENT-LENGTH HOST TRANSFER-ENCODING X-FORWARDED-FOR TRACEPARENT TRACESTATE X-REQUEST-ID"
+NAMES = {name.lower().encode(): name for name in NAMED.split()}
 # The fields of an application's answer that are not sent, and those where its status allows no body.
-OURS = {b"x-request-id"}
-NO_BODY = dict.fromkeys((204, 304), OURS | {b"content-length", b"transfer-encoding"})
+OURS = {b"x-request-id", b"transfer-encoding"}
+NO_BODY = dict.fromkeys((204, 304), OURS | {b"content-length"})
+
+
+class Request(Exchange):
+    """A request, and the application's answer to it."""
+
+    started = False  # whether a part of the answer is sent
+    gone = False  # whether the client has hung up
+    has_slot = False  # whether it has one of LARGE_BODY_SLOTS
+    head: Any = None  # of an answer with a length: sent with the body's first part, so that an error before gets 500
+    length = -1  # of the body, according to the head; -1: unknown
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+        super().__init__(health_check=not scope["server"] or scope["server"][1] is None)
+        self.scope, self.receive_event, self.send_event = scope, receive, send
+
+    async def receive(self) -> Any:
+        """Receive an event for the application."""
+        event = await self.receive_event()
+        self.gone = event["type"].endswith("disconnect")
+        return event
+
+    async def send(self, event: Any) -> None:
+        """Send an event of the application's; raises ValueError where head and body contradict each other."""
+        head, body = self.head, event.get("body") or b""
+        if head:
+            if len(body) > self.length or (len(body) < self.length and not event.get("more_body")):
+                raise ValueError(f"the answer has Content-Length {self.length} and a body of {len(body)} bytes")
+            self.head = None
+        elif not self.started:
+            self.release_slot()
+            if event["type"] == "websocket.close":
+                await self.respond(403)
+                return
+            event = self.checked(event)
+            if self.length >= 0:
+                self.head = event
+                return
+        self.started = True
+        self.bytes += len(body)
+        if head:
+            await self.send_event(head)
+        await self.send_event(event)
+        if event["type"] == "http.response.body" and not event.get("more_body"):
+            self.end()  # the application may go on for long
+
+    def checked(self, head: Any) -> Any:
+        """An answer's head with the request's id; raises ValueError where uvicorn would close the connection without answer."""
+        accepts = head["type"] == "websocket.accept"
+        self.status = 101 if accepts else int(head["status"])
+        ours = NO_BODY.get(self.status, OURS)
+        fields = [field for field in head.get("headers", ()) if field[0].lower() not in ours]
+        lengths = [value for name, value in fields if name.lower() == b"content-length"]
+        faults = [name for name, value in fields if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value)]
+        if len(lengths) > 1 or not all(map(bytes.isdigit, lengths)):
+            faults += lengths
+        if faults or not (accepts or 200 <= self.status < 600):
+            raise ValueError(f"the answer is invalid: status {self.status}, fields {faults}")
+        if lengths and self.scope.get("method") != "HEAD":
+            self.length = int(lengths[0])
+        return {**head, "headers": [*fields, (b"x-request-id", self.request_id.encode())]}
+
+    async def respond(self, status: int) -> None:
+        """Answer in the application's place."""
+        self.started, self.status, self.bytes = True, status, 0
+        kind = "websocket.http.response" if self.scope["type"] == "websocket" else "http.response"
+        fields = [(b"content-length", b"0"), (b"connection", b"close"), (b"x-request-id", self.request_id.encode())]
+        await self.send_event({"type": f"{kind}.start", "status": status, "headers": fields})
+        await self.send_event({"type": f"{kind}.body", "body": b""})
+
+    def release_slot(self) -> None:
+        """Let the next request with a large body have its turn."""
+        if self.has_slot:
+            self.has_slot = False
+            LARGE_BODY_SLOTS.release()
 
 
 class Middleware:
-    """Logs and counts requests, rejects ambiguous ones, and calls the application with few large bodies at a time."""
+    """Logs requests, rejects ambiguous ones, and calls the application with few large bodies at a time."""
 
     def __init__(self, app: Any) -> None:
         self.app = ProxyHeadersMiddleware(app, TRUSTED)
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve a request."""
         if scope["type"] == "lifespan":
-            return await self.app(scope, receive, send)
-        port, slot, gone = (scope["server"] or ("", None))[1], False, False
-        exchange = Exchange(internal=port in (None, METRICS_PORT))
-        # None of these functions may call itself, or another that calls it: each request would be cyclic garbage.
-
-        def release() -> None:
-            nonlocal slot
-            if slot:
-                slot = False
-                LARGE_BODY_SLOTS.release()
-                add({LARGE_BODIES: -1})
-
-        async def receive_event() -> Any:
-            nonlocal gone
-            event = await receive()
-            gone = event["type"].endswith("disconnect")
-            return event
-
-        async def send_and_count(event: Any) -> None:
-            if not exchange.started:
-                release()
-                if event["type"] == "websocket.close":
-                    await respond(scope, send, exchange, 403)
-                    return
-                exchange.status = 101 if event["type"] == "websocket.accept" else int(event["status"])
-                ours = NO_BODY.get(exchange.status, OURS)
-                fields = [field for field in event.get("headers", ()) if field[0].lower() not in ours]
-                faults = [name for name, value in fields if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value)]
-                if faults or exchange.status not in STATUS_LINE:  # uvicorn would close the connection without an answer
-                    raise ValueError(f"the answer is invalid: status {exchange.status}, fields {faults}")
-                fields.append((b"x-request-id", exchange.request_id.encode()))
-                event = {**event, "headers": fields}
-                exchange.started = True
-            exchange.bytes += len(event.get("body") or b"")
-            await send(event)
-            if event["type"] == "http.response.body" and not event.get("more_body"):
-                exchange.end()  # the application may go on for long
-
-        if METRICS and port == METRICS_PORT:
-            return await respond(scope, send, exchange, 200, METRICS.text())
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
         headers, method, path = scope["headers"], scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
         target = scope.get("stack.target", scope["raw_path"]).decode("latin-1")
         known = [(NAMES[name], value.decode("latin-1")) for name, value in headers if name in NAMES]
         fields = dict(known)
-        made = exchange.start((scope["client"] or ("",))[0], method, path, fields)
+        made = request.start((scope["client"] or ("",))[0], method, path, fields)
         scope["headers"] = [field for field in headers if NAMES.get(field[0]) not in made]
         scope["headers"] += [(name.lower().encode(), value.encode()) for name, value in made.items() if value]
         try:
@@ -89,37 +127,31 @@ class Middleware:
             status = status or limits.fault(method, scope["http_version"], target, known) or scope.get("stack.status")
             if not status and (int(length) > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
                 with suppress(TimeoutError):
-                    slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
-                add({LARGE_BODIES: slot})
-                status = 0 if slot else 503
-            await (respond(scope, send, exchange, status) if status else self.app(scope, receive_event, send_and_count))
-            if not exchange.started and not gone:
+                    request.has_slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
+                status = 0 if request.has_slot else 503
+            await (request.respond(status) if status else self.app(scope, request.receive, request.send))
+            if not request.started and not request.gone:
                 raise RuntimeError("the application has not answered")
         except BaseException as error:
-            if gone and not exchange.started:
-                return None  # frameworks raise then; to log that for each client of an attack would take all the time
-            if not exchange.started:
-                await respond(scope, send, exchange, 500)
-            error.add_note(f"request_id: {exchange.request_id}")
+            if request.gone and not request.started:
+                return  # frameworks raise then; to log that for each client of an attack would take all the time
+            if not request.started:
+                await request.respond(500)
+            error.add_note(f"request_id: {request.request_id}")
             raise  # for uvicorn to log it
         finally:
-            release()
-            exchange.end()
-
-
-async def respond(scope: Any, send: Any, exchange: Exchange, status: int, body: bytes = b"") -> None:
-    """Answer in the application's place; only metrics have a body."""
-    exchange.started, exchange.status, exchange.bytes = True, status, len(body)
-    prefix = "websocket.http" if scope["type"] == "websocket" else "http"
-    kind = METRICS_TYPE if body else b"text/plain"
-    fields = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-    fields.append((b"x-request-id", exchange.request_id.encode()))
-    await send({"type": f"{prefix}.response.start", "status": status, "headers": fields})
-    await send({"type": f"{prefix}.response.body", "body": body})
+            request.release_slot()
+            request.end()
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which loses no connection that waits to be accepted when it is stopped."""
+    """uvicorn, which ends at once while the application starts, and loses no connection when it is stopped later."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Handle SIGTERM; uvicorn would wait until the application has started, however long that takes."""
+        if not self.started:
+            os._exit(0)
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept what is waiting, then shut down, and let the process end: exit handlers run, and the log is written."""
@@ -134,6 +166,7 @@ class Server(uvicorn.Server):
 
 def run() -> None:
     """Serve until SIGTERM."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which has gunicorn reload, and would end this process
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
     from serve_application import application
 
@@ -153,9 +186,8 @@ def run() -> None:
     )
     # These lines contain query strings, which may be secret.
     logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith('%s - "WebSocket'))
-    ports = [int(os.environ.get("STACK_PORT", "8000")), *([METRICS_PORT] if METRICS else [])]
-    sockets = [socket.create_server(("0.0.0.0", port), backlog=config.backlog) for port in ports]  # noqa: S104
+    address = "0.0.0.0", int(os.environ.get("STACK_PORT", "8000"))  # noqa: S104
+    listener = socket.create_server(address, backlog=config.backlog)
     # As asyncio does for sockets of its own: answers would wait 40 ms for the client's acknowledgement.
-    for each in sockets:
-        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    Server(config).run(sockets=[*sockets, socket.create_server(path, family=socket.AF_UNIX)])
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    Server(config).run(sockets=[listener, socket.create_server(path, family=socket.AF_UNIX)])

@@ -1,13 +1,11 @@
-"""Runs APPLICATION as a command line, such as a worker's, and is its init.
-
-A command that is PID 1 itself would not get SIGTERM unless it handles that, and would have to reap orphans.
-"""
+"""Runs APPLICATION as a command line, such as a worker's."""
 
 import os
 import shlex
 import shutil
 import signal
 import sys
+from typing import NoReturn
 
 
 def words() -> list[str]:
@@ -22,17 +20,10 @@ def words() -> list[str]:
     return found
 
 
-def run() -> int:
-    """Run the command, pass on signals, reap orphans; return its exit code, or 128 and the signal that has ended it."""
+def run() -> NoReturn:
+    """Become the command."""
     os.environ.setdefault("PYTHONPATH", os.getcwd())  # noqa: PTH109
-    command, signals = words(), signal.valid_signals()
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # those that are blocked wait, for PID 1 as well
-    # Python ignores these two.
-    child = os.posix_spawnp(command[0], command, os.environ, setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
-    while True:
-        if (number := signal.sigwait(signals)) != signal.SIGCHLD:
-            os.kill(child, number)
-            continue
-        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
-            if ended.si_pid == child:
-                return ended.si_status + 128 * (ended.si_code != os.CLD_EXITED)
+    command = words()
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python
+        signal.signal(ignored, signal.SIG_DFL)
+    os.execvp(command[0], command)  # noqa: S606

@@ -1,8 +1,9 @@
 """Applications to test the servers with: they answer with the body, /ids with ids and the scheme, /large with 4 MB.
 
-/unread does not read the body, /fail and /exit raise, /none does not answer, the answer of /short is incomplete, a field of
-/invalid has no valid name, /wait takes 1 s, and a number is the answer's status. A web socket gets the size of each binary
-message, and is flooded with messages of the size that it sends as text; /refuse accepts none.
+/unread does not read the body, /fail and /exit raise, /none does not answer, the answer of /headless is a body, those of
+/short and /less are incomplete, that of /more has too much, a field of /invalid has no valid name, that of /length no valid
+value, /wait takes 1 s, and a number is the answer's status. A web socket gets the size of each binary message, and is
+flooded with messages of the size that it sends as text; /refuse accepts none.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ def answer(path: str, body: bytes, *ids: str) -> tuple[int, list[tuple[str, str]
     if path in ("/fail", "/exit"):
         raise ValueError(path) if path == "/fail" else SystemExit(3)
     body = " ".join(ids).encode() if path == "/ids" else b"x" * 4_000_000 if path == "/large" else body
-    fields = [("Content-Length", str(len(body) + 100 * (path == "/short"))), ("X-Request-ID", "own")]
+    length = len(body) + {"/short": 100, "/less": 1, "/more": -1}.get(path, 0)
+    fields = [("Content-Length", "x" if path == "/length" else str(length)), ("X-Request-ID", "own")]
     return int(path[1:]) if path[1:].isdigit() else 200, fields + [("a b", "c")] * (path == "/invalid"), body
 
 
@@ -41,7 +43,7 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         time.sleep(1)
     ids = (environ.get(name, "") for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT", "wsgi.url_scheme"))
     status, fields, body = answer(path, body, *ids)
-    if path != "/none":
+    if path not in ("/none", "/headless"):
         start_response(f"{status} x", fields)
     return [body]
 
@@ -67,6 +69,9 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     status, fields, body = answer(path, b"".join(parts), *ids, scope["scheme"])
     if path != "/none":
         headers = ((name.encode(), value.encode()) for name, value in fields)  # once, as ASGI allows
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await asyncio.sleep(0.4 * (path == "/unread"))
+        if path != "/headless":
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+        if path in ("/short", "/unread"):
+            await send({"type": "http.response.body", "more_body": True})
+            await asyncio.sleep(0.4 * (path == "/unread"))
         await send({"type": "http.response.body", "body": body})

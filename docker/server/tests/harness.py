@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -35,7 +36,7 @@ class Server:
     stopped = False
 
     def __init__(self, folder: Path, **env: str) -> None:
-        self.port, self.metrics_port = free_port(), free_port()
+        self.port = free_port()
         self.log = folder / "log.txt"
         self.env = os.environ | {
             "MALLOC_MMAP_THRESHOLD_": "131072",  # as in the images: large answers are given back to the system at once
@@ -43,12 +44,12 @@ class Server:
             "STACK_CLIENT_TIMEOUT_S": str(TIMEOUT_S),
             "STACK_HEALTH_TIMEOUT_S": "15",  # also on a busy machine
             "STACK_HEALTH_SOCKET": f"{folder}/health",
-            "STACK_METRICS_PORT": str(self.metrics_port),
             "STACK_PORT": str(self.port),
+            "TMPDIR": str(folder),
             **WSGI,
             **env,
         }
-        command = [sys.executable, "-B", str(SERVER / "serve.py")]
+        command = ["setsid", sys.executable, "-B", str(SERVER / "serve.py")]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=SERVER / "tests", env=self.env, stdout=log, stderr=log)
 
@@ -102,7 +103,8 @@ def running(line: str = "", **env: str) -> Iterator[Server]:
             server.stop()
             assert server.process.wait(10) == 0, server.log.read_text()  # Docker kills it then
         finally:
-            server.process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(server.process.pid, signal.SIGKILL)
             server.process.wait()
 
 

@@ -20,7 +20,8 @@ import os, signal, time
 if not os.fork():
     os.fork() or time.sleep(0.2)
     os._exit(0)
-signal.signal(signal.SIGUSR1, lambda *_: os.write(1, os.environ["PYTHONPATH"].encode() + b"\\n"))
+time.sleep(0.4)
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, os.environ.get("PYTHONPATH", "none").encode() + b"\\n"))
 signal.signal(signal.SIGTERM, lambda *_: exit(7))
 print("ready", flush=True)
 while True: time.sleep(1)
@@ -49,8 +50,10 @@ def test_an_expression_names_the_application(monkeypatch: pytest.MonkeyPatch, ex
 
 
 @contextmanager
-def started(application: str, interface: str = "command", folder: Path = SERVE.parent) -> Iterator[Popen[str]]:
-    env = {"PATH": f"{Path(sys.executable).parent}:/bin:/usr/bin", "INTERFACE": interface, "APPLICATION": application}
+def started(
+    application: str, interface: str = "command", folder: Path = SERVE.parent, **env: str
+) -> Iterator[Popen[str]]:
+    env |= {"PATH": f"{Path(sys.executable).parent}:/bin:/usr/bin", "INTERFACE": interface, "APPLICATION": application}
     env |= {"OTEL_PYTHON_CONFIGURATOR": "x"} if interface == "command" else {}
     command = [sys.executable, str(SERVE)]
     process = Popen(command, cwd=folder, env=env, text=True, stdout=PIPE, stderr=STDOUT, preexec_fn=become_reaper)
@@ -62,13 +65,16 @@ def started(application: str, interface: str = "command", folder: Path = SERVE.p
         timer.cancel()
 
 
-def test_signals_reach_the_command_and_its_exit_code_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("interface", "application"), [("command", "python3 worker.py"), ("asgi", "worker:app")])
+def test_signals_arrive_orphans_are_reaped_and_the_exit_code_comes_back(
+    tmp_path: Path, interface: str, application: str
+) -> None:
     (tmp_path / "worker.py").write_text(WORKER)
-    with started("python3 worker.py", folder=tmp_path) as process:
+    with started(application, interface, tmp_path) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         process.send_signal(10)
-        assert process.stdout.readline() == f"{tmp_path}\n"
+        assert process.stdout.readline() == ("none\n" if interface == "asgi" else f"{tmp_path}\n")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         while len(children.read_text().split()) > 1:  # its two orphans are reaped
             assert process.poll() is None
@@ -89,7 +95,7 @@ def test_no_signal_is_blocked_or_ignored() -> None:
 def test_a_command_that_a_signal_ends() -> None:
     with started("sleep 100") as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        while not children.read_text():
+        while not any("sleep" in Path(f"/proc/{pid}/cmdline").read_text() for pid in children.read_text().split()):
             assert process.poll() is None
         process.terminate()
     assert process.returncode == 143
@@ -99,6 +105,8 @@ def test_a_command_that_a_signal_ends() -> None:
     ("interface", "application", "told", "code"),
     [
         ("command", "python3 -c 'exit(3)'", "", 3),
+        ("wsgi", "", "FORWARDED_ALLOW_IPS: 'proxy' does not appear to be an IPv4 or IPv6 network\n", 1),
+        ("asgi", "", "FORWARDED_ALLOW_IPS: 'proxy' does not appear to be an IPv4 or IPv6 network\n", 1),
         ("wsig", "app:app", "INTERFACE is 'wsig'; it must be wsgi, asgi or command\n", 1),
         ("command", "no-such-program -x", "APPLICATION is 'no-such-program -x', and there is no such program\n", 1),
         ("command", "", "APPLICATION is '', and there is no such program\n", 1),
@@ -106,7 +114,7 @@ def test_a_command_that_a_signal_ends() -> None:
     ],
 )
 def test_mistakes_are_told_in_one_line(interface: str, application: str, told: str, code: int) -> None:
-    with started(application, interface) as process:
+    with started(application, interface, FORWARDED_ALLOW_IPS="127.0.0.1, proxy") as process:
         assert process.stdout
         assert process.stdout.read() == told
     assert process.returncode == code

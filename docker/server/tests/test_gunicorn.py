@@ -21,7 +21,6 @@ USED = {
     "arbiter:Arbiter.handle_term": {"StopIteration"},
     "http.body:ChunkedReader.parse_chunk_size": {"read_into"},
     "http.body:ChunkedReader.parse_trailers": {"limit_trailer_section", "read_into"},
-    "http.message:HeaderPolicy._peer_is_trusted_proxy": {"peer_addr"},
     "http.unreader:SocketUnreader.chunk": {"max_body_chunk", "recv", "sock"},
     "http.wsgi:create": {"_expected_100_continue"},
     "http.wsgi:Response.write": {"_omits_body", "response_length", "sent"},

@@ -13,7 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 from corpus import BODIES, HEADS, TRUNCATED, C, G, P, differs, encoded
-from harness import THREADS, TIMEOUT_S, Server, read, running, statuses
+from harness import ASGI, THREADS, TIMEOUT_S, Server, read, running, statuses
 
 CASES = [(status, sent) for table in (HEADS, BODIES) for status in table for sent in table[status]]
 # Answers that have no body, though the application sends one.
@@ -50,6 +50,14 @@ def test_a_malformed_body_that_is_not_read_gets_one_answer(server: Server) -> No
         client.sendall(encoded("zz|"))
         assert statuses(client) == [200]
     assert "write_eof" not in server.log.read_text()
+
+
+def test_a_body_after_an_upgrade_that_is_ignored_is_no_request(server: Server) -> None:
+    body = encoded(f"{G}|")
+    with server.connect(P + f"Connection: Upgrade, close|Upgrade: h2c|Content-Length: {len(body)}||") as client:
+        time.sleep(0.2)
+        client.sendall(body)
+        assert read(client).endswith(b"\r\n\r\n" + body)
 
 
 def test_trailers_are_no_header_fields(server: Server) -> None:
@@ -229,6 +237,11 @@ def test_a_reload_loses_no_request() -> None:
 def test_it_can_be_stopped_where_exceptions_are_ignored(settings: dict[str, str]) -> None:
     with running("stopping", **settings | {"APPLICATION": "app:Stopper() and app"}) as server:
         server.stopped = True
+
+
+def test_it_can_be_stopped_while_an_asgi_application_starts() -> None:
+    with running("starting", **ASGI | {"APPLICATION": "app:lambda *_: print('starting') or asyncio.sleep(99)"}):
+        pass
 
 
 @pytest.mark.parametrize("age", [0, 0.05, 0.1, 0.2, 0.4])

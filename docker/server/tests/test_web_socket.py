@@ -3,7 +3,9 @@
 import re
 import time
 from contextlib import ExitStack, suppress
+from importlib import import_module
 from select import poll
+from unittest.mock import Mock
 
 import pytest
 from corpus import G
@@ -72,6 +74,13 @@ def test_slow_clients_are_disconnected(server: Server) -> None:
                 list(client)
         idle.send(b"abc")
         assert idle.recv(5) == "3"
+
+
+def test_a_connection_that_was_idle_for_long_before_it_became_a_web_socket_stays_open() -> None:
+    http = import_module("asgi_clients").Http(Mock(), Mock(), {}, Mock())
+    http.transport, http.held, http.time_left_s = Mock(), 1, 0.5
+    http.check()
+    assert not http.transport.abort.called
 
 
 @pytest.mark.parametrize("sent", [b"\x81\x86" + bytes(4) + b"999999", PART + bytes(900_000)])

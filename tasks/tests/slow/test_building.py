@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from .clones import Clone
+from .clones import Clone, edit
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +20,15 @@ def test_a_lock_that_is_out_of_date_is_told_in_one_line(clone: Clone) -> None:
     said = clone.nox("-s", "build", code=1)
     clone.git("checkout", "--quiet", ".")
     assert "poetry.lock is out of date against pyproject.toml: run `nox -s lock`" in said
+
+
+def test_a_service_cannot_replace_a_file_of_the_server(clone: Clone) -> None:
+    edit(clone.root / "services/pilot/compose.yaml", "SERVICE: pilot\n", "SERVICE: pilot\n        PACKAGE: .\n")
+    (clone.root / "services/pilot/gunicorn.conf.py").write_text("threads = 1\n")
+    said = clone.nox("-s", "build", "--", "pilot", code=1)
+    (clone.root / "services/pilot/gunicorn.conf.py").unlink()
+    clone.git("checkout", "--quiet", ".")
+    assert "error: services/pilot has a gunicorn.conf.py as the server has: rename it" in said
 
 
 def test_a_change_of_source_installs_nothing_and_builds_one_image(clone: Clone) -> None:
