@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from .. import env as dotenv
 from .. import ownership
 from ..project import ROOT
 from ..stack import model
@@ -53,7 +54,8 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.delenv("DOCKER_DEFAULT_PLATFORM", raising=False)
     for name in ("DOCKER_HOST", "STACK_SETUP", "STACK_SESSION", "CI", "PIP_INDEX_URL", "SUDO_USER", "GITHUB_OUTPUT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("STACK_ENGINE", "docker")  # whatever setup has found here
+    monkeypatch.setattr(dotenv, "ENV", tmp_path / "no.env")  # no test depends on what this clone's user has set
+    monkeypatch.setenv("STACK_ENGINE", "docker")
     monkeypatch.setenv("GIT_TEMPLATE_DIR", "")  # hundreds of repositories need no samples of hooks
     monkeypatch.setattr(ownership, "REMOVALS", 3)  # what a fake client lists, it goes on to list
     model._config.cache_clear()
