@@ -169,7 +169,7 @@ def shell(session: nox.Session) -> None:
 def logs(session: nox.Session) -> None:
     """Follow the stack's log: -- [SERVICE...]"""
     stack = development()
-    lifecycle.follow(stack, *stack.processes(cli.logs(session.posargs)))
+    lifecycle.follow(stack, *stack.processes(cli.logs(session.posargs, stack.model["services"])))
 
 
 @session()

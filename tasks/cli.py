@@ -6,7 +6,7 @@ import argparse
 import itertools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from . import changes
@@ -83,10 +83,10 @@ def sizes(posargs: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def logs(posargs: Sequence[str]) -> list[str]:
-    """The services that ``logs`` shows; none means everything, databases too."""
+def logs(posargs: Sequence[str], known: Iterable[str] = ()) -> list[str]:
+    """The services that ``logs`` shows, of ours and of those that Compose has ``known``; none means everything."""
     wanted = parser("logs", services="*").parse_args(posargs).services
-    return choose_services(wanted) if wanted else []
+    return choose_services(wanted, also=sorted({*known} - {*service_names()})) if wanted else []
 
 
 def shell(posargs: Sequence[str]) -> argparse.Namespace:

@@ -133,10 +133,8 @@ def mirrors(release: str) -> list[tuple[str, str]]:
 def add_trixie() -> None:
     """Let apt see Debian 13 behind Debian 12, for the engine's packages only, from the mirrors that this machine uses."""
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    stanzas = [
-        f"Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\nSigned-By: {keyring}\n"
-        for uri, suite in mirrors("trixie")
-    ]
+    form = "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\nSigned-By: {}\n"
+    stanzas = [form.format(*mirror, keyring) for mirror in mirrors("trixie")]
     # Priority 1 replaces nothing that is installed and wins over nothing that Debian 12 has.
     pins = (("*", 1), (" ".join(FROM_TRIXIE), 990))
     rules = [f"Package: {what}\nPin: release n=trixie*\nPin-Priority: {priority}\n" for what, priority in pins]

@@ -99,9 +99,8 @@ def probe() -> State:
     found = next((engine for engine in ENGINES.values() if engine.answers(components)), ENGINES["docker"])
     plugins = info.get("ClientInfo", {}).get("Plugins") or ()
     told = {"engine": server.get("Version", "")} | {plugin["Name"]: plugin.get("Version", "") for plugin in plugins}
-    versions = {
-        part: version[0] for part in found.minimum if (version := re.search(r"\d+\.\d+[\w.+~-]*", told.get(part, "")))
-    }
+    matches = {part: re.search(r"\d+\.\d+[\w.+~-]*", told.get(part, "")) for part in found.minimum}
+    versions = {part: match[0] for part, match in matches.items() if match}
     return State(versions, client=True, trouble=trouble, info=info, engine=found)
 
 

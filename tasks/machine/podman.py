@@ -37,13 +37,10 @@ class Podman(Docker):
 
     def command(self, url: str, target: Mapping[str, Any]) -> list[str]:
         """The command that builds one target on the Podman at ``url``."""
-        options = {
-            "target": [target["target"]] if target["target"] else [],
-            "build-arg": [f"{name}={value}" for name, value in target["args"].items()],
-            "label": [f"{name}={value}" for name, value in target["labels"].items()],
-            "tag": target["tags"],
-            "secret": target["secret"],
-        }
+        pairs = {"build-arg": target["args"].items(), "label": target["labels"].items()}
+        options = {"target": [*filter(None, [target["target"]])]}
+        options |= {option: [f"{name}={value}" for name, value in found] for option, found in pairs.items()}
+        options |= {"tag": target["tags"], "secret": target["secret"]}
         return [
             # Its own image format has no health checks, and its layer cache mixes services up.
             *("podman", f"--url={url}", "build", "--format=docker", "--layers=false"),

@@ -30,8 +30,7 @@ def update(args: Namespace) -> None:
     if inside := (git("rev-parse", "--show-prefix") or "").strip():
         raise UserError(f"{inside} is a folder of another repository, and only a repository of its own can be updated")
     base, remembered = version()
-    url = args.url or remembered
-    if not url:
+    if not (url := args.url or remembered):
         raise UserError("tasks/VERSION has no second line that says where the template is: nox -s update -- URL")
     url = str(Path(url).resolve()) if Path(url).exists() else url
     new = fetch(url, args.ref)
@@ -66,8 +65,7 @@ def version() -> tuple[str, str]:
 
 def fetch(url: str, ref: str) -> str:
     """Fetch a ref, ``HEAD`` by default, and return its commit."""
-    listed = git("ls-remote", url)
-    if listed is None:
+    if (listed := git("ls-remote", url)) is None:
         raise UserError(f"there is no git repository to be read at {url}: `git ls-remote {url}` says why")
     refs = [line.split("\t")[1] for line in listed.splitlines()]
     branches = [found for found in refs if found.startswith("refs/heads/")]
@@ -138,8 +136,7 @@ def remove_services(folder: Path) -> None:
 
 def do(*arguments: str) -> str:
     """What git answers; raises UserError when it fails."""
-    answer = git(*OPTIONS, *arguments)
-    if answer is None:
+    if (answer := git(*OPTIONS, *arguments)) is None:
         raise UserError(f"`git {' '.join(arguments)}` failed, and nothing was changed")
     return answer
 

@@ -30,10 +30,11 @@ def show(images: Sequence[Image], earlier: Sequence[Image], args: argparse.Names
         tables = {f"changes since {args.against}": changes(images, earlier)} | tables
     for title, rows in tables.items():
         say(f"\n{title}\n{table(rows)}")
-    report = as_json(images)
+    driver = output("docker", "info", "--format", "{{.Driver}}").strip()
+    found = {"images": [image.as_json() for image in images], "storage_driver": driver}  # scripts rely on these names
     for path in filter(None, (REPORTS / "sizes.json", args.json)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(report, encoding="utf-8")
+        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if args.markdown:
         with args.markdown.open("a", encoding="utf-8") as file:
             file.writelines(f"### {title}\n\n{as_markdown(rows)}\n\n" for title, rows in tables.items())
@@ -87,12 +88,6 @@ def as_markdown(rows: list[Row]) -> str:
     """Rows as a Markdown table."""
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
-
-
-def as_json(images: Sequence[Image]) -> str:
-    """The report as JSON; scripts rely on its names."""
-    driver = output("docker", "info", "--format", "{{.Driver}}").strip()
-    return json.dumps({"images": [image.as_json() for image in images], "storage_driver": driver}, indent=2) + "\n"
 
 
 def limits_of(image: Image) -> list[tuple[int, int]]:

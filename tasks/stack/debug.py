@@ -27,10 +27,8 @@ def with_debugger(stack: Stack, debug: str, attach: str) -> Stack:
         port = debug_port(stack, debug)
         note = "" if port == DEBUG_PORT else f", and not {DEBUG_PORT} as in .vscode/launch.json"
         say(f"debug {debug}: 127.0.0.1:{port}{note}")
-        changes[debug] = {
-            "environment": {"STACK_DEBUG": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
-            "ports": [f"127.0.0.1:{port}:{DEBUG_PORT}"],
-        }
+        environment = {"STACK_DEBUG": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        changes[debug] = {"environment": environment, "ports": [f"127.0.0.1:{port}:{DEBUG_PORT}"]}
     if attach:
         changes[attach] = changes.get(attach, {}) | {"stdin_open": True, "tty": True}
     if not changes:

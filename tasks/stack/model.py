@@ -106,10 +106,10 @@ class Stack:
         return services[name]
 
     def processes(self, services: Sequence[str]) -> list[str]:
-        """The Compose services that run these services' images: a web server, its workers, its jobs."""
-        for service in services:
+        """The Compose services of these names, or that run these services' images: a web server, its workers, its jobs."""
+        for service in {*services} & {*service_names()}:
             self.service(service)
-        return [name for name, spec in self.model["services"].items() if built_as(name, spec) in services]
+        return [name for name, spec in self.model["services"].items() if {name, built_as(name, spec)} & {*services}]
 
     def with_neighbours(self, services: Sequence[str]) -> list[str]:
         """Services and those that they depend on, directly or not: what Compose starts for them, and this clone builds."""

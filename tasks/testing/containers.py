@@ -90,7 +90,7 @@ def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     coverage = ["--cov", "--cov-config=/app/pyproject.toml", f"--cov-report=xml:/app/reports/coverage-{service}.xml"]
     return [
         *(*TEST, "--volume", f"{REPORTS}:/app/reports", service),
-        *("pytest", f"--junitxml=/app/reports/junit-{service}.xml"),
+        *("pytest", f"--junitxml=/app/reports/junit-{service}.xml", "-o", f"cache_dir=/app/reports/.pytest-{service}"),
         *(coverage if not tools or "pytest-cov" in tools else []),
         *(["--color=yes"] if sys.stdout.isatty() else []),
         *pytest_args,

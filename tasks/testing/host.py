@@ -18,6 +18,7 @@ from ..machine import engine
 from ..project import REPORTS, ROOT, libs_of, service_names
 from ..shell import UserError
 from ..stack import lifecycle
+from ..stack.model import DEVELOPMENT_FILE
 from ..terminal import say
 from . import containers
 
@@ -91,7 +92,10 @@ def with_names(posargs: Sequence[str]) -> list[str]:
 def affected(since: str | None) -> list[str]:
     """The suites that a change since a git ref may make fail; all of them without one."""
     changed = changes.paths_since(since) if since else []
-    return [name for name in suites() if not since or any(p.startswith(SUITES[name].affected_by) for p in changed)]
+    # The stack has what docker/compose.yaml includes from elsewhere, too, such as ../front/compose.yaml.
+    included = re.findall(r"(?m)^ +- \.\./(.+/)", (ROOT / DEVELOPMENT_FILE).read_text(encoding="utf-8"))
+    by = {name: (*suite.affected_by, *(included if name == "stack" else ())) for name, suite in SUITES.items()}
+    return [name for name in suites() if not since or any(path.startswith(by[name]) for path in changed)]
 
 
 def test(session: Session, services: Sequence[str], names: Sequence[str], pytest_args: Sequence[str]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from .. import env as dotenv
 from .. import ownership
 from ..project import ROOT
 from ..stack import model
@@ -44,7 +45,7 @@ def docker() -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A folder at the front of the PATH; its `docker` fails any test that would reach for the real one."""
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -53,7 +54,9 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.delenv("DOCKER_DEFAULT_PLATFORM", raising=False)
     for name in ("DOCKER_HOST", "STACK_SETUP", "STACK_SESSION", "CI", "PIP_INDEX_URL", "SUDO_USER", "GITHUB_OUTPUT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("STACK_ENGINE", "docker")  # whatever setup has found here
+    if not request.node.get_closest_marker("slow"):  # which use the base images that setup has found
+        monkeypatch.setattr(dotenv, "ENV", tmp_path / "no.env")  # what this clone's user has set is none of theirs
+    monkeypatch.setenv("STACK_ENGINE", "docker")
     monkeypatch.setenv("GIT_TEMPLATE_DIR", "")  # hundreds of repositories need no samples of hooks
     monkeypatch.setattr(ownership, "REMOVALS", 3)  # what a fake client lists, it goes on to list
     model._config.cache_clear()

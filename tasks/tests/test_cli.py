@@ -58,6 +58,9 @@ def test_help_tells_what_test_takes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_log_is_everyones_unless_services_are_named() -> None:
     assert cli.logs([]) == []
     assert cli.logs(["pilot"]) == ["pilot"]
+    assert cli.logs(["pilot-postgres"], ["pilot", "pilot-postgres"]) == ["pilot-postgres"]
+    with pytest.raises(UserError, match=r"no service 'postgres'; .*pilot \(or pilot-postgres\)"):
+        cli.logs(["postgres"], ["pilot", "pilot-postgres"])
 
 
 def test_since_leaves_what_a_change_affects(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,12 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--color=yes" in containers.command("pilot", [])
 
 
+@pytest.mark.usefixtures("project")
+def test_what_failed_last_time_is_kept_beyond_the_container() -> None:
+    """Else `--lf` and `--ff` know of nothing."""
+    assert "cache_dir=/app/reports/.pytest-pilot" in containers.command("pilot", ["--lf"])
+
+
 @pytest.mark.parametrize(("tools", "covered"), [(set(), True), ({"pytest"}, False), ({"pytest", "pytest-cov"}, True)])
 def test_coverage_is_left_out_where_a_services_own_tools_have_none(
     monkeypatch: pytest.MonkeyPatch, tools: set[str], covered: bool

@@ -99,9 +99,12 @@ def test_paths_of_several_or_of_none_are_refused(posargs: str, told: str) -> Non
         ("more/test_d.py", {"more"}),
         ("README.md", {"unit"}),
         ("LICENSE", set()),
+        ("front/www/index.html", {"stack"}),
+        ("frontier/index.html", set()),
     ],
 )
-def test_a_change_affects_suites(monkeypatch: pytest.MonkeyPatch, path: str, affected: set[str]) -> None:
+def test_a_change_affects_suites(monkeypatch: pytest.MonkeyPatch, tests: Path, path: str, affected: set[str]) -> None:
+    (tests / "docker/compose.yaml").write_text("include:\n  - ../front/compose.yaml\n  - ../services/a/compose.yaml\n")
     monkeypatch.setattr(changes, "paths_since", lambda ref: [path] if ref == "main" else pytest.fail(ref))
     assert {"unit", "stack", "more"}.intersection(host.affected("main")) == affected
     assert host.affected(None) == host.suites()

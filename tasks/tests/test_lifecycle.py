@@ -68,10 +68,13 @@ def test_others_are_not_waited_for(no_docker: Path) -> None:
     lifecycle.wait(STACK, ["other"])
 
 
-def test_a_service_that_takes_too_long_is_told(no_docker: Path) -> None:
-    fake_docker(no_docker, {"ps --all": STARTING, LOG: "echo still starting"})
+def test_a_service_that_takes_too_long_is_told(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the last words of its health check, which are not in its log: a program that the image lacks, perhaps."""
+    health = "printf 'timed out\\n\\nexec: test: not found\\n\\n'"
+    fake_docker(no_docker, {"ps --all": STARTING, LOG: "echo still starting", "inspect --format": health})
     with pytest.raises(UserError, match="pilot is starting; its last lines stand above"):
         lifecycle.wait(STACK, timeout_s=0.05)
+    assert capsys.readouterr().out == "still starting\nhealth check: exec: test: not found\n"
 
 
 def test_a_stack_that_is_kept_stays_up(no_docker: Path, capsys: pytest.CaptureFixture[str], project: Path) -> None:
@@ -109,6 +112,33 @@ def test_a_stack_goes_down_whatever_happens(no_docker: Path, error: BaseExceptio
     assert gone == [True]
     assert DOWN in calls(no_docker)
     assert "network rm left" in calls(no_docker)
+
+
+def test_a_stack_that_is_kept_stays_up_where_a_save_may_mend_what_is_not_ready(no_docker: Path) -> None:
+    up = {"compose --progress=plain up": f"touch '{no_docker}/up'", "inspect": "", LOG: "", DOWN: "", **NETWORKS}
+    for late, goes_on in ((UNHEALTHY, True), (CREATED, False)):
+        (no_docker / "up").unlink(missing_ok=True)
+        fake_docker(no_docker, up | {"ps --all --filter": f"[ ! -e '{no_docker}/up' ] || {late}"})
+        with pytest.raises(UserError) as raised, lifecycle.running(STACK, [], ARGS, keep=True):
+            lifecycle.wait(STACK, timeout_s=0.05)
+        assert str(raised.value).endswith("; the stack goes on") is goes_on
+        assert (DOWN in calls(no_docker)) is not goes_on
+
+
+def test_what_was_unhealthy_before_is_looked_at_anew(no_docker: Path) -> None:
+    """The engine asks every 10 s: right after a save that mends it, it would still be called unhealthy."""
+    up = f"[ -e '{no_docker}/restarted' ]"
+    listed = f"{{ {up} && {HEALTHY}; }} || {UNHEALTHY}"
+    fake_docker(
+        no_docker,
+        {
+            "ps --all": listed,
+            "restart 1": f"touch '{no_docker}/restarted'",
+            "compose --progress=plain up": up,
+        },
+    )
+    with lifecycle.running(STACK, [], ARGS, keep=True):
+        lifecycle.wait(STACK)
 
 
 @pytest.mark.parametrize(("error", "keep"), [(UserError, False), (UserError, True), (KeyboardInterrupt, False)])
@@ -179,7 +209,9 @@ def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: p
     lifecycle.follow(STACK, "pilot")
     assert "compose logs --follow --no-color pilot" in calls(no_docker)
     assert sorted(capsys.readouterr().out.splitlines()[-2:]) == ["pilot  http://127.0.0.1:5001", "pilot-1 | ready"]
-    fake_docker(no_docker, {"compose logs --follow --no-color": "", "ps --all": UNHEALTHY, LOG: "echo why"})
+    fake_docker(
+        no_docker, {"compose logs --follow --no-color": "", "ps --all": UNHEALTHY, LOG: "echo why", "inspect": ""}
+    )
     lifecycle.follow(STACK)  # a save may mend it
     said = capsys.readouterr().out.splitlines()
     assert (said[0], said[1].partition(";")[0]) == ("why", "pilot is unhealthy")

@@ -117,6 +117,7 @@ def test_neighbours_are_found_through_jobs_and_databases(
     monkeypatch.setattr(model, "service_names", lambda: ["other", "pilot", "scout"])
     assert stack.processes([]) == []
     assert stack.processes(["pilot", "scout"]) == ["pilot", "pilot-mail", "scout"]
+    assert stack.processes(["pilot-database", "pilot-mail"]) == ["pilot-mail", "pilot-database"]  # for `logs`
     assert stack.with_neighbours(["pilot"]) == ["other", "pilot", "scout"]  # other, because pilot-mail needs its image
     assert stack.with_neighbours(["other"]) == ["other"]
     assert stack.model["services"]["other-worker"]["depends_on"] == {"redis": {}}
@@ -131,8 +132,11 @@ def test_neighbours_are_found_through_jobs_and_databases(
         {"pilot": {"image": "postgres:17"}},
     ],
 )
-def test_a_service_that_the_stack_lacks_is_told(stack: Stack, no_docker: Path, services: dict[str, object]) -> None:
+def test_a_service_that_the_stack_lacks_is_told(
+    stack: Stack, no_docker: Path, services: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before a session does without it, or builds something else."""
+    monkeypatch.setattr(model, "service_names", lambda: ["pilot"])
     fake_docker(no_docker, {"compose config": f"echo '{json.dumps({'services': services})}'"})
     told = "^no service pilot with `SERVICE: pilot`: see its compose.yaml, and docker/compose.yaml$"
     for ask in (stack.processes, stack.with_neighbours, lambda names: target_of(stack, names[0])):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from .. import env as dotenv
 from ..images.target import Target, has_tests, target_of
+from ..project import ROOT
 from ..stack.model import Stack
 from .conftest import fake_docker
 
@@ -48,6 +50,11 @@ def test_a_target_is_the_build_that_compose_has(target: Target) -> None:
         secret=["id=ca,src=/ca.crt"],
     )
     assert target.tags[0] == "ours-1/pilot:dev"
+
+
+def test_a_target_does_not_depend_on_what_is_set_in_this_clone() -> None:
+    """With PIP_INDEX_URL in .env, as docs/configuration.md has it, a user's `nox -s test` failed in the test above."""
+    assert dotenv.ENV != ROOT / ".env"
 
 
 @pytest.mark.parametrize("where", ["environment", ".env"])

@@ -13,16 +13,19 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.env import env
+from tasks.images import bake
+from tasks.images.target import target_of
 from tasks.project import ROOT, clone_id, pyproject, service_names
 from tasks.shell import CommandFailed, output
 from tasks.stack.model import Stack
-from tests.stack.plugin import alone, processes, wait_until
+from tests.stack.plugin import STACK, alone, processes, wait_until
 
 MIB = 1024 * 1024
 
@@ -161,12 +164,25 @@ def test_no_shell_and_no_package_manager(files: tarfile.TarFile, service: str) -
     assert not packages & {"pip", "setuptools", "uv", "poetry", "pytest", "hypothesis", "coverage"}
 
 
-def test_every_file_is_in_what_a_bill_of_materials_is_made_from(files: tarfile.TarFile) -> None:
+@pytest.fixture
+def packaged(service: str) -> Iterator[str]:
+    """An image with the lists of all Debian packages that files come from: the base, or what BUILD_PACKAGES add to it."""
+    target = target_of(STACK, service)
+    if not target.args.get("BUILD_PACKAGES"):
+        yield env()["STACK_BASE"]
+        return
+    name = f"{clone_id()}/{service}:deps"
+    bake.bake({service: replace(target, target="deps", tags=(name,))}, "deps")
+    yield name
+    output("docker", "image", "rm", name)
+
+
+def test_every_file_is_in_what_a_bill_of_materials_is_made_from(files: tarfile.TarFile, packaged: str) -> None:
     """A Debian package on record, a distribution's RECORD, the interpreter of the official image, or the repository."""
     found = {member.name for member in files if member.isfile()}
     packages = [Path(name).name for name in found if name.startswith("var/lib/dpkg/status.d/")]
     listing = 'cd /var/lib/dpkg/info && for name; do cat "$name".list "$name":*.list 2>/dev/null; done; true'
-    command = ("docker", "run", "--rm", "--entrypoint=sh", env()["STACK_BASE"], "-c", listing, "-", *packages)
+    command = ("docker", "run", "--rm", "--entrypoint=sh", packaged, "-c", listing, "-", *packages)
     owned = {re.sub(r"^/(s?bin|lib(64)?)/", r"/usr/\1/", line).lstrip("/") for line in output(*command).splitlines()}
     for record in [name for name in found if name.endswith(".dist-info/RECORD")]:
         content = files.extractfile(record)
