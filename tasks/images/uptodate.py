@@ -74,8 +74,7 @@ def read() -> dict[str, list[str]]:
 def present() -> dict[str, str]:
     """The engine's images: name -> id."""
     named = ("--filter=dangling=false", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
-    listed = output("docker", "image", "ls", *named)
-    found = dict(line.split() for line in listed.splitlines())
+    found = dict(line.split() for line in output("docker", "image", "ls", *named).splitlines())
     return found | {engine.current().plain_name(name): image for name, image in found.items()}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..env import env
+from ..project import clone_id
 from ..shell import UserError, lines, output
 from .engine import ENGINES, Docker
 
@@ -31,16 +32,22 @@ class Podman(Docker):
         """Build targets one after the other, up to the first that fails; return the last exit code."""
         url = output("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
         for target in targets.values():
-            if code := lines(*self.command(url, target), on_line=on_line, env=env()):
+            tags = target["tags"] or [f"{clone_id()}/verified"]
+            if code := lines(*self.command(url, {**target, "tags": tags}), on_line=on_line, env=env()):
                 return code
+            if not target["tags"]:  # Podman keeps what it builds, without a name, too
+                output("podman", f"--url={url}", "rmi", *tags)
         return 0
 
     def command(self, url: str, target: Mapping[str, Any]) -> list[str]:
         """The command that builds one target on the Podman at ``url``."""
-        pairs = {"build-arg": target["args"].items(), "label": target["labels"].items()}
-        options = {"target": [*filter(None, [target["target"]])]}
-        options |= {option: [f"{name}={value}" for name, value in found] for option, found in pairs.items()}
-        options |= {"tag": target["tags"], "secret": target["secret"]}
+        options = {
+            "target": [target["target"]] if target["target"] else [],
+            "build-arg": [f"{name}={value}" for name, value in target["args"].items()],
+            "label": [f"{name}={value}" for name, value in target["labels"].items()],
+            "tag": target["tags"],
+            "secret": target["secret"],
+        }
         return [
             # Its own image format has no health checks, and its layer cache mixes services up.
             *("podman", f"--url={url}", "build", "--format=docker", "--layers=false"),

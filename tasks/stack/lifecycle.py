@@ -19,7 +19,7 @@ from ..machine import engine
 from ..project import REPORTS, ROOT, clone_id
 from ..shell import CommandFailed, UserError, answer, ask, output, run, start, step, stop
 from ..terminal import say
-from .model import COMPOSE, Stack, development, production
+from .model import COMPOSE, Container, Stack, development, production
 
 READY_TIMEOUT_S = 120
 POLL_S = 0.2
@@ -60,13 +60,18 @@ def wait(stack: Stack, services: Sequence[str] = (), *, timeout_s: float = READY
             return
         if bad := [c for c in found if c.failed] or (late if time.monotonic() > until else []):
             said = log(stack, bad[0].service)
-            form = "{{range .State.Health.Log}}{{println .Output}}{{end}}"  # words of the health check, if it has any
-            health = output("docker", "inspect", "--format", form, bad[0].id) if bad[0].health else ""
             asked = [line for line in said if "/healthz" in line]  # all but the last would push out why
-            asked = asked[-1:] + [f"health check: {line}" for line in health.split("\n") if line.strip()][-1:]
-            say("\n".join([line for line in said if "/healthz" not in line][-LAST_LINES:] + asked))
+            shown = [line for line in said if "/healthz" not in line][-LAST_LINES:] + asked[-1:]
+            say("\n".join(shown + last_of_health_check(bad[0])))
             raise UserError(f"{bad[0].service} {bad[0]}; its last lines stand above, all of it is in {keep_log(stack)}")
         time.sleep(POLL_S)
+
+
+def last_of_health_check(container: Container) -> list[str]:
+    """The last line that a container's health check has printed, which is in no log; [] without one."""
+    form = "{{range .State.Health.Log}}{{println .Output}}{{end}}"
+    printed = output("docker", "inspect", "--format", form, container.id) if container.health else ""
+    return [f"health check: {line}" for line in printed.splitlines() if line.strip()][-1:]
 
 
 def log(stack: Stack, *options: str) -> list[str]:
@@ -106,7 +111,7 @@ def follow(stack: Stack, *services: str) -> None:
             try:
                 wait(stack)
             except UserError as error:
-                if not all_run(stack):
+                if any(not found.ready and found.state != "running" for found in stack.containers()):
                     raise
                 say(str(error))
             urls(stack)
@@ -114,11 +119,6 @@ def follow(stack: Stack, *services: str) -> None:
         finally:
             logs.kill()  # it has nothing to clean up, and in its first moments Docker's client can miss an interrupt
             reader.join(POLL_S)
-
-
-def all_run(stack: Stack) -> bool:
-    """Whether containers that are not ready run at least, so that a save may mend them; False where there are none."""
-    return {container.ready or container.state == "running" for container in stack.containers()} == {True}
 
 
 def forward(logs: Popen[str]) -> None:
@@ -137,23 +137,18 @@ def running(stack: Stack, services: Sequence[str], args: argparse.Namespace, *, 
     ``args`` are the session's, for optional parts.
     """
     # With another label, a container would be replaced: what runs already keeps the session that it has.
-    found = [container for container in stack.containers() if container.state == "running"]
-    before = [container.session for container in found]
+    before = [container.session for container in stack.containers() if container.state == "running"]
     if stay := bool({*before} - {"", ownership.session_id()}):
         say("another session runs this stack: it goes on when this one ends")
     try:
-        if unhealthy := [container.id for container in found if container.failed]:
-            output(
-                "docker", "restart", *unhealthy
-            )  # it may be mended, which the engine would notice only seconds later
         up(replace(stack, settings={**stack.settings, ownership.SESSION: max(before)}) if before else stack, services)
         for join in ON_UP:
             join(stack, args)
         yield
         stay = stay or keep
     except UserError as error:
-        stay = bool(before) or (keep and all_run(stack))
-        raise UserError(str(error) + f"; the stack{', which ran before,' * bool(before)} goes on" * stay) from None
+        stay = bool(before)
+        raise UserError(str(error) + "; the stack, which ran before, goes on" * stay) from None
     finally:
         if not stay:
             down(stack)

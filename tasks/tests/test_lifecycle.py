@@ -114,33 +114,6 @@ def test_a_stack_goes_down_whatever_happens(no_docker: Path, error: BaseExceptio
     assert "network rm left" in calls(no_docker)
 
 
-def test_a_stack_that_is_kept_stays_up_where_a_save_may_mend_what_is_not_ready(no_docker: Path) -> None:
-    up = {"compose --progress=plain up": f"touch '{no_docker}/up'", "inspect": "", LOG: "", DOWN: "", **NETWORKS}
-    for late, goes_on in ((UNHEALTHY, True), (CREATED, False)):
-        (no_docker / "up").unlink(missing_ok=True)
-        fake_docker(no_docker, up | {"ps --all --filter": f"[ ! -e '{no_docker}/up' ] || {late}"})
-        with pytest.raises(UserError) as raised, lifecycle.running(STACK, [], ARGS, keep=True):
-            lifecycle.wait(STACK, timeout_s=0.05)
-        assert str(raised.value).endswith("; the stack goes on") is goes_on
-        assert (DOWN in calls(no_docker)) is not goes_on
-
-
-def test_what_was_unhealthy_before_is_looked_at_anew(no_docker: Path) -> None:
-    """The engine asks every 10 s: right after a save that mends it, it would still be called unhealthy."""
-    up = f"[ -e '{no_docker}/restarted' ]"
-    listed = f"{{ {up} && {HEALTHY}; }} || {UNHEALTHY}"
-    fake_docker(
-        no_docker,
-        {
-            "ps --all": listed,
-            "restart 1": f"touch '{no_docker}/restarted'",
-            "compose --progress=plain up": up,
-        },
-    )
-    with lifecycle.running(STACK, [], ARGS, keep=True):
-        lifecycle.wait(STACK)
-
-
 @pytest.mark.parametrize(("error", "keep"), [(UserError, False), (UserError, True), (KeyboardInterrupt, False)])
 @pytest.mark.parametrize("session", ["", "another-1"])
 def test_a_stack_that_runs_before_stays_as_it_is(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -72,6 +73,15 @@ def test_it_builds_one_after_the_other(no_docker: Path, project: Path, capsys: p
     )
     assert len(asked) == 2
     assert capsys.readouterr().out == "$ podman build a b c  # test\n" + "  [1/2] RUN it\n" * 2
+
+
+def test_what_verifies_an_image_is_removed(no_docker: Path, project: Path) -> None:
+    fake_docker(no_docker, {"context inspect": "echo unix:///run/podman.sock"})
+    write_tool(no_docker / "podman", f'echo "$*" >>{project}/asked')
+    bake.bake({"a": TARGET, "a_verify": replace(TARGET, tags=())}, "test")
+    _, verified, removed = (project / "asked").read_text().splitlines()
+    (name,) = re.findall("--tag=([^ ]+/verified) ", verified)
+    assert removed == f"--url=unix:///run/podman.sock rmi {name}"
 
 
 def test_an_image_is_verified_in_itself() -> None:
