@@ -19,7 +19,7 @@ TESTS = {"tests", "skeleton"}
 PROGRAMS = {
     "slicer": ("docker/build/slice", 450),
     "reloader and rerunner": ("docker/dev", 814),
-    "server": ("docker/server", 1_623),  # WSGI, ASGI with WebSockets, commands
+    "server": ("docker/server", 1_674),  # WSGI, ASGI with WebSockets, commands, metrics
 }
 ADOPT = tuple(
     f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")
