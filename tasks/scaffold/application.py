@@ -109,8 +109,12 @@ class Code:
         # Folders whose modules import by relative names: packages, with or without __init__.py.
         self.packages = {folder for path, node in nodes for folder in path.parents[: getattr(node, "level", 0)]}
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
-        commands = dict.fromkeys(f"'{how}'" for name, how in KNOWN["commands"].items() if name in libraries)
-        self.command = " or ".join(commands or ["'python -m MODULE'"])
+        # Modules that are run, those of the fewest folders first.
+        run = {path for path, node in nodes if path.stem == "__main__" or getattr(node, "value", "") == "__main__"}
+        started = [self.importable(path)[1].removesuffix(".__main__") for path in sorted(run)]
+        python = f"python -m {min(started, key=lambda name: name.count('.'), default='MODULE')}"
+        commands = [how for name, how in KNOWN["commands"].items() if name in libraries] or [python]
+        self.command = " or ".join(f"'{how.replace('python -m MODULE', python)}'" for how in dict.fromkeys(commands))
         # The interface where an application does not tell; with a server of its own, as Tornado has one, it has neither.
         wsgi = "" if "8000" in self.command else "wsgi"
         self.interface = "asgi" if libraries & {*ASGI} and not libraries & {"flask", "django"} else wsgi
