@@ -93,8 +93,6 @@ def adopt(session: Session, args: Namespace) -> None:
     left += lock(session, args, found, needs, tested=tested)
     say(f"{json.loads(arguments['APPLICATION'])} ({found.interface}), named by {found.said_by}")
     say(f"taken: {', '.join(taken)}; left out: {', '.join(left) or 'nothing'}")
-    if native := {path.name for kind in ("*.pyx", "*.c", "*.cpp", "*.rs") for path in folder.rglob(kind)}:
-        say(f"warning: its own extension modules are not compiled, see docs/adopting.md: {', '.join(sorted(native))}")
     if kept:
         say(f"kept in instance/, a volume in production: {', '.join(kept)}")
     if read:

@@ -28,7 +28,6 @@ def adopting_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project that adopts without asking an index."""
     for module in (adopt, resolve, target):
         monkeypatch.setattr(module, "SERVICES", root / "services")
-    monkeypatch.setattr(resolve, "python", lambda *_: "x (2.0)\nAvailable versions: 2.0, 1.1, 1.0\n")
     return small_project(root, monkeypatch)
 
 
