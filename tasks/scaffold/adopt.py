@@ -57,6 +57,8 @@ def adopt(session: Session, args: Namespace) -> None:
     if not source.is_dir() or folder.is_relative_to(source):
         raise UserError(f"there is no folder {args.source}, or it has this project in it")
     found = find_application(code := Code(source), args.app)
+    if worker(source):
+        service.check_name(f"{args.name}-worker")
     needs = find_needs(session, source, args.extra or (), found.root)
     keep_locked(source, [*needs.main, *needs.tests])
     for pinned in [*needs.main, *needs.tests] * args.unpin:

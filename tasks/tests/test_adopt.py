@@ -285,3 +285,7 @@ def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:
     assert "  theirs: &theirs\n" in compose
     assert "  theirs-worker:\n    <<: *theirs\n" in compose
     assert '      INTERFACE: command\n      APPLICATION: "celery -A app.celery worker"\n' in compose
+    service.remove(NO_SESSION, "theirs")
+    (ours / "services/theirs-worker").mkdir()
+    with pytest.raises(UserError, match="cannot be called 'theirs-worker': services/ has a folder of this name"):
+        take(write({}))
