@@ -109,10 +109,12 @@ class Code:
         # Folders whose modules import by relative names: packages, with or without __init__.py.
         self.packages = {folder for path, node in nodes for folder in path.parents[: getattr(node, "level", 0)]}
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
-        # Modules that are run, those of the fewest folders first.
-        run = {path for path, node in nodes if path.stem == "__main__" or getattr(node, "value", "") == "__main__"}
-        started = [self.importable(path)[1].removesuffix(".__main__") for path in sorted(run)]
-        python = f"python -m {min(started, key=lambda name: name.count('.'), default='MODULE')}"
+        # The module to run: of those that are made for `python -m`, else of all that are run, the one in the fewest folders.
+        scripts = {path for path, node in nodes if getattr(node, "value", "") == "__main__"}
+        run = {path for path in self.trees if path.stem == "__main__"} or scripts
+        names = {self.importable(path)[1].removesuffix(".__main__") for path in run}
+        first = [name for name in names if all(name.count(".") <= other.count(".") for other in names)]
+        python = f"python -m {first[0] if len(first) == 1 else 'MODULE'}"
         commands = [how for name, how in KNOWN["commands"].items() if name in libraries] or [python]
         self.command = " or ".join(f"'{how.replace('python -m MODULE', python)}'" for how in dict.fromkeys(commands))
         # The interface where an application does not tell; with a server of its own, as Tornado has one, it has neither.

@@ -30,10 +30,8 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
         lock_alone(session, name, lines, choices)
         say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
     if lacking := [*without_wheels(name)]:
-        pins = [line for line in [*lines, *(choices or [[]])[0]] if "==" in line.partition(";")[0]]
-        hint = "; --unpin takes newer versions of what is pinned" * bool(pins)
         told = f"warning: without a wheel for Python {image_python()}: {', '.join(lacking)}"
-        say(f"{told}; those that need a compiler do not build, see docs/adopting.md{hint}")
+        say(f"{told}; what needs a compiler does not build: see docs/adopting.md, and --unpin for what is pinned")
 
 
 def conflict(session: Session, name: str, lines: list[str]) -> str:

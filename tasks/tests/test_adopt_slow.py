@@ -109,9 +109,11 @@ def test_tests_that_need_what_production_needs_too(clone: Path, write: Write) ->
     }
     source = write(files | lists)
     real(clone, "new", "--", "blog", "--from", str(source))
-    # The shared test tools do not go with the first, and so Hypothesis is not there, but what it needs is.
+    # The shared test tools do not go with the first, and so Hypothesis is not there, but what it needs is; greenlet is in C++.
     (source / "requirements.txt").write_text("flask\n")
-    (source / "requirements-test.txt").write_text("pytest-asyncio==0.24.0\nsortedcontainers\ntyping-extensions\n")
+    tools = "pytest-asyncio==0.24.0\nsortedcontainers\ngreenlet\ntyping-extensions\n"
+    (source / "requirements-test.txt").write_text(tools)
+    (source / "tests/test_more.py").write_text("import greenlet\n\n\ndef test_it():\n    assert greenlet\n")
     assert "is tried in other versions" in real(clone, "new", "--", "shop", "--from", str(source))
     try:
         assert "built blog" in real(clone, "build", "--", "blog", "shop")

@@ -13,7 +13,7 @@ import pytest
 from .. import project, venv
 from ..scaffold import resolve, service
 from ..shell import CommandFailed, UserError
-from .scaffolding import APP, DJANGO, NO_SESSION, commit, git
+from .scaffolding import APP, DJANGO, NO_SESSION, git
 from .test_adopt import adopting_project, take
 
 Write = Callable[[Mapping[str, str]], Path]
@@ -147,14 +147,10 @@ def test_a_package_without_a_wheel_is_told(
         )
     ]
     (ours / "poetry.lock").write_text("".join(lock))
-    commit(ours)
     lines = 'psycopg2\ne>=1; python_version >= "3" and sys_platform == "linux"\n'
-    told = "warning: without a wheel for Python 3.13: a 1, indirect 1, e 1; those that need a compiler do not build, "
-    for unpin, hint in ((False, "; --unpin takes newer versions of what is pinned"), (True, "")):
-        take(write({"app.py": APP, "requirements.txt": f"A==1\n{lines}"}), unpin=unpin)
-        assert f"{told}see docs/adopting.md{hint}\n" in capsys.readouterr().out
-        service.remove(NO_SESSION, "theirs")
-    take(write({}))
+    take(write({"app.py": APP, "requirements.txt": f"A==1\n{lines}"}))
+    told = "warning: without a wheel for Python 3.13: a 1, indirect 1, e 1; what needs a compiler does not build: see"
+    assert told in capsys.readouterr().out
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert "        BUILD_PACKAGES: gcc libc6-dev python3-dev libpq-dev\n" in compose
 
