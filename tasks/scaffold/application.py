@@ -51,8 +51,8 @@ def find_application(code: Code, wanted: str = "") -> Application:
             return Application(source, "paste.deploy", f'loadapp("config:{ini}", relative_to=".")', "wsgi", ini)
     if wanted:
         raise UserError(f"--app {wanted}: there is no such module in {source}, or it has nothing of that name")
-    web = [one for one in code.every if one.interface != "command"]
-    known, made = ([one for one in web if bool(one.interface) is told] for told in (True, False))
+    known = [one for one in code.every if one.interface in {"wsgi", "asgi"}]
+    made = [one for one in code.every if not one.interface]
     # What a factory has made counts only where that takes arguments, or where its own module adds routes and the like.
     routed = [one for one in made if f"\n@{one.call}." in text_of(one.root / f"{one.module.replace('.', '/')}.py")]
     found = [replace(one, interface=code.interface) for one in routed or made * (not known)] or known
@@ -100,9 +100,9 @@ class Code:
         # Virtual environments may have any name.
         self.left = [*CACHES, *LEFT, *(path.parent.name for path in source.glob("*/pyvenv.cfg"))]
         for path in sorted(source.rglob("*.py")):
-            skipped = any(matches(part, self.left + TESTS) for part in path.relative_to(source).parts)
-            with suppress(SyntaxError, ValueError):  # a template, or code for another Python
-                self.trees |= {} if skipped else {path: ast.parse(path.read_bytes())}
+            if not any(matches(part, self.left + TESTS) for part in path.relative_to(source).parts):
+                with suppress(SyntaxError, ValueError):  # a template, or code for another Python
+                    self.trees[path] = ast.parse(path.read_bytes())
         nodes = [(path, node) for path, tree in self.trees.items() for node in ast.walk(tree)]
         self.texts = {str(node.value) for _, node in nodes if isinstance(node, ast.Constant)}
         self.imports = {name for _, node in nodes for name in imported(node)}

@@ -97,13 +97,13 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
             extras = [*extras, *re.findall(r"[\w-]+", ",".join(itself))]
     elif not (groups and extras):
         ways = [f"no requirements in pyproject.toml, setup.cfg, setup.py or {', '.join(FILES)}: add one of them"]
+        ways += ["pipenv requirements > requirements.txt"] * (source / "Pipfile").exists()
         ways += [f"--extra {name}" for name in groups]
         ways += [f"--from {path.parent}" for name in ("pyproject.toml", FILES[0]) for path in source.glob(f"*/{name}")]
         raise UserError(f"{source}: {' or '.join(ways)}")
     allowed = [one.specifier for one in parse(path, [f"python{text}" for text in pythons])]
     if not any(one.contains(f"{image_python()}.99") for one in allowed):
-        wanted = " or ".join(pythons)
-        say(f"warning: it asks for Python {wanted}, and the images have {image_python()}: see docs/adopting.md")
+        say(f"warning: it asks for Python {' or '.join(pythons)}, images have {image_python()}: see docs/adopting.md")
     own = canonicalize_name(distribution.partition("==")[0])
     for extra in (asked := [*extras]):
         if extra not in groups:

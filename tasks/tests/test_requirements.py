@@ -135,6 +135,7 @@ def test_requirements_are_found(
             "no requirements in .*: add one of them or --extra x or --extra y",
         ),
         ({"web/requirements.txt": "flask\n"}, "add one of them or --from .*/web$"),
+        ({"Pipfile": ""}, "add one of them or pipenv requirements > requirements.txt$"),
     ],
 )
 def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], told: str) -> None:
@@ -291,7 +292,7 @@ def test_a_project_that_excludes_the_python_of_the_images(
     monkeypatch.setattr(requirements, "image_python", lambda: "3.13")
     monkeypatch.setattr(requirements, "ask", lambda *_: ({}, [">=3.12,<3.13", ">=3.14,<4.0"]))
     find_needs(NO_SESSION, write(files))
-    told = f"warning: it asks for Python {asked}, and the images have 3.13: see docs/adopting.md\n"
+    told = f"warning: it asks for Python {asked}, images have 3.13: see docs/adopting.md\n"
     assert capsys.readouterr().out == (told if asked else "")
 
 
