@@ -57,6 +57,8 @@ def adopt(session: Session, args: Namespace) -> None:
     if not source.is_dir() or folder.is_relative_to(source):
         raise UserError(f"there is no folder {args.source}, or it has this project in it")
     found = find_application(code := Code(source), args.app)
+    if worker(source):
+        service.check_name(f"{args.name}-worker")
     needs = find_needs(session, source, args.extra or (), found.root)
     keep_locked(source, [*needs.main, *needs.tests])
     for pinned in [*needs.main, *needs.tests] * args.unpin:
@@ -93,8 +95,6 @@ def adopt(session: Session, args: Namespace) -> None:
     left += lock(session, args, found, needs, tested=tested)
     say(f"{json.loads(arguments['APPLICATION'])} ({found.interface}), named by {found.said_by}")
     say(f"taken: {', '.join(taken)}; left out: {', '.join(left) or 'nothing'}")
-    if native := {path.name for kind in ("*.pyx", "*.c", "*.cpp", "*.rs") for path in folder.rglob(kind)}:
-        say(f"warning: its own extension modules are not compiled, see docs/adopting.md: {', '.join(sorted(native))}")
     if kept:
         say(f"kept in instance/, a volume in production: {', '.join(kept)}")
     if read:

@@ -51,8 +51,8 @@ def find_application(code: Code, wanted: str = "") -> Application:
             return Application(source, "paste.deploy", f'loadapp("config:{ini}", relative_to=".")', "wsgi", ini)
     if wanted:
         raise UserError(f"--app {wanted}: there is no such module in {source}, or it has nothing of that name")
-    web = [one for one in code.every if one.interface != "command"]
-    known, made = ([one for one in web if bool(one.interface) is told] for told in (True, False))
+    known = [one for one in code.every if one.interface in {"wsgi", "asgi"}]
+    made = [one for one in code.every if not one.interface]
     # What a factory has made counts only where that takes arguments, or where its own module adds routes and the like.
     routed = [one for one in made if f"\n@{one.call}." in text_of(one.root / f"{one.module.replace('.', '/')}.py")]
     found = [replace(one, interface=code.interface) for one in routed or made * (not known)] or known
@@ -100,17 +100,23 @@ class Code:
         # Virtual environments may have any name.
         self.left = [*CACHES, *LEFT, *(path.parent.name for path in source.glob("*/pyvenv.cfg"))]
         for path in sorted(source.rglob("*.py")):
-            skipped = any(matches(part, self.left + TESTS) for part in path.relative_to(source).parts)
-            with suppress(SyntaxError, ValueError):  # a template, or code for another Python
-                self.trees |= {} if skipped else {path: ast.parse(path.read_bytes())}
+            if not any(matches(part, self.left + TESTS) for part in path.relative_to(source).parts):
+                with suppress(SyntaxError, ValueError):  # a template, or code for another Python
+                    self.trees[path] = ast.parse(path.read_bytes())
         nodes = [(path, node) for path, tree in self.trees.items() for node in ast.walk(tree)]
         self.texts = {str(node.value) for _, node in nodes if isinstance(node, ast.Constant)}
         self.imports = {name for _, node in nodes for name in imported(node)}
         # Folders whose modules import by relative names: packages, with or without __init__.py.
         self.packages = {folder for path, node in nodes for folder in path.parents[: getattr(node, "level", 0)]}
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
-        commands = dict.fromkeys(f"'{how}'" for name, how in KNOWN["commands"].items() if name in libraries)
-        self.command = " or ".join(commands or ["'python -m MODULE'"])
+        # The module to run: of those that are made for `python -m`, else of all that are run, the one in the fewest folders.
+        scripts = {path for path, node in nodes if getattr(node, "value", "") == "__main__"}
+        run = {path for path in self.trees if path.stem == "__main__"} or scripts
+        names = {self.importable(path)[1].removesuffix(".__main__") for path in run}
+        first = [name for name in names if all(name.count(".") <= other.count(".") for other in names)]
+        python = f"python -m {first[0] if len(first) == 1 else 'MODULE'}"
+        commands = [how for name, how in KNOWN["commands"].items() if name in libraries] or [python]
+        self.command = " or ".join(f"'{how.replace('python -m MODULE', python)}'" for how in dict.fromkeys(commands))
         # The interface where an application does not tell; with a server of its own, as Tornado has one, it has neither.
         wsgi = "" if "8000" in self.command else "wsgi"
         self.interface = "asgi" if libraries & {*ASGI} and not libraries & {"flask", "django"} else wsgi

@@ -16,9 +16,9 @@ FOLDER = Path(__file__).with_name("adopting")  # what is written into services
 # %s are os.environ and the names that a module imports it by.
 READERS = r"(?<![\w.])(?:(?:(?:%s)(?:\.\w+)?|config)[(\[]|[\w.]*(?:\wenv|env\w)\w*\(|env(?:\.(?!(?:get|pop|setdefault)\()\w+)?\()'([A-Z][A-Z\d_]+)'"
 ENVIRON = re.compile(r"^\s*from os import (?:.*, )?environ(?: as (\w+))?(?:,|$)", re.MULTILINE)
-# The name of a database in the working directory, or in a folder there; and as code joins it.
+# The name of a database in the working directory, or in a folder there; and as code joins it, which is no variable with a default.
 DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?((?:[\w-]+/)?[\w-]+\.(?:db|sqlite3?))")
-JOINED = re.compile(r"""["']([\w-]+)["']\s*[,/]\s*["']([\w-]+\.(?:db|sqlite3?))["']""")
+JOINED = re.compile(r"""["'](?![A-Z\d_]+["'])([\w-]+)["']\s*[,/]\s*["']([\w-]+\.(?:db|sqlite3?))["']""")
 WAITS = "    depends_on:  # tests that need these: TESTS_NEED_NEIGHBOURS in docs/recipes.md\n"
 NEIGHBOURS = [SimpleNamespace(**one) for one in toml((FOLDER / "neighbours.toml").read_text("utf-8"))["neighbour"]]
 # Packages that come without wheels, and what Debian calls the headers that they are compiled with.

@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 
 from nox import Session
 
@@ -16,7 +15,7 @@ from ..shell import CommandFailed, UserError
 from ..terminal import say
 from . import service
 from .environment import COMPILED, template
-from .requirements import applies, by_name, image_python, python
+from .requirements import applies, image_python
 
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
@@ -30,11 +29,9 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
     if why := why or conflict(session, name, lines):
         lock_alone(session, name, lines, choices)
         say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
-    pinned = by_name(line for line in lines if "==" in line.partition(";")[0])
-    for package, version in without_wheels(name):
-        hint = "; --unpin takes newer versions" * (package in pinned)
-        told = f"warning: {package} {version} has no wheel for Python {image_python()}"
-        say(f"{told}; if it needs a compiler, its build will fail; {wheels(session, package)}{hint}")
+    if lacking := [*without_wheels(name)]:
+        told = f"warning: without a wheel for Python {image_python()}: {', '.join(lacking)}"
+        say(f"{told}; what needs a compiler does not build: see docs/adopting.md, and --unpin for what is pinned")
 
 
 def conflict(session: Session, name: str, lines: list[str]) -> str:
@@ -45,7 +42,7 @@ def conflict(session: Session, name: str, lines: list[str]) -> str:
     except CommandFailed as error:
         # What else may fail, such as the network, would fail again, and so does what no version matches.
         if not (found := CONFLICT.search(error.text)) or "doesn't match any versions" in found[0]:
-            raise UserError(reason(session, error.text)) from None
+            raise UserError(reason(error.text)) from None
         service.edit_group(session, "remove", name)
         return f"what it needs does not go with what the others need: {conclusion(found[0])}"
     return ""
@@ -67,14 +64,14 @@ def lock_alone(session: Session, name: str, lines: list[str], choices: list[list
         except CommandFailed as error:
             if "requires Python" in error.text and here not in "".join([*lines, *tests]):
                 # Else Poetry looks for versions that this machine's Python could use, too.
-                say(f"it is locked for Python {image_python()} alone, because {reason(session, error.text)}")
+                say(f"it is locked for Python {image_python()} alone, because {reason(error.text)}")
                 lists = (lines, tests, *left)
                 lines, *left = ([f"{line.partition(';')[0].strip()} ; {here}" for line in each] for each in lists)
             elif tests:
                 then = "is tried in other versions" if left[1:] else "is left out"
-                say(f"warning: what its tests need {then}, because {reason(session, error.text)}")
+                say(f"warning: what its tests need {then}, because {reason(error.text)}")
             else:
-                raise UserError(reason(session, error.text)) from None
+                raise UserError(reason(error.text)) from None
         else:
             left = [[]] if tests == shared_tools() else []  # these need no group of its own
 
@@ -84,10 +81,8 @@ def shared_tools() -> list[str]:
     return [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
 
 
-def reason(session: Session, text: str) -> str:
+def reason(text: str) -> str:
     """Why Poetry cannot lock requirements, in one line."""
-    if lost := re.search(r"depends on ((\S+) \(.*\)) which doesn't match any versions", text):
-        return f"no version matches {lost[1]}; {wheels(session, lost[2])}"
     lines = [line.strip() for line in text.splitlines() if not line.startswith(("Resolving", "Updating"))]
     told = [conclusion(conflict[0]) for conflict in CONFLICT.finditer(text)] or [*filter(None, lines)]
     return f"the requirements cannot be resolved: {[*told, 'Poetry says nothing'][0]}"
@@ -99,7 +94,7 @@ def conclusion(conflict: str) -> str:
     return last + f": {before.rpartition('. ')[2].rstrip('.')}" * (" and " not in last and before != "")
 
 
-def without_wheels(name: str) -> Iterator[tuple[str, str]]:
+def without_wheels(name: str) -> Iterator[str]:
     """Name and version of what is locked for a service and has no wheel for the Python of the images, besides what `new` knows how to compile."""
     own = has_own_lock(name)
     path, groups = (SERVICES / name / "poetry.lock", {"main", "tests"}) if own else (service.LOCK, {name})
@@ -107,7 +102,7 @@ def without_wheels(name: str) -> Iterator[tuple[str, str]]:
         files, marker = [file["file"] for file in package.get("files", ())], package.get("markers")
         here = groups & {*package.get("groups", ())} and applies(marker if isinstance(marker, str) else None)
         if here and files and not any(map(fits, files)) and package["name"] not in COMPILED:
-            yield package["name"], package["version"]
+            yield f"{package['name']} {package['version']}"
 
 
 def fits(file: str) -> bool:
@@ -116,13 +111,3 @@ def fits(file: str) -> bool:
     older = "|".join(f"cp3{number}" for number in range(2, minor + 1))
     tags = rf"[\w.]*py3\d*-none|cp3{minor}-(cp3{minor}|none)|({older})-abi3"
     return re.search(rf"-({tags})-(any|[\w.]*linux[\w.]*)\.whl$", file) is not None
-
-
-def wheels(session: Session, package: str) -> str:
-    """Which versions of a package have a wheel for the Python of the images."""
-    words = ("pip", "index", "versions", package, "--only-binary=:all:", f"--python-version={image_python()}")
-    found = [""]
-    with suppress(CommandFailed, IndexError):
-        found = re.findall(r"(?m)^Available versions: (.*)", python(session, "-m", *words))[0].split(", ")
-    some = f"versions {found[-1]} to {found[0]} have" if found[1:] else f"version {found[0]} has"
-    return f"{some if found[0] else 'no version of it has'} a wheel for Python {image_python()}"

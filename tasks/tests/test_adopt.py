@@ -28,7 +28,6 @@ def adopting_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project that adopts without asking an index."""
     for module in (adopt, resolve, target):
         monkeypatch.setattr(module, "SERVICES", root / "services")
-    monkeypatch.setattr(resolve, "python", lambda *_: "x (2.0)\nAvailable versions: 2.0, 1.1, 1.0\n")
     return small_project(root, monkeypatch)
 
 
@@ -286,3 +285,7 @@ def test_a_command_and_a_second_process(ours: Path, write: Write) -> None:
     assert "  theirs: &theirs\n" in compose
     assert "  theirs-worker:\n    <<: *theirs\n" in compose
     assert '      INTERFACE: command\n      APPLICATION: "celery -A app.celery worker"\n' in compose
+    service.remove(NO_SESSION, "theirs")
+    (ours / "services/theirs-worker").mkdir()
+    with pytest.raises(UserError, match="cannot be called 'theirs-worker': services/ has a folder of this name"):
+        take(write({}))

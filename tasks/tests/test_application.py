@@ -193,6 +193,32 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
             "",
             "no application found.* or a command: 'python -m MODULE'$",
         ),
+        # What is run: a module as `python -m` does it, of several the one in the fewest folders.
+        (
+            {
+                "crew/__init__.py": "",
+                "crew/__main__.py": "",
+                "crew/tools/more.py": "if __name__ == '__main__':\n    print()\n",
+                "crew/x.py": "",
+            },
+            "",
+            "no application found.* or a command: 'python -m crew'$",
+        ),
+        (
+            {"main.py": "import aiohttp.web\n\n\nif __name__ == '__main__':\n    print()\n"},
+            "",
+            "no application found.* or a command: 'python -m main --port 8000'$",
+        ),
+        (
+            {f"{name}.py": "if __name__ == '__main__':\n    print()\n" for name in ("one", "two")},
+            "",
+            "no application found.* or a command: 'python -m MODULE'$",
+        ),
+        (
+            {"home.py": "import streamlit as st\n\nst.write('')\n"},
+            "",
+            "no application found.* or a command: 'streamlit run MODULE.py --server.address 0.0.0.0 --server.port 8000'$",
+        ),
         # A server of its own is neither WSGI nor ASGI, and a worker has its own command.
         (
             {"web.py": "import tornado.web\n\n\ndef make_app():\n    return tornado.web.Application()\n"},

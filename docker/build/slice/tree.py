@@ -80,7 +80,8 @@ class Tree:
             return
         header = importlib.util.MAGIC_NUMBER + b"\1" + bytes(11)  # the source is never looked at (PEP 552)
         bytecode = source.with_suffix(".pyc")
-        if READ_AS_SOURCE.search(text):
+        # A package may look for the module of its name, as python-multipart does for that of multipart.
+        if READ_AS_SOURCE.search(text) or source.with_suffix("").is_dir():
             self.add(source)
             bytecode = Path(importlib.util.cache_from_source(source))
         self.place(bytecode).write_bytes(header + marshal.dumps(code))

@@ -56,14 +56,14 @@ def test_dependencies_keep_docstrings_and_the_standard_library_has_empty_ones(tm
 
 
 def test_modules_whose_source_is_read_keep_it_next_to_their_bytecode(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("migration.py", "checked.py", "plain.py")]
-    texts = ("from alembic import op", "@typechecked\ndef f(): ...", "typechecked = 1")
+    paths = [tmp_path / name for name in ("migration.py", "checked.py", "root.py", "plain.py")]  # root/ is beside it
+    texts = ("from alembic import op", "@typechecked\ndef f(): ...", "", "typechecked = 1")
     for path, text in zip(paths, texts, strict=True):
         path.write_text(text)
     made = tree.Tree(tmp_path / "root")
     made.add_all(paths)
-    assert [made.place(path).exists() for path in paths] == [True, True, False]
-    assert len(list(made.place(tmp_path / "__pycache__").glob("*.pyc"))) == 2
+    assert [made.place(path).exists() for path in paths] == [True, True, True, False]
+    assert len(list(made.place(tmp_path / "__pycache__").glob("*.pyc"))) == 3
 
 
 def test_libraries_come_along_and_times_are_of_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
