@@ -8,14 +8,16 @@ import sys
 from collections.abc import Iterator
 
 from nox import Session
+from packaging.version import Version
 
 from .. import venv
+from ..env import env
 from ..project import SERVICES, has_own_lock, pyproject, toml
-from ..shell import CommandFailed, UserError
+from ..shell import CommandFailed, UserError, output
 from ..terminal import say
 from . import service
 from .environment import COMPILED, template
-from .requirements import applies, image_python
+from .requirements import applies, by_name, image_python
 
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
@@ -29,7 +31,11 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
     if why := why or conflict(session, name, lines):
         lock_alone(session, name, lines, choices)
         say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
-    if lacking := [*without_wheels(name)]:
+    pinned = by_name(line for line in lines if "==" in line.partition(";")[0])
+    lacking = []
+    for package, version in without_wheels(name):
+        lacking.append(f"{package} {version}" + (wheels(session, package, version) if package in pinned else ""))
+    if lacking:
         told = f"warning: without a wheel for Python {image_python()}: {', '.join(lacking)}"
         say(f"{told}; what needs a compiler does not build: see docs/adopting.md, and --unpin for what is pinned")
 
@@ -94,7 +100,7 @@ def conclusion(conflict: str) -> str:
     return last + f": {before.rpartition('. ')[2].rstrip('.')}" * (" and " not in last and before != "")
 
 
-def without_wheels(name: str) -> Iterator[str]:
+def without_wheels(name: str) -> Iterator[tuple[str, str]]:
     """Name and version of what is locked for a service and has no wheel for the Python of the images, besides what `new` knows how to compile."""
     own = has_own_lock(name)
     path, groups = (SERVICES / name / "poetry.lock", {"main", "tests"}) if own else (service.LOCK, {name})
@@ -102,7 +108,18 @@ def without_wheels(name: str) -> Iterator[str]:
         files, marker = [file["file"] for file in package.get("files", ())], package.get("markers")
         here = groups & {*package.get("groups", ())} and applies(marker if isinstance(marker, str) else None)
         if here and files and not any(map(fits, files)) and package["name"] not in COMPILED:
-            yield f"{package['name']} {package['version']}"
+            yield package["name"], package["version"]
+
+
+def wheels(session: Session, package: str, version: str) -> str:
+    """Which later versions of a package have a wheel for the Python of the images, as far as the index tells."""
+    words = ("-m", "pip", "index", "versions", package, "--only-binary=:all:", f"--python-version={image_python()}")
+    try:
+        listed = output(venv.python(session), *words, env=env()).partition("Available versions: ")[2]
+    except CommandFailed:
+        return ""
+    later = [each for each in re.findall(r"[^\s,]+", listed.partition("\n")[0]) if Version(each) > Version(version)]
+    return f" ({later[-1]} to {later[0]} have one)" if later else " (no later version has one)"
 
 
 def fits(file: str) -> bool:

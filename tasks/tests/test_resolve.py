@@ -130,6 +130,27 @@ def test_wheels_for_the_images(monkeypatch: pytest.MonkeyPatch, file: str, fits:
     assert resolve.fits(file) is fits
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("x (2.0)\nAvailable versions: 2.0, 1.1, 1.0\n  INSTALLED: 2\n", " (1.1 to 2.0 have one)"),
+        ("x (1.0)\nAvailable versions: 1.0\n", " (no later version has one)"),
+        ("", " (no later version has one)"),
+    ],
+)
+def test_which_versions_have_a_wheel(monkeypatch: pytest.MonkeyPatch, answer: str, told: str) -> None:
+    monkeypatch.setattr(venv, "python", lambda _: "python")
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
+    monkeypatch.setattr(resolve, "output", lambda *_, **__: answer)
+    assert resolve.wheels(NO_SESSION, "x", "1.0") == told
+
+
+def test_no_version_is_named_where_the_index_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(venv, "python", lambda _: "false")
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
+    assert resolve.wheels(NO_SESSION, "x", "1.0") == ""
+
+
 def test_a_package_without_a_wheel_is_told(
     ours: Path, write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,8 +169,9 @@ def test_a_package_without_a_wheel_is_told(
     ]
     (ours / "poetry.lock").write_text("".join(lock))
     lines = 'psycopg2\ne>=1; python_version >= "3" and sys_platform == "linux"\n'
+    monkeypatch.setattr(resolve, "wheels", lambda *_: " (1.1 to 2.0 have one)")
     take(write({"app.py": APP, "requirements.txt": f"A==1\n{lines}"}))
-    told = "warning: without a wheel for Python 3.13: a 1, indirect 1, e 1; what needs a compiler does not build: see"
+    told = "warning: without a wheel for Python 3.13: a 1 (1.1 to 2.0 have one), indirect 1, e 1; what needs a compiler"
     assert told in capsys.readouterr().out
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert "        BUILD_PACKAGES: gcc libc6-dev python3-dev libpq-dev\n" in compose
