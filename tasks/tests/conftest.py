@@ -30,6 +30,14 @@ tests = []
 PATHS: list[tuple[ModuleType, str, Path]] = []  # modules' constants below ROOT
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Have temporary files, tens of thousands of small ones, in memory, where that is large and programs may run there."""
+    memory = Path("/dev/shm")  # noqa: S108
+    fits = memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30
+    if config.option.markexpr == "not slow" and fits and not os.statvfs(memory).f_flag & os.ST_NOEXEC:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+
+
 def pytest_collection_finish() -> None:
     """Note, once, what `move_root` changes: all modules are imported now."""
     for name, module in list(sys.modules.items()):
