@@ -25,10 +25,9 @@ def load(*also: str) -> Object:
     """The model, from standard input; prints a warning for each setting that is not translated, ``also`` being so, too."""
     model: Object = json.load(sys.stdin)
     for name, spec in model["services"].items():
+        # What is not there has a profile that is not chosen.
         waits = (spec.get("depends_on") or {}).items()
-        spec["depends_on"] = {
-            other: wait for other, wait in waits if other in model["services"]
-        }  # others have a profile
+        spec["depends_on"] = {other: wait for other, wait in waits if other in model["services"]}
         deploy = spec.get("deploy") or {}
         given = spec | {f"deploy.{key}": value for key, value in deploy.items()}
         given |= {f"deploy.resources.{key}": value for key, value in (deploy.get("resources") or {}).items()}

@@ -35,7 +35,7 @@ class Podman(Docker):
             tags = target["tags"] or [f"{clone_id()}/verified"]
             if code := lines(*self.command(url, {**target, "tags": tags}), on_line=on_line, env=env()):
                 return code
-            if not target["tags"]:  # Podman keeps what it builds, without a name, too
+            if not target["tags"]:  # a verification, which Podman keeps as an image
                 output("podman", f"--url={url}", "rmi", *tags)
         return 0
 

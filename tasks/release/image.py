@@ -155,7 +155,7 @@ def packed(layer: Path) -> Path:
 
 
 def check_reproducible(services: Sequence[str]) -> None:
-    """Build twice without cache; raises UserError with the first file that differs, and the layer that it is in."""
+    """Build twice without cache; raises UserError with the first file that differs, or where the configurations do."""
     both = (build(services, cache=False, folder=folder) for folder in ("release-first", "release"))
     for one, other in zip(*both, strict=True):
         # The configuration, which names the layers, last.
