@@ -23,7 +23,7 @@ NO_INOTIFY = re.compile(r"virtiofs|9p|fakeowner|nfs4?|cifs|vboxsf|prl_fs|(fuse\.
 
 def notify(pid: int, *, poll: bool | None) -> None:
     """Send the signals for as long as the process, which is this one's parent, lives."""
-    options = {"debounce": 50, "step": 10, "rust_timeout": QUIET_MS, "yield_on_timeout": True, "force_polling": poll}
+    options = {"debounce": 50, "step": 5, "rust_timeout": QUIET_MS, "yield_on_timeout": True, "force_polling": poll}
     batches = watch(HERE, *LIBS, watch_filter=None, ignore_permission_denied=True, **options)  # type: ignore[arg-type]
     next(batches)
     os.kill(pid, signal.SIGUSR1)
