@@ -16,6 +16,7 @@ from pathlib import Path
 
 import kubernetes_validate
 from model import (
+    KNOWN,
     REPLICAS,
     Object,
     as_yaml,
@@ -24,8 +25,8 @@ from model import (
     jobs,
     limits,
     load,
-    mode,
     needs,
+    pick,
     ports,
     published,
     replicas,
@@ -61,7 +62,11 @@ def probes(spec: Object, *, listens: bool) -> Object:
         "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": seconds(check.get("start_period", "60s"))},
         # A database that is away for less than half a minute takes no pod out: the service says 503 by itself.
         "readinessProbe": {**ready, "periodSeconds": 5, "failureThreshold": 6},
-        "livenessProbe": {**probe, "periodSeconds": seconds(check.get("interval", "10s")), "failureThreshold": 6},
+        "livenessProbe": {
+            **probe,
+            "periodSeconds": seconds(check.get("interval", "10s")),
+            "failureThreshold": check.get("retries") or 6,
+        },
     }
 
 
@@ -98,7 +103,7 @@ def storage(model: Object, service: str) -> tuple[list[Object], list[Object]]:
     places: dict[Path, list[Object]] = {}
     for secret in spec.get("secrets") or ():
         target = Path("/run/secrets", secret.get("target") or secret["source"])
-        item = {"key": secret["source"], "path": target.name, **({"mode": mode(secret)} if "mode" in secret else {})}
+        item = {"key": secret["source"], "path": target.name, **pick(secret, "mode")}
         # Elsewhere it is mounted alone, or it would hide the other files of the folder.
         place = target.parent if str(target.parent) == "/run/secrets" else target
         places.setdefault(place, []).append({"secret": {"name": named(secret["source"]), "items": [item]}})
@@ -292,7 +297,7 @@ def render(model: Object) -> dict[str, list[Object]]:
 
 def main() -> None:
     """Write the files, and remove those of services that are gone; exits where a file of somebody else has such a name."""
-    model, folder = load(), Path(sys.argv[1])
+    model, folder = load(KNOWN), Path(sys.argv[1])
     check(model)
     leave_out(model)
     files = render(model)

@@ -301,6 +301,14 @@ def test_a_shells_variables_in_a_health_check(tmp_path: Path) -> None:
     assert container(store)["livenessProbe"]["exec"]["command"] == ["sh", "-c", "pg_isready -U $POSTGRES_USER"]
 
 
+def test_what_only_swarm_takes_is_told(tmp_path: Path) -> None:
+    settings = {"init": True, "healthcheck": {"test": ["CMD", "true"], "retries": 3}, "labels": {"team": "a"}}
+    said = script("kubernetes.py", str(tmp_path), model=with_store(**settings))
+    assert said.splitlines()[:-1] == [f"warning: store: `{key}` is not translated" for key in ("init", "labels.team")]
+    *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
+    assert container(store)["livenessProbe"]["failureThreshold"] == 3
+
+
 def test_a_process_that_must_run_once_on_kubernetes(tmp_path: Path) -> None:
     beat, three = {**OWN, "deploy": ONCE}, {**OWN, "scale": 3}
     model = {**MODEL, "services": {"beat": beat, "three": three}}
