@@ -152,9 +152,8 @@ def provenance(repository: Repository, built: image.Image, commit: str) -> bytes
     # Without a remote, nobody can clone it by a URL.
     source = f"git+{masked((git('config', 'remote.origin.url') or f'file:///{built.service}').strip())}"
     words = {"source": source, "commit": commit, "base": env().get("STACK_BASE", ""), "service": built.service}
-    words |= {"name": f"{repository.host}/{repository.name}", "platform": built.platforms[0]}
-    words |= {"sha256": built.digest.removeprefix("sha256:")}
-    words |= {"builder": env().get("GITHUB_WORKFLOW_REF") or f"{source}#local"}
+    words |= {"name": f"{repository.host}/{repository.name}", "sha256": built.digest.removeprefix("sha256:")}
+    words |= {"platform": built.platforms[0], "builder": env().get("GITHUB_WORKFLOW_REF") or f"{source}#local"}
     form = Template(Path(__file__).with_name("provenance.json").read_text(encoding="utf-8"))
     return form.substitute({word: json.dumps(value)[1:-1] for word, value in words.items()}).encode()
 
