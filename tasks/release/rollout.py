@@ -196,5 +196,4 @@ class Rollout(NamedTuple):
 
 def complete(replicas: str) -> bool:
     """Whether a service runs as Swarm says "2/2", or a job has ended as it says "0/1 (1/1 completed)"."""
-    found = re.search(r"\((\d+/\d+) completed", replicas) or re.match(r"(\d+/\d+)", replicas)
-    return bool(found and re.fullmatch(r"(\d+)/\1", found[1]))
+    return bool(re.search(r"\((\d+)/\1 completed", replicas) or re.fullmatch(r"(\d+)/\1( \(max .*)?", replicas))
