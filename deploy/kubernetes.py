@@ -262,8 +262,11 @@ def leave_out(model: Object) -> None:
         mounts = spec.get("volumes") or ()
         lost = [v for v in volumes(spec) if v["type"] != "volume" or name in jobs(model)]
         spec["volumes"] = [volume for volume in mounts if volume not in lost]
-        if str(spec.get("user")).partition(":")[0] in {"0", "root"}:
+        user = str(spec.get("user") or "").partition(":")[0]
+        if user in {"0", "root"}:
             print(f"warning: {name}: it may not run as root, and gets the user {USER}")
+        elif user and not user.isdigit():
+            print(f"warning: {name}: its user {user} has no number here, and gets {USER}")
         for volume in lost:
             print(f"warning: {name}: what is mounted at {volume['target']} is not translated")
         for volume in volumes(spec):

@@ -48,7 +48,7 @@ MODEL: dict[str, Any] = {
         "store": {
             **COMMON,
             "image": "postgres:17",
-            "user": "postgres",
+            "user": "999",
             "stop_grace_period": "1m30s",
             "healthcheck": {"test": ["CMD", "pg_isready"], "interval": "7s", "start_interval": "200ms"},
             "volumes": [{"type": "volume", "source": "data", "target": "/data"}],

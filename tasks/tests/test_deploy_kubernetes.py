@@ -230,7 +230,8 @@ def test_a_secret_in_another_folder_hides_no_other_file_there(tmp_path: Path) ->
     [("1000:2000", (1000, 2000)), ("1000", (1000, 1000)), ("postgres", (10001, 10001)), (None, (10001, 10001))],
 )
 def test_the_user_and_the_group_of_a_pod(tmp_path: Path, user: str | None, ids: tuple[int, int]) -> None:
-    script("kubernetes.py", str(tmp_path), model=with_store(user=user))
+    said = script("kubernetes.py", str(tmp_path), model=with_store(user=user))
+    assert ("warning: store: its user postgres has no number here, and gets 10001\n" in said) is (user == "postgres")
     *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
     security = store["spec"]["template"]["spec"]["securityContext"]
     assert (security["runAsUser"], security["runAsGroup"]) == ids
