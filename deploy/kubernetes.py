@@ -16,6 +16,7 @@ from pathlib import Path
 
 import kubernetes_validate
 from model import (
+    KNOWN,
     REPLICAS,
     Object,
     as_yaml,
@@ -24,8 +25,8 @@ from model import (
     jobs,
     limits,
     load,
-    mode,
     needs,
+    pick,
     ports,
     published,
     replicas,
@@ -61,7 +62,11 @@ def probes(spec: Object, *, listens: bool) -> Object:
         "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": seconds(check.get("start_period", "60s"))},
         # A database that is away for less than half a minute takes no pod out: the service says 503 by itself.
         "readinessProbe": {**ready, "periodSeconds": 5, "failureThreshold": 6},
-        "livenessProbe": {**probe, "periodSeconds": seconds(check.get("interval", "10s")), "failureThreshold": 6},
+        "livenessProbe": {
+            **probe,
+            "periodSeconds": seconds(check.get("interval", "10s")),
+            "failureThreshold": check.get("retries") or 6,
+        },
     }
 
 
@@ -98,7 +103,7 @@ def storage(model: Object, service: str) -> tuple[list[Object], list[Object]]:
     places: dict[Path, list[Object]] = {}
     for secret in spec.get("secrets") or ():
         target = Path("/run/secrets", secret.get("target") or secret["source"])
-        item = {"key": secret["source"], "path": target.name, **({"mode": mode(secret)} if "mode" in secret else {})}
+        item = {"key": secret["source"], "path": target.name, **pick(secret, "mode")}
         # Elsewhere it is mounted alone, or it would hide the other files of the folder.
         place = target.parent if str(target.parent) == "/run/secrets" else target
         places.setdefault(place, []).append({"secret": {"name": named(secret["source"]), "items": [item]}})
@@ -257,8 +262,11 @@ def leave_out(model: Object) -> None:
         mounts = spec.get("volumes") or ()
         lost = [v for v in volumes(spec) if v["type"] != "volume" or name in jobs(model)]
         spec["volumes"] = [volume for volume in mounts if volume not in lost]
-        if str(spec.get("user")).partition(":")[0] in {"0", "root"}:
+        user = str(spec.get("user") or "").partition(":")[0]
+        if user in {"0", "root"}:
             print(f"warning: {name}: it may not run as root, and gets the user {USER}")
+        elif user and not user.isdigit():
+            print(f"warning: {name}: its user {user} has no number here, and gets {USER}")
         for volume in lost:
             print(f"warning: {name}: what is mounted at {volume['target']} is not translated")
         for volume in volumes(spec):
@@ -292,7 +300,7 @@ def render(model: Object) -> dict[str, list[Object]]:
 
 def main() -> None:
     """Write the files, and remove those of services that are gone; exits where a file of somebody else has such a name."""
-    model, folder = load(), Path(sys.argv[1])
+    model, folder = load(KNOWN), Path(sys.argv[1])
     check(model)
     leave_out(model)
     files = render(model)

@@ -12,28 +12,81 @@ import yaml
 
 Object = dict[str, Any]
 REPLICAS = 2
-# What is translated, and what an engine that spans machines has otherwise or need not know.
-KNOWN = {
-    *("image", "build", "command", "entrypoint", "user", "working_dir", "environment", "ports", "expose", "networks"),
-    *("volumes", "tmpfs", "secrets", "read_only", "cap_drop", "security_opt", "healthcheck", "stop_grace_period"),
-    *("mem_limit", "pids_limit", "cpus", "deploy", "depends_on", "labels", "logging", "restart", "init", "profiles"),
-    *("configs", "scale", "deploy.replicas", "deploy.update_config", "deploy.resources", "deploy.resources.limits"),
+ANY = ".*"
+MACHINE_LABELS = {"stack.clone": ANY, "stack.session": ANY}  # labels that are of this machine
+# What is translated, and what an engine that spans machines has otherwise, as docs/deploying.md says; everything else is told.
+# By key, "*" for any: what it may contain, again by key, or as a regular expression for its text.
+SERVICE: Object = {
+    **dict.fromkeys(("image", "build", "command", "entrypoint", "user", "working_dir", "environment", "expose"), ANY),
+    **dict.fromkeys(("read_only", "cap_drop", "stop_grace_period", "mem_limit", "pids_limit", "cpus", "scale"), ANY),
+    **dict.fromkeys(("logging", "restart", "profiles", "develop"), ANY),
+    "security_opt": "no-new-privileges(:true)?",
+    "depends_on": {"*": dict.fromkeys(("condition", "required"), ANY)},
+    "networks": {"*": {"aliases": ANY}},
+    "ports": {
+        **dict.fromkeys(("target", "published", "protocol", "mode"), ANY),
+        "host_ip": r"127\.0\.0\.1|::1|0\.0\.0\.0|::",  # another one is a machine's own
+    },
+    "healthcheck": dict.fromkeys(
+        ("test", "disable", "interval", "timeout", "retries", "start_period", "start_interval"), ANY
+    ),
+    "secrets": dict.fromkeys(("source", "target", "mode"), ANY),
+    "configs": dict.fromkeys(("source", "target", "mode"), ANY),
+    "tmpfs": r"[^:]*(:((size=\d+[kmgKMG]?|mode=0?1777|rw|noexec|nosuid|nodev)(,|$))*)?",
+    "volumes": {
+        **dict.fromkeys(("type", "source", "target", "read_only", "consistency", "bind"), ANY),
+        "volume": dict.fromkeys(("nocopy", "subpath"), ANY),
+        "tmpfs": {"size": ANY, "mode": str(0o1777)},
+    },
+    "deploy": {
+        "mode": "replicated",
+        "replicas": ANY,
+        "update_config": {"order": ANY},
+        "resources": {"limits": dict.fromkeys(("cpus", "memory", "pids"), ANY)},
+    },
+    "labels": MACHINE_LABELS,
+}
+KNOWN: Object = {
+    "services": SERVICE,
+    "networks": {"name": ANY, "internal": ANY, "attachable": ANY, "driver": "bridge|overlay", "labels": MACHINE_LABELS},
+    "volumes": {"name": ANY, "driver": "local", "labels": MACHINE_LABELS},
+    "secrets": dict.fromkeys(("name", "external", "file", "environment"), ANY),
+    "configs": dict.fromkeys(("name", "external", "file", "content", "environment"), ANY),
 }
 
 
-def load(*also: str) -> Object:
-    """The model, from standard input; prints a warning for each setting that is not translated, ``also`` being so, too."""
+def load(known: Object) -> Object:
+    """The model, from standard input; prints a warning for each setting that is not known, in a table such as KNOWN."""
     model: Object = json.load(sys.stdin)
-    for name, spec in model["services"].items():
+    for spec in model["services"].values():
         # What is not there has a profile that is not chosen.
         waits = (spec.get("depends_on") or {}).items()
         spec["depends_on"] = {other: wait for other, wait in waits if other in model["services"]}
-        deploy = spec.get("deploy") or {}
-        given = spec | {f"deploy.{key}": value for key, value in deploy.items()}
-        given |= {f"deploy.resources.{key}": value for key, value in (deploy.get("resources") or {}).items()}
-        for key in sorted(key for key in given.keys() - KNOWN.union(also) if given[key]):
-            print(f"warning: {name}: `{key}` is not translated")
+        for used in spec.get("secrets") or ():
+            given = (model.get("secrets") or {}).get(used["source"]) or {}
+            if given.get("external"):  # it may have another name in the engine
+                used |= {"source": given["name"], "target": used.get("target") or used["source"]}
+            if "mode" in used:
+                used["mode"] = mode(used)
+    for kind, table in known.items():
+        for name, given in (model.get(kind) or {}).items():
+            title = name if kind == "services" else f"the {kind[:-1]} {name}"
+            for key in sorted(untranslated(given, table)):
+                print(f"warning: {title}: `{key}` is not translated")
     return model
+
+
+def untranslated(given: Any, known: Any, path: str = "") -> set[str]:
+    """The settings that are not known, such as ports.host_ip; those that are not set do not count."""
+    if not given or known == ANY:
+        return set()
+    if isinstance(given, list):
+        return set().union(*(untranslated(item, known, path) for item in given))
+    if isinstance(given, dict) and isinstance(known, dict):
+        keys = [key for key in given if not key.startswith("x-")]
+        below = (untranslated(given[key], known.get(key, known.get("*")), f"{path}.{key}".strip(".")) for key in keys)
+        return set().union(*below)
+    return set() if isinstance(known, str) and re.fullmatch(known, str(given)) else {path}
 
 
 class Dumper(yaml.SafeDumper):

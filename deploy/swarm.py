@@ -13,6 +13,10 @@ import sys
 from pathlib import Path
 
 from model import (
+    ANY,
+    KNOWN,
+    MACHINE_LABELS,
+    SERVICE,
     Object,
     as_yaml,
     configs,
@@ -32,14 +36,26 @@ from model import (
 SAME = (
     *("image", "command", "entrypoint", "user", "working_dir", "environment", "stop_grace_period"),
     *("read_only", "cap_drop", "secrets", "logging", "healthcheck"),
-    *("cap_add", "init", "stop_signal", "sysctls", "ulimits"),  # which Kubernetes has not, or elsewhere
+    # Which Kubernetes has not, or elsewhere:
+    *("cap_add", "dns", "dns_search", "extra_hosts", "hostname", "init", "stop_signal", "sysctls", "tty", "ulimits"),
 )
+NETWORK = ("name", "external", "internal", "attachable", "driver_opts")
+VOLUME = ("name", "external", "driver", "driver_opts")
+TRANSLATED = KNOWN | {
+    "services": SERVICE
+    | dict.fromkeys((*SAME, "configs", "labels"), ANY)
+    | {"deploy": SERVICE["deploy"] | {"labels": ANY, "placement": ANY}},
+    "networks": KNOWN["networks"] | dict.fromkeys(NETWORK, ANY),
+    "volumes": KNOWN["volumes"] | dict.fromkeys(VOLUME, ANY),
+}
 
 
 def service(model: Object, name: str, ports: str) -> Object:
     """A service as Swarm runs it."""
     spec = model["services"][name]
     found = pick(spec, *SAME)
+    if labels := {key: value for key, value in (spec.get("labels") or {}).items() if key not in MACHINE_LABELS}:
+        found["labels"] = labels
     # A stack's own setting tmpfs is ignored without a word.
     found["volumes"] = [volume for volume in spec.get("volumes") or () if volume["type"] != "tmpfs"]
     for path, size in tmpfs(spec).items():
@@ -103,17 +119,13 @@ def render(model: Object, names: set[str], ports: str, folder: Path) -> Object:
     services = {name: service(model, name, ports) for name in sorted(names)}
     used = secrets({"services": services})
     networks = {
-        name: pick(given, "name", "external", "internal", "attachable", "driver_opts")
-        | ({} if given.get("external") else {"driver": "overlay"})
+        name: pick(given, *NETWORK) | ({} if given.get("external") else {"driver": "overlay"})
         for name, given in (model.get("networks") or {"default": {}}).items()
     }
     return {
         "version": "3.12",  # the newest that Docker 26 knows
         "services": services,
-        "volumes": {
-            name: pick(given, "name", "external", "driver", "driver_opts")
-            for name, given in model.get("volumes", {}).items()
-        },
+        "volumes": {name: pick(given, *VOLUME) for name, given in model.get("volumes", {}).items()},
         "secrets": {name: {"external": True} for name in used},
         "configs": write_configs(model, names, folder),
         "networks": networks,
@@ -122,7 +134,7 @@ def render(model: Object, names: set[str], ports: str, folder: Path) -> Object:
 
 def main() -> None:
     """Write the files."""
-    model, path, ports = load(*SAME, "deploy.labels", "deploy.placement"), Path(sys.argv[1]), sys.argv[2]
+    model, path, ports = load(TRANSLATED), Path(sys.argv[1]), sys.argv[2]
     once = jobs(model)
     first = once.union(*(behind(model, name) for name in once))
     parts: dict[Path, set[str]] = {}

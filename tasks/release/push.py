@@ -149,12 +149,12 @@ def push(repository: Repository, built: image.Image, commit: str) -> None:
 
 def provenance(repository: Repository, built: image.Image, commit: str) -> bytes:
     """What an image was made from, as an in-toto statement with SLSA's predicate; it is not signed."""
-    # Without a remote, nobody can clone it by a URL.
-    source = f"git+{masked((git('config', 'remote.origin.url') or f'file:///{built.service}').strip())}"
+    remote = re.sub(r"^[\w.-]+@([\w.-]+):", r"ssh://\1/", (git("config", "remote.origin.url") or "").strip())
+    # A path of this machine is of no use to others, and not theirs to know.
+    source = f"git+{masked(remote) if '://' in remote else f'file:///{built.service}'}"
     words = {"source": source, "commit": commit, "base": env().get("STACK_BASE", ""), "service": built.service}
-    words |= {"name": f"{repository.host}/{repository.name}", "platform": built.platforms[0]}
-    words |= {"sha256": built.digest.removeprefix("sha256:")}
-    words |= {"builder": env().get("GITHUB_WORKFLOW_REF") or f"{source}#local"}
+    words |= {"name": f"{repository.host}/{repository.name}", "sha256": built.digest.removeprefix("sha256:")}
+    words |= {"platform": built.platforms[0], "builder": env().get("GITHUB_WORKFLOW_REF") or f"{source}#local"}
     form = Template(Path(__file__).with_name("provenance.json").read_text(encoding="utf-8"))
     return form.substitute({word: json.dumps(value)[1:-1] for word, value in words.items()}).encode()
 

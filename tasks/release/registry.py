@@ -13,8 +13,7 @@ import ssl
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from email.message import Message
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any
@@ -108,7 +107,7 @@ class Repository:
             attached = [*present, descriptor(MANIFEST, manifest) | {"artifactType": kind}]
             self.push_manifest(manifest_of(INDEX, manifests=attached), tag=digest_of(image).replace(":", "-"))
 
-    def ask(self, method: str, path: str, kind: str = "", data: bytes | None = None) -> tuple[int, Message, bytes]:
+    def ask(self, method: str, path: str, kind: str = "", data: bytes | None = None) -> tuple[int, HTTPMessage, bytes]:
         """Send a request to a path or URL, ``kind`` being the media type of ``data``, or of the answer that is wanted.
 
         Raises UserError for an answer that is not EXPECTED.
@@ -126,7 +125,7 @@ class Repository:
             raise self.refusal(request, status, body)
         return status, found, body
 
-    def send(self, request: Request, login: str, pauses_s: Sequence[int] = PAUSES_S) -> tuple[int, Message, bytes]:
+    def send(self, request: Request, login: str, pauses_s: Sequence[int] = PAUSES_S) -> tuple[int, HTTPMessage, bytes]:
         """Send a request, and again while what answers is busy; raises UserError where nothing answers."""
         if login:
             request.add_header("Authorization", login)

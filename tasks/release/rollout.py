@@ -6,7 +6,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nox
 
@@ -20,7 +20,6 @@ from ..terminal import Status, say
 from . import push
 
 TIMEOUT_S = 600
-ROLLED_BACK = ("rollback_completed", "rollback_paused", "paused")
 
 
 @session(venv=True)
@@ -62,8 +61,7 @@ def translate(session: nox.Session, script: str, *arguments: str) -> dict[str, A
     """Run a script of deploy/ with the model; return the plan that its last line is. Raises UserError."""
     content, said = json.dumps(model()), list[str]()
     venv.install(session, "release")
-    command = (venv.python(session), "-B", str(ROOT / "deploy" / script), *arguments)
-    if lines(*command, on_line=said.append, stdin=content):
+    if lines(venv.python(session), "-B", str(ROOT / "deploy" / script), *arguments, on_line=said.append, stdin=content):
         raise UserError(f"deploy/{script} failed: {said[-1]}")
     say("\n".join([*said[:-1], f"wrote {arguments[0]}"]))
     return dict(json.loads(said[-1]))
@@ -95,15 +93,14 @@ def kubernetes(session: nox.Session, folder: Path, *, apply: bool) -> None:
 
 def wait(inside: tuple[str, ...], found: str) -> None:
     """Wait until one of Kubernetes' jobs has ended, or a service is ready; raises UserError where it is not."""
-    if not found.startswith("job"):
-        if run(*inside, "rollout", "status", found, f"--timeout={TIMEOUT_S}s"):
-            raise UserError(f"{found} is not ready; what ran before still runs: kubectl describe says more")
-        return
-    # A job has a condition as soon as it has ended, in whatever way.
-    run(*inside, "wait", found, "--for=jsonpath={.status.conditions[0].type}", f"--timeout={TIMEOUT_S}s")
-    if run(*inside, "wait", found, "--for=condition=Complete", "--timeout=10s"):
-        tell(found, *inside, "logs", "--tail=5", found)
-        raise failed(found, f"`kubectl delete {found}`, then deploy again")
+    if found.startswith("job"):
+        # A job has a condition as soon as it has ended, in whatever way.
+        run(*inside, "wait", found, "--for=jsonpath={.status.conditions[0].type}", f"--timeout={TIMEOUT_S}s")
+        if run(*inside, "wait", found, "--for=condition=Complete", "--timeout=10s"):
+            tell(found, *inside, "logs", "--tail=5", found)
+            raise failed(found, f"`kubectl delete {found}`, then deploy again")
+    elif run(*inside, "rollout", "status", found, f"--timeout={TIMEOUT_S}s"):
+        raise UserError(f"{found} is not ready; what ran before still runs: kubectl describe says more")
 
 
 def tell(title: str, *command: str) -> None:
@@ -128,73 +125,75 @@ def swarm(session: nox.Session, context: str, ports: str) -> None:
         told = f"{ready} of the nodes can take tasks; for ports in host mode, {', '.join(late)}"
         raise UserError(f"{told}, all replicas and one for an update: see docs/deploying.md, or use --ports ingress")
     secrets(plan, *docker, "secret", "inspect")
-    jobs = (f"--filter=label=com.docker.stack.namespace={name()}", "--filter=mode=replicated-job", "--quiet")
-    for job in output(*docker, "service", "ls", *jobs).split():
-        output(*docker, "service", "rm", job)  # one that has failed: its tasks would be taken for the new one's
+    former = list[str]()  # tasks of earlier roll-outs; for a new stack, a line that says so
+    lines(*docker, "stack", "ps", "--quiet", "--no-trunc", name(), on_line=former.append)
     # Migrations first: the new version may need them, and when they fail, the former one goes on.
     for file, services in plan["files"].items():
         prune = "--prune" if file == list(plan["files"])[-1] else "--prune=false"
         if run(*docker, "stack", "deploy", prune, "--with-registry-auth", "--detach", f"--compose-file={file}", name()):
             raise UserError("Swarm did not take the stack; its own words stand above")
-        converge(docker, {f"{name()}_{service}" for service in services})
+        Rollout(docker, former).converge({f"{name()}_{service}" for service in services})
 
 
-def converge(docker: tuple[str, ...], services: set[str]) -> None:
-    """Wait until all replicas of some services run, their jobs have ended, and no update of them is under way."""
-    told = set[tuple[str, str]]()
-    # How the update went that has just begun: Swarm says nothing of former ones any more.
-    inspect = ("service", "inspect", "--format={{.Spec.Name}}{{with .UpdateStatus}} {{.State}}{{end}}", *services)
-    with Status("waiting for the stack") as status:
-        while status.seconds < TIMEOUT_S:
-            time.sleep(1)
-            updates = dict(re.findall(r"(?m)^(\S+) (\S+)$", output(*docker, *inspect)))
-            back = [service for service, state in updates.items() if state in ROLLED_BACK]
-            if back and not {"updating", "rollback_started"}.intersection(updates.values()):
-                raise UserError("; ".join(f"{service} was rolled back: {reason(docker, service)}" for service in back))
-            listed = output(*docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}")
-            found = dict(re.findall(r"(?m)^(.+)\t(.+)$", listed))
-            late = [service for service in sorted(services) if not complete(found.get(service, ""))]
-            for service in late:
-                # Swarm tries for ever what may never succeed, such as to pull an image that is not there.
-                if tell_errors(docker, service, told) and " completed" in found.get(service, ""):
-                    raise failed(service, "deploy again")
-            if not late and set(updates.values()) <= {"completed"}:
-                say(f"{', '.join(sorted(services))} ready: {status.seconds:.0f} s")
-                return
-    culprit = (late or [service for service, state in updates.items() if state != "completed"])[0]
-    raise UserError(f"{culprit} does not run after {TIMEOUT_S} s: {reason(docker, culprit)}")
+class Rollout(NamedTuple):
+    """A roll-out to Docker Swarm: how commands for it begin, and the ids of tasks that it had before."""
 
+    docker: tuple[str, ...]
+    former: list[str]
 
-def tell_errors(docker: tuple[str, ...], service: str, told: set[tuple[str, str]]) -> bool:
-    """Print new errors of a service's tasks, with the last lines of those that ran; return whether one of them has ended."""
-    tasks = errors(docker, service)
-    for task, state, error in tasks:
-        # Not one of another roll-out, hours ago, and not the same with the ids of another container.
-        if "second" in state and (new := (service, re.sub("[0-9a-f]{12,}", "", error))) not in told:
-            told.add(new)
-            say(f"{service}: {error}")
-            if state.startswith("Failed"):  # others have not run
-                tell(service, *docker, "service", "logs", "--raw", "--tail=5", task)
-    return any(state.startswith(("Failed", "Rejected")) for _, state, _ in tasks)
+    def converge(self, services: set[str]) -> None:
+        """Wait until all replicas of some services run, their jobs have ended, and no update of them is under way."""
+        told = set[tuple[str, str]]()
+        # How the update went that has just begun: Swarm says nothing of former ones any more.
+        inspect = ("service", "inspect", "--format={{.Spec.Name}}{{with .UpdateStatus}} {{.State}}{{end}}", *services)
+        with Status("waiting for the stack") as status:
+            while status.seconds < TIMEOUT_S:
+                time.sleep(1)
+                updates = dict(re.findall(r"(?m)^(\S+) (\S+)$", output(*self.docker, *inspect)))
+                back = [service for service, state in updates.items() if state not in {"completed", "updating"}]
+                if back and not {"updating", "rollback_started"}.intersection(updates.values()):
+                    raise UserError("; ".join(f"{service} was rolled back: {self.reason(service)}" for service in back))
+                listed = output(*self.docker, "stack", "services", name(), "--format={{.Name}}\t{{.Replicas}}")
+                found = dict(re.findall(r"(?m)^(.+)\t(.+)$", listed))
+                late = [service for service in sorted(services) if not complete(found.get(service, ""))]
+                for service in late:
+                    # Swarm tries for ever what may never succeed, such as to pull an image that is not there.
+                    if self.tell_errors(service, told) and " completed" in found.get(service, ""):
+                        raise failed(service, "deploy again")
+                if not late and set(updates.values()) <= {"completed"}:
+                    say(f"{', '.join(sorted(services))} ready: {status.seconds:.0f} s")
+                    return
+        culprit = (late or [service for service, state in updates.items() if state != "completed"])[0]
+        raise UserError(f"{culprit} does not run after {TIMEOUT_S} s: {self.reason(culprit)}")
+
+    def tell_errors(self, service: str, told: set[tuple[str, str]]) -> bool:
+        """Print new errors of a service's tasks, with the last lines of those that ran; return whether one of them has ended."""
+        tasks = self.errors(service)
+        for task, state, error in tasks:
+            # The next try's may be the same with the ids of another container.
+            if (new := (service, re.sub("[0-9a-f]{12,}", "", error))) not in told:
+                told.add(new)
+                say(f"{service}: {error}")
+                if state.startswith("Failed"):  # others have not run
+                    tell(service, *self.docker, "service", "logs", "--raw", "--tail=5", task)
+        return any(state.startswith(("Failed", "Rejected")) for _, state, _ in tasks)
+
+    def reason(self, service: str) -> str:
+        """Why a service's newest task failed, as Swarm tells it."""
+        unhealthy = "its tasks have ended without an error, as after failed health checks: see `docker service logs`"
+        return next((error for _, _, error in self.errors(service)), unhealthy)
+
+    def errors(self, service: str) -> list[tuple[str, str, str]]:
+        """A service's tasks that have failed in this roll-out, the newest first: id, state, such as "Failed 3 seconds ago", and error.
+
+        Those that Swarm itself has canceled, as a roll-back does, say nothing of why.
+        """
+        form = "--format={{.ID}}\t{{.CurrentState}}\t{{.Error}}"
+        listed = output(*self.docker, "service", "ps", "--no-trunc", form, service)
+        tasks = re.findall(r'(?m)^(\w+)\t(.+?)\t"?(.+?)"?$', listed)
+        return [task for task in tasks if task[0] not in self.former and "canceled" not in task[2]]
 
 
 def complete(replicas: str) -> bool:
     """Whether a service runs as Swarm says "2/2", or a job has ended as it says "0/1 (1/1 completed)"."""
-    found = re.search(r"\((\d+/\d+) completed", replicas) or re.match(r"(\d+/\d+)", replicas)
-    return bool(found and re.fullmatch(r"(\d+)/\1", found[1]))
-
-
-def reason(docker: tuple[str, ...], service: str) -> str:
-    """Why a service's newest task failed, as Swarm tells it."""
-    unhealthy = "its tasks have ended without an error, as after failed health checks: see `docker service logs`"
-    return next((error for _, _, error in errors(docker, service)), unhealthy)
-
-
-def errors(docker: tuple[str, ...], service: str) -> list[tuple[str, str, str]]:
-    """A service's tasks that have failed, the newest first: id, state, such as "Failed 3 seconds ago", and error.
-
-    Those that Swarm itself has canceled, as a roll-back does, say nothing of why.
-    """
-    form = "--format={{.ID}}\t{{.CurrentState}}\t{{.Error}}"
-    tasks = re.findall(r"(?m)^(\w+)\t(.+?)\t(.+)$", output(*docker, "service", "ps", "--no-trunc", form, service))
-    return [(task, state, error.strip('"')) for task, state, error in tasks if "canceled" not in error]
+    return bool(re.search(r"\((\d+)/\1 completed", replicas) or re.fullmatch(r"(\d+)/\1( \(max .*)?", replicas))

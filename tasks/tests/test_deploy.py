@@ -48,7 +48,7 @@ MODEL: dict[str, Any] = {
         "store": {
             **COMMON,
             "image": "postgres:17",
-            "user": "postgres",
+            "user": "999",
             "stop_grace_period": "1m30s",
             "healthcheck": {"test": ["CMD", "pg_isready"], "interval": "7s", "start_interval": "200ms"},
             "volumes": [{"type": "volume", "source": "data", "target": "/data"}],
@@ -95,8 +95,8 @@ def configured(folder: Path, text: str = "level = 1\n") -> dict[str, Any]:
 @pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])
 def test_what_is_not_translated_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     name, *rest = arguments
-    said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(extra_hosts=["a=192.0.2.1"], devices=[]))
-    assert said.splitlines()[:-1] == ["warning: store: `extra_hosts` is not translated"]
+    said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(network_mode="host", devices=[]))
+    assert said.splitlines()[:-1] == ["warning: store: `network_mode` is not translated"]
     limits = {"limits": {"cpus": 1}, "reservations": {"cpus": 1}}
     deploy = {"mode": "global", "replicas": 1, "placement": {}, "resources": limits}
     said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(deploy=deploy, scale=1))
@@ -106,6 +106,69 @@ def test_what_is_not_translated_is_told(tmp_path: Path, arguments: tuple[str, ..
     ]
     said = script(name, str(tmp_path / "stack.yaml"), *rest, model=with_store(mem_limit=None))
     assert said == "store has no `mem_limit`, and would share its machine with others\n"
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"ports": [{"target": 80, "published": "80", "host_ip": "192.0.2.7", "mode": "ingress"}]}, "ports.host_ip"),
+        ({"ports": [{"target": 80, "published": "80", "host_ip": "127.0.0.1", "protocol": "tcp"}]}, ""),
+        ({"tmpfs": ["/a:size=5,mode=1777,noexec", "/b"]}, ""),
+        ({"tmpfs": ["/a:size=5,exec"]}, "tmpfs"),
+        ({"tmpfs": ["/a:size=50%"]}, "tmpfs"),
+        ({"volumes": [{"type": "tmpfs", "target": "/a", "tmpfs": {"size": "5", "mode": 0o700}}]}, "volumes.tmpfs.mode"),
+        ({"security_opt": ["no-new-privileges:true"]}, ""),
+        ({"security_opt": ["no-new-privileges", "seccomp=unconfined"]}, "security_opt"),
+        ({"networks": {"back": {"ipv4_address": "192.0.2.7"}}}, "networks.back.ipv4_address"),
+        ({"networks": {"back": None}}, ""),
+        ({"labels": {"stack.clone": "project-1"}, "x-own": 1, "restart": "always", "develop": {"watch": [{"path": "."}]}}, ""),
+        ({"depends_on": {"web": {"condition": "service_started", "required": True, "restart": True}}}, "depends_on.web.restart"),
+        ({"deploy": {"mode": "replicated", "update_config": {"order": "stop-first", "parallelism": 2}}}, "deploy.update_config.parallelism"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])
+def test_what_is_not_translated_below_a_setting_is_told(
+    tmp_path: Path, arguments: tuple[str, ...], setting: dict[str, Any], told: str
+) -> None:
+    name, *rest = arguments
+    store = {**MODEL["services"]["store"], "volumes": [], **setting}
+    services = {"store": store, "web": {**MODEL["services"]["web"], "environment": {}, "depends_on": {}}}
+    *said, _ = script(name, str(tmp_path / "stack.yaml"), *rest, model={**MODEL, "services": services}).splitlines()
+    assert [line for line in said if "`" in line] == ([f"warning: store: `{told}` is not translated"] if told else [])
+
+
+@pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])
+def test_what_is_not_translated_of_networks_and_volumes_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    name, *rest = arguments
+    models = {
+        "networks": {"default": {"name": "ours_default", "ipam": {}}, "back": {"ipam": {"config": [{"subnet": "192.0.2.0/24"}]}}},
+        "volumes": {"data": {"name": "ours_data", "driver_opts": {"type": "nfs"}, "labels": {"stack.clone": "x"}}},
+        "secrets": {"password": {"name": "ours_password", "file": "/p", "driver": "vault"}},
+    }  # fmt: skip
+    *said, _ = script(name, str(tmp_path / "stack.yaml"), *rest, model={**MODEL, **models}).splitlines()
+    told = [
+        "warning: the network back: `ipam` is not translated",
+        "warning: the volume data: `driver_opts` is not translated",
+        "warning: the secret password: `driver` is not translated",
+    ]
+    assert said == (told if name == "kubernetes.py" else [told[0], told[2]])
+
+
+@pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])
+def test_an_external_secret_has_its_own_name(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """And the file its target in the container, and a mode that is a number, as Docker's client wants it."""
+    name, *rest = arguments
+    model = {**with_store(secrets=[{"source": "key", "mode": "0440"}]), "secrets": {"key": {"name": "theirs", "external": True}}}  # fmt: skip
+    assert json.loads(script(name, str(tmp_path / "stack.yaml"), *rest, model=model))["secrets"] == ["password", "theirs"]  # fmt: skip
+    if name == "swarm.py":
+        stack = yaml.safe_load((tmp_path / "stack.yaml").read_text())
+        assert stack["secrets"]["theirs"] == {"external": True}
+        assert stack["services"]["store"]["secrets"] == [{"source": "theirs", "target": "key", "mode": 0o440}]
+    else:
+        *_, store = yaml.safe_load_all((tmp_path / "stack.yaml/store.yaml").read_text())
+        (volume,) = [it["projected"] for it in store["spec"]["template"]["spec"]["volumes"] if "projected" in it]
+        items = [{"key": "theirs", "path": "key", "mode": 0o440}]
+        assert volume["sources"] == [{"secret": {"name": "theirs", "items": items}}]
 
 
 @pytest.mark.parametrize("arguments", [("kubernetes.py",), ("swarm.py", "host")])

@@ -230,7 +230,8 @@ def test_a_secret_in_another_folder_hides_no_other_file_there(tmp_path: Path) ->
     [("1000:2000", (1000, 2000)), ("1000", (1000, 1000)), ("postgres", (10001, 10001)), (None, (10001, 10001))],
 )
 def test_the_user_and_the_group_of_a_pod(tmp_path: Path, user: str | None, ids: tuple[int, int]) -> None:
-    script("kubernetes.py", str(tmp_path), model=with_store(user=user))
+    said = script("kubernetes.py", str(tmp_path), model=with_store(user=user))
+    assert ("warning: store: its user postgres has no number here, and gets 10001\n" in said) is (user == "postgres")
     *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
     security = store["spec"]["template"]["spec"]["securityContext"]
     assert (security["runAsUser"], security["runAsGroup"]) == ids
@@ -299,6 +300,14 @@ def test_a_shells_variables_in_a_health_check(tmp_path: Path) -> None:
     script("kubernetes.py", str(tmp_path), model=with_store(healthcheck=check))
     *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
     assert container(store)["livenessProbe"]["exec"]["command"] == ["sh", "-c", "pg_isready -U $POSTGRES_USER"]
+
+
+def test_what_only_swarm_takes_is_told(tmp_path: Path) -> None:
+    settings = {"init": True, "healthcheck": {"test": ["CMD", "true"], "retries": 3}, "labels": {"team": "a"}}
+    said = script("kubernetes.py", str(tmp_path), model=with_store(**settings))
+    assert said.splitlines()[:-1] == [f"warning: store: `{key}` is not translated" for key in ("init", "labels.team")]
+    *_, store = yaml.safe_load_all((tmp_path / "store.yaml").read_text())
+    assert container(store)["livenessProbe"]["failureThreshold"] == 3
 
 
 def test_a_process_that_must_run_once_on_kubernetes(tmp_path: Path) -> None:

@@ -46,18 +46,20 @@ def test_ports_of_another_protocol_and_without_a_number(tmp_path: Path) -> None:
 
 def test_what_swarm_takes_as_it_is(tmp_path: Path, docker: str) -> None:
     """Also as Docker's client understands it."""
-    same = {"init": True, "stop_signal": "SIGQUIT", "cap_add": ["CHOWN"], "ulimits": {"nofile": {"soft": 9, "hard": 9}}, "sysctls": {"net.core.somaxconn": "9"}}  # fmt: skip
+    same = {"init": True, "stop_signal": "SIGQUIT", "cap_add": ["CHOWN"], "ulimits": {"nofile": {"soft": 9, "hard": 9}}, "sysctls": {"net.core.somaxconn": "9"}, "dns": ["192.0.2.1"], "hostname": "web", "labels": {"team": "a"}}  # fmt: skip
     texts = {"SHA": "1e3", "FLAG": "y", "MODE": "0o17", "PRICE": "$$5"}
     mounts = [
         {"type": "bind", "source": "/files", "target": "/files", "bind": {"create_host_path": True}},
         {"type": "tmpfs", "target": "/cache", "tmpfs": {"size": "1000000", "mode": 1023}},
         {"type": "volume", "target": "/anonymous", "volume": {}},
     ]
-    web = {**MODEL["services"]["web"], **same, "environment": texts, "volumes": mounts}
+    given = {"extra_hosts": ["else=192.0.2.1"], "labels": {"stack.clone": "project-1", "team": "a"}}
+    web = {**MODEL["services"]["web"], **same, **given, "environment": texts, "volumes": mounts}
     assert "warning" not in script("swarm.py", str(tmp_path / "stack.yaml"), "host", model={**MODEL, "services": {"web": {**web, "depends_on": {}}}})  # fmt: skip
     config = subprocess.run([docker, "stack", "config", "-c", tmp_path / "stack.yaml"], check=True, capture_output=True)
     found = yaml.safe_load(config.stdout)["services"]["web"]
     assert {key: found[key] for key in same} == same
+    assert found["extra_hosts"] == ["else:192.0.2.1"]
     assert found["environment"] == {**texts, "PRICE": "$5"}
     assert [(mount["type"], mount["target"]) for mount in found["volumes"]] == [
         ("bind", "/files"),

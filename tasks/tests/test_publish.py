@@ -116,6 +116,25 @@ def test_sbom_and_provenance_are_attached_once(publish: Callable[..., dict[str, 
     assert statement["predicate"]["runDetails"]["builder"]["id"].endswith("#local")
 
 
+@pytest.mark.parametrize(
+    ("remote", "uri"),
+    [
+        ("https://user:secret@git.example/owner/project", "git+https://***@git.example/owner/project"),
+        ("git@git.example:owner/project.git", "git+ssh://git.example/owner/project.git"),
+        ("/home/somebody/project", "git+file:///one"),
+        ("", "git+file:///one"),
+    ],
+)
+def test_provenance_names_the_source_by_a_url(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, remote: str, uri: str
+) -> None:
+    monkeypatch.setattr(push, "git", lambda *_: f"{remote}\n")
+    repository = Repository("registry.example/team", "one")
+    statement = json.loads(push.provenance(repository, made(tmp_path, "one", "x"), COMMIT))
+    definition = statement["predicate"]["buildDefinition"]
+    assert (definition["resolvedDependencies"][0]["uri"], definition["buildType"]) == (uri, f"{uri}#nox-publish")
+
+
 def test_a_tag_moves_only_when_asked(
     publish: Callable[..., dict[str, Any]], registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

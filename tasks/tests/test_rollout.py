@@ -43,7 +43,7 @@ def test_a_rollback_is_told_with_its_reason(no_docker: Path, error: str, told: s
         esac""",
     )
     with pytest.raises(UserError, match=f"project_web was rolled back: {told}"):
-        rollout.converge(("docker",), {"project_web"})
+        rollout.Rollout(("docker",), []).converge({"project_web"})
 
 
 def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, tmp_path: Path) -> None:
@@ -60,7 +60,25 @@ def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, t
         esac""",
     )
     with pytest.raises(UserError, match=r"web was rolled back: its tasks have ended without.*api was rolled back"):
-        rollout.converge(("docker",), {"project_web", "project_api"})
+        rollout.Rollout(("docker",), []).converge({"project_web", "project_api"})
+
+
+@pytest.mark.usefixtures("project")
+def test_a_rollback_has_no_reason_of_an_earlier_roll_out(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is that printed, however few seconds ago it was."""
+    write_tool(
+        no_docker / "docker",
+        r"""case "$1 $2" in
+        "info --format") echo true ;;
+        "stack ps") echo before ;;
+        "stack deploy") ;;
+        "service inspect") echo ours_web rollback_completed ;;
+        "service ps") printf 'before\tFailed 9 seconds ago\t"no such table"\n' ;;
+        esac""",
+    )
+    monkeypatch.setattr(rollout, "translate", lambda *_: {"nodes": {}, "secrets": [], "files": {"1.yaml": ["web"]}})
+    with pytest.raises(UserError, match="ours_web was rolled back: its tasks have ended without an error"):
+        rollout.swarm(NO_SESSION, "", "host")
 
 
 def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +115,7 @@ def test_a_step_has_converged(no_docker: Path, step: str, update: str, replicas:
         *) exit 99 ;;
         esac""",
     )
-    rollout.converge(("docker",), {step})
+    rollout.Rollout(("docker",), []).converge({step})
 
 
 def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
@@ -114,10 +132,24 @@ def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
         esac""",
     )
     with pytest.raises(UserError, match=r"^project_web-migrate failed; its last lines .*Mend it, publish and deploy"):
-        rollout.converge(("docker",), {"project_web-migrate"})
+        rollout.Rollout(("docker",), []).converge({"project_web-migrate"})
     shown = "".join(capsys.readouterr())
     assert "project_web-migrate: task: non-zero exit (3)\n" in shown
     assert "project_web-migrate: no such table\n" in shown
+
+
+def test_a_job_that_failed_in_an_earlier_roll_out_is_run_again(no_docker: Path, tmp_path: Path) -> None:
+    write_tool(
+        no_docker / "docker",
+        f"""case "$1 $2" in
+        "service inspect") echo >>{tmp_path}/turns ;;
+        "stack services") printf "web-migrate\t0/1 ($(($(wc -l <{tmp_path}/turns) > 1))/1 completed)\n" ;;
+        "service ps") printf 'before\tFailed 3 seconds ago\t"task: non-zero exit (3)"\n' ;;
+        *) exit 99 ;;
+        esac""",
+    )
+    rollout.Rollout(("docker",), ["before"]).converge({"web-migrate"})
+    assert len((tmp_path / "turns").read_text().splitlines()) == 2
 
 
 def test_new_errors_of_tasks_are_told_once_with_their_last_lines(
@@ -129,14 +161,14 @@ def test_new_errors_of_tasks_are_told_once_with_their_last_lines(
         "service inspect") echo >>{tmp_path}/turns ;;
         "stack services") printf "web\t$(($(wc -l <{tmp_path}/turns) > 2))/1\n" ;;
         "service ps")
-            printf '4\tReady\t\n3\tPending 2 seconds ago\t"no suitable node"\n2\tFailed 2 seconds ago\t"non-zero exit (1)"\n1\tFailed 2 hours ago\t"old"\n'
+            printf '4\tReady\t\n3\tPending 2 seconds ago\t"no suitable node"\n2\tFailed 2 minutes ago\t"non-zero exit (1)"\n1\tFailed 9 seconds ago\t"old"\n'
             printf '5\tRejected 1 second ago\t"container %s: address in use
 of gateway"\n' 0123456789ab c123456789ab ;;
         "service logs") [ "$5" = 2 ] && echo && echo "no token in task $5" ;;
         *) exit 99 ;;
         esac""",
     )
-    rollout.converge(("docker",), {"web"})
+    rollout.Rollout(("docker",), ["1"]).converge({"web"})
     *told, last = capsys.readouterr().out.splitlines()
     assert told == [
         "web: no suitable node",
@@ -183,18 +215,17 @@ def test_a_step_that_is_not_applied(no_docker: Path, tmp_path: Path, monkeypatch
 
 @pytest.mark.usefixtures("project")
 def test_swarm_is_given_one_step_after_the_other(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once it has the secrets, and without the former jobs; what is gone is removed with the last step."""
+    """Once it has the secrets; what is gone is removed with the last step."""
     plan = {"nodes": {"web": 1}, "files": {"0.yaml": ["migrate"], "1.yaml": ["web"]}, "secrets": ["password"]}
     monkeypatch.setattr(rollout, "translate", lambda *_: plan)
-    monkeypatch.setattr(rollout, "converge", lambda docker, services: output(*docker, "wait", *services))
-    jobs = "service ls --filter=label=com.docker.stack.namespace=ours --filter=mode=replicated-job"
-    answers = {"info": "echo true", "node ls": "echo Ready Active", jobs: "echo job"}
-    others = ("secret inspect", "service rm", "stack deploy", "wait")
+    monkeypatch.setattr(rollout.Rollout, "converge", lambda self, services: output(*self.docker, "wait", *services))
+    answers = {"info": "echo true", "node ls": "echo Ready Active"}
+    others = ("secret inspect", "stack ps", "stack deploy", "wait")
     fake_docker(no_docker, answers | dict.fromkeys(others, ""))
     rollout.swarm(NO_SESSION, "", "host")
     deploy = "stack deploy {} --with-registry-auth --detach --compose-file={} ours"
-    assert [call for call in calls(no_docker) if call.split()[0] in {"secret", "stack", "wait"} or " rm " in call] == [
-        *("secret inspect password", "service rm job"),
+    assert [call for call in calls(no_docker) if call.split()[0] in {"secret", "stack", "wait"}] == [
+        *("secret inspect password", "stack ps --quiet --no-trunc ours"),
         *(deploy.format("--prune=false", "0.yaml"), "wait ours_migrate"),
         *(deploy.format("--prune", "1.yaml"), "wait ours_web"),
     ]

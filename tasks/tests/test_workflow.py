@@ -82,11 +82,18 @@ def test_the_gate_waits_for_every_job_and_fails_with_any() -> None:
     assert {"failure", "cancelled"} == set(re.findall(r"contains\(needs\.\*\.result, '(\w+)'\)", step["if"]))
 
 
+def test_the_gate_reports_to_merge_queues_and_for_each_push() -> None:
+    """A push that is cancelled by the next one would leave commits of the main branch untested."""
+    content = yaml.safe_load(WORKFLOWS["ci"].read_text())
+    assert "merge_group" in content[True]  # YAML 1.1 reads the key `on` as true
+    assert content["concurrency"]["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
+
+
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_job_that_may_write_runs_nothing_of_a_pull_request(name: str) -> None:
     content = yaml.safe_load(WORKFLOWS[name].read_text())
     assert content["permissions"] == {}
-    pull_requests = "pull_request" in content[True]  # YAML 1.1 reads the key `on` as true
+    pull_requests = "pull_request" in content[True]
     for title, job in content["jobs"].items():
         writes = "write" in job["permissions"].values()
         checks_out = any("checkout" in step.get("uses", "") for step in job["steps"])

@@ -24,7 +24,7 @@ PROGRAMS = {
 ADOPT = tuple(
     f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")
 )
-OPTIONAL = {("tasks/release",): 542, ADOPT: 649, ("tasks/audit.py",): 128}
+OPTIONAL = {("tasks/release",): 540, ADOPT: 649, ("tasks/audit.py",): 128}
 HOST = 2_800
 
 

@@ -53,7 +53,8 @@ STAND_INS: dict[str, tuple[dict[str, str], str]] = {
         {"name": "", "pattern": "", "path": "."},
         """
         mkdir -p "$PATH_"
-        if [ -n "$NAME" ]; then cp -r "$ARTIFACTS/$NAME/." "$PATH_"; else cp -r "$ARTIFACTS"/$PATTERN "$PATH_"; fi
+        found=("$ARTIFACTS"/${NAME:-$PATTERN})
+        if [ ${#found[@]} = 1 ]; then cp -r "${found[0]}/." "$PATH_"; else cp -r "${found[@]}" "$PATH_"; fi
         """,
     ),
     "actions/attest": (
