@@ -85,26 +85,34 @@ def check_imports(service: str, packages: set[str], *groups: str) -> None:
 
 @contextmanager
 def all_or_nothing(service: str) -> Iterator[None]:
-    """Put everything back, a service's folder too, if the block fails or is interrupted."""
+    """Put everything back, a service's folder too, if the block fails or is interrupted.
+
+    Waits while another session does the same.
+    """
     folder = SERVICES / service
-    was_there = folder.exists()
-    before = {path: path.read_bytes() for path in EDITED if path.exists()}
-    shutil.rmtree(REMOVED, ignore_errors=True)
-    try:
-        yield
-    except BaseException:
-        for path, content in before.items():
-            path.write_bytes(content)
-        if not was_there:
-            shutil.rmtree(folder, ignore_errors=True)
-        elif REMOVED.exists():
-            REMOVED.rename(folder)
-        raise
-    shutil.rmtree(REMOVED, ignore_errors=True)
+    with STACK.open("r+") as locked:
+        import fcntl  # which Windows lacks, where `setup` says what to do
+
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        was_there = folder.exists()
+        before = {path: path.read_bytes() for path in EDITED if path.exists()}
+        shutil.rmtree(REMOVED, ignore_errors=True)
+        try:
+            yield
+        except BaseException:
+            for path, content in before.items():
+                path.write_bytes(content)
+            if not was_there:
+                shutil.rmtree(folder, ignore_errors=True)
+            elif REMOVED.exists():
+                REMOVED.rename(folder)
+            raise
+        shutil.rmtree(REMOVED, ignore_errors=True)
 
 
 def new(session: Session, args: Namespace) -> None:
     """Make the service ``args.name`` from the skeleton, or as another option says."""
+    check_name(args.name)
     if ways := [WAYS[option] for option in WAYS if getattr(args, option, None)]:
         ways[0](session, args)
     elif args.like:

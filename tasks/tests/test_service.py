@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import tomllib
 from argparse import Namespace
 from pathlib import Path
@@ -304,6 +305,24 @@ def test_a_removed_folder_comes_back(ours: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert git(ours, "status", "--porcelain", "--ignored") == ""
+
+
+def test_of_two_at_once_one_waits_for_the_other(ours: Path) -> None:
+    """Else the first that fails would undo what the other has done."""
+
+    def second() -> None:
+        with pytest.raises(RuntimeError), service.all_or_nothing("second"):
+            raise RuntimeError
+
+    thread = threading.Thread(target=second, daemon=True)
+    with service.all_or_nothing("first"):
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        (ours / "poetry.lock").write_text("of the first")
+    thread.join(9)
+    assert not thread.is_alive()
+    assert (ours / "poetry.lock").read_text() == "of the first"
 
 
 @pytest.mark.slow
