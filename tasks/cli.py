@@ -6,7 +6,7 @@ import argparse
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from . import changes
@@ -83,19 +83,18 @@ def sizes(posargs: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def logs(posargs: Sequence[str], known: Iterable[str] = ()) -> list[str]:
+def logs(posargs: Sequence[str], known: Collection[str] = ()) -> list[str]:
     """The services that ``logs`` shows, of ours and of those that Compose has ``known``; none means everything."""
     wanted = parser("logs", services="*").parse_args(posargs).services
-    return choose_services(wanted, also=sorted({*known} - {*service_names()})) if wanted else []
+    return choose_services(wanted, also=known) if wanted else []
 
 
 def shell(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``shell``: one of ``services``, ``prod``, and a ``command`` (a shell without one)."""
+    """Options of ``shell``: one of ``services``, or of Compose's others, ``prod``, and a ``command`` (a shell without one)."""
     options = parser("shell", services=1)
     options.add_argument("--prod", action="store_true", help="beside the production container, which has no shell")
     options.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND...").required = False
     args = options.parse_args(posargs)
-    args.services = choose_services(args.services)
     if "--prod" in args.command[:1]:
         args.prod = bool(args.command.pop(0))
     return args
