@@ -187,7 +187,7 @@ def remove(session: Session, service: str) -> None:
     Raises UserError while git does not have all of it, and while another service's compose.yaml names it.
     """
     folder = SERVICES / service
-    if git("status", "--porcelain", "--", str(folder)) and git("log", "-1", "--", str(folder)):
+    if git("status", "--porcelain", "-unormal", "--", str(folder)) and git("log", "-1", "--", str(folder)):
         raise UserError(f"services/{service} has changes that git does not have: commit or discard them first")
     # A whole word, or a URL's host, but no part of a path.
     name = re.compile(rf"(?<![\w.-])(?<![^/]/){service}(?![\w.-])")

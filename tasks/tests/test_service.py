@@ -263,11 +263,14 @@ def test_what_only_looks_like_a_service_is_no_obstacle(ours: Path, line: str) ->
     assert not (ours / "services/pilot").exists()
 
 
-def test_a_service_with_changes_is_not_removed(ours: Path) -> None:
+@pytest.mark.parametrize("untracked", ["all", "no"])
+def test_a_service_with_changes_is_not_removed(ours: Path, untracked: str) -> None:
+    """Not even if the user's git shows no new files."""
+    git(ours, "config", "status.showUntrackedFiles", untracked)
     (ours / "services/pilot/notes").write_text("mine")
     with pytest.raises(UserError, match="changes that git does not have"):
         take_away("pilot")
-    assert git(ours, "status", "--porcelain") == "?? services/pilot/notes\n"
+    assert git(ours, "status", "--porcelain", "--untracked-files") == "?? services/pilot/notes\n"
 
 
 def test_a_stack_that_is_written_in_another_way_is_told(ours: Path) -> None:
