@@ -143,7 +143,7 @@ def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[
         tree = folder / "tree"
         nox = (sys.executable, "-m", "nox", "-f", str(tree / "noxfile.py"))
         try:
-            output("git", "worktree", "add", "--detach", str(tree), ref)
+            output("git", "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", str(tree), ref)
             if not (found := [service for service in services if (tree / "services" / service).is_dir()]):
                 return []  # without names, `build` would build all services
             for flavor in flavors:

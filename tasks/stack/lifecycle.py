@@ -206,5 +206,5 @@ def production_shell(service: str, command: Sequence[str] = ("sh",)) -> int:
         raise UserError(f"{service} runs from source here, not from its production image: leave out --prod")
     terminal = ["--tty"] if sys.stdin.isatty() else []
     shared = [f"--pid=container:{beside}", f"--network=container:{beside}", "--cap-add=SYS_PTRACE"]
-    inside = (env()["STACK_BASE"], "sh", "-c", 'cd /proc/1/root/app && exec "$@"', "-", *command)
+    inside = (env()["STACK_BASE"], "sh", "-c", 'cd /proc/1/root; [ ! -d app ] || cd app; exec "$@"', "-", *command)
     return run("docker", "run", "--rm", "--interactive", *terminal, *ownership.labels(), *shared, *inside)

@@ -300,7 +300,7 @@ def test_a_production_container_is_looked_into_from_another_one(
     command = calls(no_docker)[-1]
     assert command.startswith("run --rm --interactive ")
     assert "--pid=container:1 --network=container:1" in command
-    assert command.endswith('python:3.13-slim sh -c cd /proc/1/root/app && exec "$@" - sh')
+    assert command.endswith('python:3.13-slim sh -c cd /proc/1/root; [ ! -d app ] || cd app; exec "$@" - sh')
     assert f"--label=stack.session={ownership.session_id()}" in command
     with pytest.raises(
         UserError, match=r"`COMPOSE_FILE=docker/compose\.prod\.yaml COMPOSE_ENV_FILES=\.env docker compose up -d`"

@@ -14,7 +14,7 @@ import pytest
 from ..shell import UserError
 from ..sizes import report
 from ..sizes.weigh import Image, Layer
-from .conftest import PYPROJECT, fake_docker
+from .conftest import PYPROJECT, fake_docker, write_tool
 
 BASE = Layer("sha256:" + "ab" * 32, 5_000_000, 2_000_000, {"operating system": 5_000_000}, ["ours/other:prod"])
 
@@ -176,6 +176,8 @@ class Earlier:
 
 def test_an_earlier_commit_is_built_weighed_and_removed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = Earlier(project, monkeypatch)
+    (hook := project / ".git/hooks/post-checkout").parent.mkdir(exist_ok=True)
+    write_tool(hook, "exit 1")  # as of a program that is not installed
     (project / ".env").write_text("STACK_CA=/my/ca.crt\n")
     weighed: Any = report.weigh_at("HEAD", ["other", "pilot"], ["prod", "slim"])
     assert weighed == ["ours-01234567/pilot:prod", "ours-01234567/pilot:slim"]
