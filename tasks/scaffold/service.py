@@ -158,7 +158,7 @@ def fill(service: str, arguments: Mapping[str, str], only: str = "*", kind: str 
 
 def edit_group(session: Session, *words: str) -> None:
     """Edit pyproject.toml with tasks/scaffold/groups.py."""
-    venv.poetry(session, "--version", "--quiet")  # installs it, and with it tomlkit
+    venv.pip(session, "--quiet", "pip", "--requirement", "docker/build/tools.txt")  # Poetry, and with it tomlkit
     output(venv.python(session), "-m", "tasks.scaffold.groups", *words)
 
 
