@@ -20,9 +20,7 @@ from tasks import cli, ownership, venv
 from tasks.images import bake
 from tasks.lint import lint as run_linters
 from tasks.project import REPORTS, choose_services, has_own_lock, service_names
-from tasks.scaffold import rename as scaffold_rename
-from tasks.scaffold import service
-from tasks.scaffold import update as scaffold_update
+from tasks.scaffold import rename as scaffold_rename, service, update as scaffold_update
 from tasks.session import ready, session
 from tasks.sizes import report, weigh
 from tasks.stack import debug, lifecycle
@@ -105,7 +103,7 @@ def sizes(session: nox.Session) -> None:
     before = report.weigh_at(args.against, args.services, args.flavor) if args.against else []
     images = weigh.weigh([name for flavor in args.flavor for name in bake.build(args.services, flavor)])
     report.show(images, before, args)
-    report.check_budgets(images, before)
+    report.check_budgets(images, before or [])
 
 
 @session(venv=True)
@@ -126,7 +124,6 @@ def lock(session: nox.Session) -> None:
 def new(session: nox.Session) -> None:
     """Make a service: -- NAME [--kind flask|fastapi|worker | --like SERVICE | --from DIR [--app MODULE:NAME] [--unpin] [--own-lock]]"""
     args = cli.new(session.posargs)
-    service.check_name(args.name)
     with service.all_or_nothing(args.name):
         service.new(session, args)
     say(f"services/{args.name} is there: nox -s test -- {args.name}")
@@ -158,10 +155,11 @@ def shell(session: nox.Session) -> None:
     """Run a shell or a command in a service's container, or beside its production container: -- SERVICE [--prod] [COMMAND...]"""
     args = cli.shell(session.posargs)
     ready()
+    (process,) = choose_services(args.services, also=development().model["services"])
     if not args.prod:
-        bake.build(args.services)
+        bake.build(development().built([process]))
     begin = lifecycle.production_shell if args.prod else lifecycle.shell
-    if code := begin(args.services[0], args.command or ["sh"]):
+    if code := begin(process, args.command or ["sh"]):
         session.error(f"it ended with {code}")
 
 

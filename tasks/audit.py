@@ -39,7 +39,8 @@ def audit(session: nox.Session) -> None:
     settings = check_settings(pyproject().get("tool", {}).get("stack", {}).get("audit", {}))
     ready()
     venv.sbom(session, bake.build(args.services, "prod"))
-    images = {it: packages(json.loads((REPORTS / f"sbom-{it}-prod.cdx.json").read_bytes())) for it in args.services}
+    files = {service: REPORTS / f"sbom-{service}-prod.cdx.json" for service in args.services}
+    images = {service: packages(json.loads(path.read_text(encoding="utf-8"))) for service, path in files.items()}
     report(images, vulnerabilities(settings["database"], set().union(*images.values())), settings)
 
 
@@ -51,10 +52,9 @@ def check_settings(found: Mapping[str, Any]) -> dict[str, Any]:
         kinds = {key: type(value) for key, value in entry.items()} if isinstance(entry, dict) else {}
         fine = fine and kinds == {"id": str, "reason": str, "until": datetime.date}
     if not fine:
-        raise UserError(
-            f"pyproject.toml: [tool.stack.audit] takes level = one of {', '.join(LEVELS[:-1])}; allow = "
-            '[{id = "CVE-2026-1", reason = "why", until = 2026-12-31}]; database = URL'
-        )
+        levels = ", ".join(LEVELS[:-1])
+        entry = '{id = "CVE-2026-1", reason = "why", until = 2026-12-31}'
+        raise UserError(f"[tool.stack.audit] takes level = one of {levels}; allow = [{entry}]; database = URL")
     return settings
 
 
@@ -83,18 +83,18 @@ def vulnerabilities(database: str, wanted: Iterable[Package]) -> dict[Package, l
             | ({"page_token": page} if page else {})
             for (ecosystem, name, version), page in batch
         ]
-        answers = ask(database, "/v1/querybatch", {"queries": asked})["results"]
+        answers = ask(database, "/v1/querybatch", json.dumps({"queries": asked}).encode())["results"]
         for (package, _), answer in zip(batch, answers, strict=True):
             ids[package] += [found["id"] for found in answer.get("vulns", ())]
             if page := answer.get("next_page_token"):
                 questions.append((package, page))
-    known = run_parallel({found: partial(ask, database, f"/v1/vulns/{found}") for found in set().union(*ids.values())})
+    every = set().union(*ids.values())
+    known = run_parallel({found: partial(ask, database, f"/v1/vulns/{found}") for found in every})
     return {package: [known[found] for found in names] for package, names in ids.items() if names}
 
 
-def ask(database: str, path: str, question: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def ask(database: str, path: str, body: bytes | None = None) -> dict[str, Any]:
     """The database's answer; raises UserError when there is none."""
-    body = None if question is None else json.dumps(question).encode()
     try:
         tls = ssl.create_default_context(cafile=env().get("STACK_CA") or ca_bundle() or None)
         request = urllib.request.Request(database + path, body, {"Content-Type": "application/json"})  # noqa: S310 (a URL of the user's)
@@ -116,9 +116,9 @@ def level(vulnerability: Mapping[str, Any], package: Package) -> str:
 
 def affected(vulnerability: Mapping[str, Any], package: Package) -> list[dict[str, Any]]:
     """What a vulnerability says of a package."""
-    every = vulnerability.get("affected", ())
+    named = {"ecosystem": package[0], "name": package[1]}.items()
     # Where only commits are affected, there is no package.
-    return [one for one in every if tuple(map(one.get("package", {}).get, ("ecosystem", "name"))) == package[:2]]
+    return [one for one in vulnerability.get("affected", ()) if one.get("package", {}).items() >= named]
 
 
 def fixed_in(vulnerability: Mapping[str, Any], package: Package) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from .project import ROOT, libs_of, service_names, toml
@@ -76,10 +77,9 @@ def settings(texts: Mapping[str, str]) -> list[Any]:
 
 def parsed(text: str) -> dict[str, Any]:
     """TOML as a dictionary; one that does not parse, in an old commit, has nothing in it."""
-    try:
+    with suppress(tomllib.TOMLDecodeError):
         return toml(text)
-    except tomllib.TOMLDecodeError:
-        return {}
+    return {}
 
 
 def git(*arguments: str) -> str | None:

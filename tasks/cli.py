@@ -6,7 +6,7 @@ import argparse
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from . import changes
@@ -23,7 +23,7 @@ def parser(session: str, *, services: int | str | None = None) -> argparse.Argum
     """A parser whose errors name the session; ``services``: how many names of services it takes, as ``nargs``."""
     options = argparse.ArgumentParser(prog=f"nox -s {session} --", allow_abbrev=False)
     if services:
-        options.add_argument("services", nargs=services, metavar="SERVICE")
+        options.add_argument("services", nargs=services, metavar="SERVICE", help="default: all" * (services == "*"))
     for add in OPTIONS.get(session, ()):
         add(options)
     return options
@@ -61,7 +61,7 @@ def dev(posargs: Sequence[str]) -> argparse.Namespace:
 def build(posargs: Sequence[str]) -> argparse.Namespace:
     """Options of ``build``: ``services`` (those that ``--since`` leaves), ``flavor``, ``sbom``."""
     options = parser("build", services="*")
-    options.add_argument("--flavor", choices=FLAVORS, default="prod")
+    options.add_argument("--flavor", choices=FLAVORS, default="prod", help="default: prod")
     options.add_argument("--sbom", action="store_true", help="write a software bill of materials to reports/")
     options.add_argument("--since", metavar="REF", help="only services that a change since REF affects")
     args = options.parse_args(posargs)
@@ -72,7 +72,7 @@ def build(posargs: Sequence[str]) -> argparse.Namespace:
 def sizes(posargs: Sequence[str]) -> argparse.Namespace:
     """Options of ``sizes``: ``services``, ``flavor`` (a list), ``against``, ``layers``, and the files to write to."""
     options = parser("sizes", services="*")
-    options.add_argument("--flavor", choices=FLAVORS, action="append")
+    options.add_argument("--flavor", choices=FLAVORS, action="append", help="may be repeated; default: prod")
     options.add_argument("--against", metavar="REF", help="show what changed since REF")
     options.add_argument("--layers", action="store_true", help="list the layers, too")
     for kind in ("json", "markdown"):
@@ -83,19 +83,18 @@ def sizes(posargs: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def logs(posargs: Sequence[str], known: Iterable[str] = ()) -> list[str]:
+def logs(posargs: Sequence[str], known: Collection[str] = ()) -> list[str]:
     """The services that ``logs`` shows, of ours and of those that Compose has ``known``; none means everything."""
     wanted = parser("logs", services="*").parse_args(posargs).services
-    return choose_services(wanted, also=sorted({*known} - {*service_names()})) if wanted else []
+    return choose_services(wanted, also=known) if wanted else []
 
 
 def shell(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``shell``: one of ``services``, ``prod``, and a ``command`` (a shell without one)."""
+    """Options of ``shell``: one of ``services``, or of Compose's others, ``prod``, and a ``command`` (a shell without one)."""
     options = parser("shell", services=1)
     options.add_argument("--prod", action="store_true", help="beside the production container, which has no shell")
     options.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND...").required = False
     args = options.parse_args(posargs)
-    args.services = choose_services(args.services)
     if "--prod" in args.command[:1]:
         args.prod = bool(args.command.pop(0))
     return args

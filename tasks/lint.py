@@ -12,8 +12,7 @@ from .project import ROOT, SERVICES, has_own_lock, libs_of, service_names
 
 def lint(session: Session, *, fix: bool) -> None:
     """Run every linter; with ``fix`` let ruff correct what it can."""
-    own = [service for service in service_names() if has_own_lock(service)]
-    services = [service for service in service_names() if service not in own]
+    services = [service for service in service_names() if not has_own_lock(service)]
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")
     session.run("ruff", "format", *([] if fix else ["--check"]), ".")
     in_images = [str(path) for path in Path("docker").rglob("*.py") if path.parent.name not in {"slice", "tests"}]
@@ -38,5 +37,5 @@ def lint(session: Session, *, fix: bool) -> None:
     compose_files = [str(path) for path in (*Path("docker").glob("*.yaml"), *SERVICES.glob("*/compose.yaml"))]
     session.run("check-jsonschema", "--builtin-schema=vendor.compose-spec", *compose_files)
     venv.poetry(session, "check", "--lock")
-    for service in own:
+    for service in filter(has_own_lock, service_names()):
         venv.poetry(session, f"--directory=services/{service}", "check", "--lock")

@@ -63,9 +63,9 @@ def labels() -> tuple[str, str]:
     return f"--label=stack.clone={clone_id()}", f"--label={LABEL}={session_id()}"
 
 
-def test_project(session: str) -> str:
-    """The Compose project of the production stack that a session tests."""
-    return f"{clone_id()}-stack-{session}"
+def project_of_tests(session: str, part: str = "") -> str:
+    """The Compose project of a stack that a session tests; ``part`` tells apart several."""
+    return "-".join(filter(None, (clone_id(), "stack", session, part)))
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def remove_stale() -> bool:
         title, wanted = ("{{.Names}}", "label=stack.clone=") if kind == "container" else ("{{.Name}}", "name=")
         form = f'{title} {{{{.Label "{LABEL}"}}}}'
         listings[kind] = ask("docker", kind, "ls", *every, "--filter", wanted + clone_id(), "--format", form)
-    of_tests = rf"^{re.escape(test_project(''))}([0-9a-f]+-\d+-\d+)(?:-\w+)?[-_]"
+    of_tests = rf"^{re.escape(project_of_tests(''))}-([0-9a-f]+-\d+-\d+)(?:-\w+)?[-_]"
     for kind, (_, force) in KINDS.items():
         rows = [line.partition(" ") for line in answer(listings[kind]).splitlines()]
         sessions = {found: session or "".join(re.findall(of_tests, found)) for found, _, session in rows}

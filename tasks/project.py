@@ -8,7 +8,7 @@ import platform
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def compose_texts() -> str:
     return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
 
 
-def choose_services(wanted: Sequence[str], *, also: Sequence[str] = ()) -> list[str]:
+def choose_services(wanted: Sequence[str], *, also: Collection[str] = ()) -> list[str]:
     """Check names that a user typed; none means all services. ``also`` are further words that are allowed.
 
     Raises UserError, listing the services, for an unknown name, and where there is no service at all.
@@ -112,8 +112,9 @@ def choose_services(wanted: Sequence[str], *, also: Sequence[str] = ()) -> list[
     if not known and not {*wanted} & {*also}:
         raise UserError("there is no service yet: `nox -s new -- NAME` makes one")
     if unknown := [word for word in wanted if word not in {*known, *also}]:
-        others = f" (or {', '.join(also)})" if also else ""
-        raise UserError(f"there is no service {unknown[0]!r}; the services are: {', '.join(known)}{others}")
+        others = ", ".join(word for word in also if word not in known)
+        told = f"there is no service {unknown[0]!r}; the services are: {', '.join(known)}"
+        raise UserError(told + f" (or {others})" * bool(others))
     return list(dict.fromkeys(wanted)) or known
 
 

@@ -43,9 +43,11 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
         verified = {f"{service}_verify": batch[service].verification(stack) for service in batch if flavor == "prod"}
         try:
             bake(batch | verified, flavor)
-            uptodate.record(batch, inputs)
-        finally:  # an image has its names before its verification has failed
-            uptodate.remove_replaced(batch, present)
+        except BaseException:  # an image has its names before its verification has failed
+            uptodate.restore(batch, present)
+            raise
+        uptodate.record(batch, inputs)
+        uptodate.remove_replaced(batch, present)
     if (current := sorted(targets.keys() - set(stale))) or not targets:
         say(f"up to date: {', '.join(current) or 'everything'} ({flavor})")
     return [target.tags[-1] for target in targets.values()]

@@ -56,6 +56,15 @@ def record(targets: Mapping[str, Target], inputs: Mapping[str, str]) -> None:
     RECORD.write_text(json.dumps(known, indent=1), encoding="utf-8")
 
 
+def restore(targets: Mapping[str, Target], before: Mapping[str, str]) -> None:
+    """Give names back to the engine's images of ``before`` a build that failed, and remove what the build has made."""
+    made = present()
+    for tag in [tag for target in targets.values() for tag in target.tags if tag in made]:
+        command = ("tag", before[tag]) if tag in before else ("rm",)
+        output("docker", "image", *command, tag)
+    remove_replaced(targets, made)
+
+
 def remove_replaced(targets: Mapping[str, Target], before: Mapping[str, str]) -> None:
     """Remove the images that have lost their last name to a build; ``before`` are the engine's images before it."""
     names = {tag for target in targets.values() for tag in target.tags}

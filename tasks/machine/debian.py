@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import sys
-import tarfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -90,17 +90,15 @@ class Debian:
 
 def os_release() -> dict[str, str]:
     """What os-release says about this machine; {} where it is not Linux."""
-    try:
+    with suppress(OSError):
         return platform.freedesktop_os_release()
-    except OSError:
-        return {}
+    return {}
 
 
 def apt(*arguments: str) -> None:
     """Run apt-get without questions; raises UserError with its own words when it fails."""
     command = ("apt-get", "-qq", "-y", "-o", "DPkg::Lock::Timeout=120", *arguments)
-    packages = [word for word in arguments[1:] if not word.startswith("-")]
-    title = f"setup: apt-get {' '.join([arguments[0], *packages])}"
+    title = f"setup: apt-get {' '.join(word for word in arguments if not word.startswith('-'))}"
     try:
         step(title, *command, log=LOG, env={"DEBIAN_FRONTEND": "noninteractive"})
     except CommandFailed as failed:
@@ -108,10 +106,8 @@ def apt(*arguments: str) -> None:
         raise UserError(f"apt-get {arguments[0]} failed: {(errors or [str(failed)])[0]}") from None
 
 
-@cache
-def update() -> None:
-    """Fetch apt's package lists, once a session."""
-    apt("update")
+# Fetches apt's package lists, once a session.
+update = cache(lambda: apt("update"))
 
 
 def mirrors(release: str) -> list[tuple[str, str]]:
@@ -154,15 +150,9 @@ def files(recipe: str) -> list[Path]:
 
 def add_files(recipe: str, tar: str) -> None:
     """Add a recipe's files to a root file system, owned by root and executable by everybody."""
-
-    def owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
-        member.uid, member.gid, member.mode = 0, 0, 0o755
-        member.uname = member.gname = "root"
-        return member
-
-    with tarfile.open(tar, "a") as root:
-        for path in files(recipe):
-            root.add(path, f"./{path.relative_to(BASES / recipe)}", filter=owned_by_root)
+    options = (f"--directory={BASES / recipe}", "--owner=root:0", "--group=root:0", "--mode=755")
+    if found := [f"./{path.relative_to(BASES / recipe)}" for path in files(recipe)]:
+        output("tar", "--append", f"--file={tar}", *options, *found)
 
 
 setup.DISTRIBUTIONS.append(Debian())

@@ -76,7 +76,7 @@ def read(path: Path, commit: str = "") -> list[dict[str, Any]]:
 
 def clean_commit() -> str:
     """The commit that is checked out; raises UserError where files differ from it."""
-    if changed := output("git", "status", "--porcelain").splitlines():
+    if changed := output("git", "status", "--porcelain", "-unormal").splitlines():
         raise UserError(f"files differ from the commit ({len(changed)}, such as {changed[0][3:]}): commit them first")
     return output("git", "rev-parse", "HEAD").strip()
 

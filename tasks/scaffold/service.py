@@ -85,26 +85,34 @@ def check_imports(service: str, packages: set[str], *groups: str) -> None:
 
 @contextmanager
 def all_or_nothing(service: str) -> Iterator[None]:
-    """Put everything back, a service's folder too, if the block fails or is interrupted."""
+    """Put everything back, a service's folder too, if the block fails or is interrupted.
+
+    Waits while another session does the same.
+    """
     folder = SERVICES / service
-    was_there = folder.exists()
-    before = {path: path.read_bytes() for path in EDITED if path.exists()}
-    shutil.rmtree(REMOVED, ignore_errors=True)
-    try:
-        yield
-    except BaseException:
-        for path, content in before.items():
-            path.write_bytes(content)
-        if not was_there:
-            shutil.rmtree(folder, ignore_errors=True)
-        elif REMOVED.exists():
-            REMOVED.rename(folder)
-        raise
-    shutil.rmtree(REMOVED, ignore_errors=True)
+    with STACK.open("r+") as locked:
+        import fcntl  # which Windows lacks, where `setup` says what to do
+
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        was_there = folder.exists()
+        before = {path: path.read_bytes() for path in EDITED if path.exists()}
+        shutil.rmtree(REMOVED, ignore_errors=True)
+        try:
+            yield
+        except BaseException:
+            for path, content in before.items():
+                path.write_bytes(content)
+            if not was_there:
+                shutil.rmtree(folder, ignore_errors=True)
+            elif REMOVED.exists():
+                REMOVED.rename(folder)
+            raise
+        shutil.rmtree(REMOVED, ignore_errors=True)
 
 
 def new(session: Session, args: Namespace) -> None:
     """Make the service ``args.name`` from the skeleton, or as another option says."""
+    check_name(args.name)
     if ways := [WAYS[option] for option in WAYS if getattr(args, option, None)]:
         ways[0](session, args)
     elif args.like:
@@ -150,7 +158,7 @@ def fill(service: str, arguments: Mapping[str, str], only: str = "*", kind: str 
 
 def edit_group(session: Session, *words: str) -> None:
     """Edit pyproject.toml with tasks/scaffold/groups.py."""
-    venv.poetry(session, "--version", "--quiet")  # installs it, and with it tomlkit
+    venv.pip(session, "--quiet", "pip", "--requirement", "docker/build/tools.txt")  # Poetry, and with it tomlkit
     output(venv.python(session), "-m", "tasks.scaffold.groups", *words)
 
 
@@ -179,7 +187,7 @@ def remove(session: Session, service: str) -> None:
     Raises UserError while git does not have all of it, and while another service's compose.yaml names it.
     """
     folder = SERVICES / service
-    if git("status", "--porcelain", "--", str(folder)) and git("log", "-1", "--", str(folder)):
+    if git("status", "--porcelain", "-unormal", "--", str(folder)) and git("log", "-1", "--", str(folder)):
         raise UserError(f"services/{service} has changes that git does not have: commit or discard them first")
     # A whole word, or a URL's host, but no part of a path.
     name = re.compile(rf"(?<![\w.-])(?<![^/]/){service}(?![\w.-])")

@@ -21,20 +21,18 @@ MEGABYTE = 1_000_000
 Row = list[str]
 
 
-def show(images: Sequence[Image], earlier: Sequence[Image], args: argparse.Namespace) -> None:
+def show(images: Sequence[Image], earlier: Sequence[Image] | None, args: argparse.Namespace) -> None:
     """Print the report; write it where ``args`` (of the session ``sizes``) asks for it, and as JSON to reports/."""
     tables = {"images": overview(images), "where the bytes are (MB, raw)": inside(images)}
     if args.layers:
         tables["layers"] = layers(images)
-    if args.against:
+    if args.against and earlier is not None:
         tables = {f"changes since {args.against}": changes(images, earlier)} | tables
     for title, rows in tables.items():
         say(f"\n{title}\n{table(rows)}")
-    driver = output("docker", "info", "--format", "{{.Driver}}").strip()
-    found = {"images": [image.as_json() for image in images], "storage_driver": driver}  # scripts rely on these names
     for path in filter(None, (REPORTS / "sizes.json", args.json)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        path.write_text(as_json(images), encoding="utf-8")
     if args.markdown:
         with args.markdown.open("a", encoding="utf-8") as file:
             file.writelines(f"### {title}\n\n{as_markdown(rows)}\n\n" for title, rows in tables.items())
@@ -90,6 +88,12 @@ def as_markdown(rows: list[Row]) -> str:
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
+def as_json(images: Iterable[Image]) -> str:
+    """The report as JSON; scripts rely on its names."""
+    driver = output("docker", "info", "--format", "{{.Driver}}").strip()
+    return json.dumps({"images": [image.as_json() for image in images], "storage_driver": driver}, indent=2) + "\n"
+
+
 def limits_of(image: Image) -> list[tuple[int, int]]:
     """An image's limits and its sizes in bytes: [(raw limit, raw), (gzip limit, gzip)]; [] without a budget.
 
@@ -128,24 +132,26 @@ def mb(number: float, sign: str = "") -> str:
     return f"{number / MEGABYTE:{sign}.2f}"
 
 
-def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[Image]:
+def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[Image] | None:
     """Build a commit in a worktree, on the same engine, weigh its images, and remove it all again.
 
-    Raises UserError for a ``ref`` that git does not know, and when that commit does not build.
+    A commit that does not build has none, with a warning: what mends it must not fail by it. Raises UserError for a
+    ``ref`` that git does not know.
     """
     base_of(ref)
     with temporary_folder() as folder:
         tree = folder / "tree"
         nox = (sys.executable, "-m", "nox", "-f", str(tree / "noxfile.py"))
         try:
-            output("git", "worktree", "add", "--detach", str(tree), ref)
+            output("git", "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", str(tree), ref)
             if not (found := [service for service in services if (tree / "services" / service).is_dir()]):
                 return []  # without names, `build` would build all services
             for flavor in flavors:
                 if run(*nox, "-s", "build", "--", *found, "--flavor", flavor, env=chosen_by_user()):
                     for logs in tree.glob("reports/logs"):  # its words name one
                         shutil.copytree(logs, REPORTS / "logs", dirs_exist_ok=True)
-                    raise UserError(f"{ref} does not build; its own words stand above")
+                    say(f"warning: {ref} does not build, for the reason above: there is nothing to compare with")
+                    return None
             clone = parse((tree / ".env").read_text(encoding="utf-8"))["COMPOSE_PROJECT_NAME"]
             return weigh([f"{clone}/{service}:{flavor}" for flavor in flavors for service in found])
         finally:

@@ -111,7 +111,10 @@ def weigh_layer(blob: bytes) -> Layer | None:
     groups = Counter[str]()
     with tarfile.open(fileobj=io.BytesIO(raw)) as files:
         for member in filter(tarfile.TarInfo.isfile, files):
-            inside = member.name.removeprefix("./")
-            found = ((re.match(pattern, inside), group) for group, pattern in GROUPS)
-            groups[next(group.format(*match.groups()) for match, group in found if match)] += member.size
+            groups[group_of(member.name.removeprefix("./"))] += member.size
     return Layer(f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw), len(gzip.compress(raw, GZIP_LEVEL)), groups)
+
+
+def group_of(path: str) -> str:
+    """The group that a file of an image belongs to, by its path."""
+    return next(group.format(*found.groups()) for group, pattern in GROUPS if (found := re.match(pattern, path)))

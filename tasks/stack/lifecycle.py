@@ -31,11 +31,11 @@ ON_UP: list[Callable[[Stack, argparse.Namespace], None]] = []
 ON_DOWN: list[Callable[[], None]] = []
 
 
-def up(stack: Stack, services: Sequence[str] = (), *more: str) -> None:
-    """Create and start a stack in the background, with ``more`` options of Compose; raises UserError when Docker cannot."""
+def up(stack: Stack, services: Sequence[str] = ()) -> None:
+    """Create and start a stack, or some Compose services, in the background; raises UserError when Docker cannot."""
     engine.current().check_health_checks()
     # Without --no-build: Compose builds images that are missing, those of other Dockerfiles than docker/Dockerfile.
-    options = ("up", "--detach", "--remove-orphans", "--quiet-pull", *more, *services)
+    options = ("up", "--detach", "--remove-orphans", "--quiet-pull", *services)
     title = f"starting {', '.join(services) or 'the stack'}"
     try:
         step(title, *COMPOSE, "--progress=plain", *options, log=REPORTS / f"logs/up-{stack.flavor}.log", env=stack.env)
@@ -45,14 +45,14 @@ def up(stack: Stack, services: Sequence[str] = (), *more: str) -> None:
         raise UserError(f"the stack did not start: {failed.last}") from None
 
 
-def wait(stack: Stack, services: Sequence[str] = (), *, timeout_s: float = READY_TIMEOUT_S) -> None:
-    """Wait until every container, or every one of some Compose services, is ready.
+def wait(stack: Stack, *, timeout_s: float = READY_TIMEOUT_S) -> None:
+    """Wait until every container is ready.
 
     Raises UserError, after the last lines of the service that is in the way, when one has failed or takes too long.
     """
     until = time.monotonic() + timeout_s
     while True:
-        found = [container for container in stack.containers() if not services or container.service in services]
+        found = stack.containers()
         late = [container for container in found if not container.ready]
         if not found:
             raise UserError("nothing is running any more: another session has stopped the stack")
@@ -91,7 +91,7 @@ def urls(stack: Stack) -> None:
     """Print each service's URL on this machine."""
     for container in stack.containers():
         if container.port:
-            say(f"{container.service}  http://127.0.0.1:{container.port}")
+            say(f"{container.service}  http://{container.host}:{container.port}")
 
 
 def follow(stack: Stack, *services: str) -> None:
@@ -173,17 +173,11 @@ def remove_unused_networks(label: str = "") -> None:
             output("docker", "network", "rm", network)
 
 
-def remove_left() -> None:
-    """Remove the containers that this session's commands have left, and the networks that no container uses then."""
-    ownership.remove_own()
-    remove_unused_networks()
-
-
 def remove_tested_stacks() -> None:
-    """Remove the containers, networks and volumes of the production stacks that this session has tested."""
+    """Remove the containers, networks and volumes of the stacks that this session has tested."""
     ownership.remove_own()
     for kind in ("network", "volume"):
-        wanted = f"--filter=name=^{ownership.test_project(ownership.session_id())}[-_]"  # 12 is no part of 123
+        wanted = f"--filter=name=^{ownership.project_of_tests(ownership.session_id())}[-_]"  # 12 is no part of 123
         if left := output("docker", kind, "ls", "--quiet", wanted).split():
             output("docker", kind, "rm", *left)
 
@@ -197,7 +191,8 @@ def shell(service: str, command: Sequence[str] = ("sh",)) -> int:
     try:
         return run(*RUN, *terminal, service, *command, env=stack.env)
     finally:
-        remove_left()
+        ownership.remove_own()
+        remove_unused_networks()
 
 
 def production_shell(service: str, command: Sequence[str] = ("sh",)) -> int:
@@ -211,5 +206,5 @@ def production_shell(service: str, command: Sequence[str] = ("sh",)) -> int:
         raise UserError(f"{service} runs from source here, not from its production image: leave out --prod")
     terminal = ["--tty"] if sys.stdin.isatty() else []
     shared = [f"--pid=container:{beside}", f"--network=container:{beside}", "--cap-add=SYS_PTRACE"]
-    inside = (env()["STACK_BASE"], "sh", "-c", 'cd /proc/1/root/app && exec "$@"', "-", *command)
+    inside = (env()["STACK_BASE"], "sh", "-c", 'cd /proc/1/root; [ ! -d app ] || cd app; exec "$@"', "-", *command)
     return run("docker", "run", "--rm", "--interactive", *terminal, *ownership.labels(), *shared, *inside)

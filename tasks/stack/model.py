@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
 from ..env import ENV, env, official_base
-from ..ownership import LABEL, SESSION, session_id, test_project
+from ..ownership import LABEL, SESSION, project_of_tests, session_id
 from ..project import ROOT, SERVICES, clone_id, env_prefix, service_names
 from ..shell import CommandFailed, UserError, ask, output
 
@@ -34,6 +34,7 @@ class Container:
     port: int = 0  # its URL's: that of the container's port 8000, or else the first of TCP; 0 for none
     ports: tuple[int, ...] = ()
     session: str = ""  # that has started it; "" for none that still matters to it
+    host: str = "127.0.0.1"  # its URL's
 
     def __str__(self) -> str:
         return f"exited with {self.exit_code}" if self.state == "exited" else f"is {self.health or self.state}"
@@ -116,7 +117,11 @@ class Stack:
         found = self.processes(services)
         for process in found:  # which grows
             found += [name for name in self.model["services"][process].get("depends_on", ()) if name not in found]
-        return sorted({built_as(name, self.model["services"][name]) for name in found} & set(service_names()))
+        return self.built(found)
+
+    def built(self, processes: Iterable[str]) -> list[str]:
+        """The services whose images these Compose services run, of those that this clone builds."""
+        return sorted({built_as(name, self.model["services"][name]) for name in processes} & {*service_names()})
 
 
 def built_as(name: str, spec: Mapping[str, Any]) -> str:
@@ -160,14 +165,14 @@ def _check(name: str, spec: Mapping[str, Any]) -> None:
 
 def _container(line: str) -> Container:
     identity, service, state, status, ports, *session = line.split("\t")
-    health = re.search(r"\((?:health: )?(starting|healthy|unhealthy)\)", status)
-    code = re.search(r"Exited \((\d+)\)", status)
-    found = re.findall(rf":(\d+)(?:-(\d+))?->(?!{DEBUG_PORT}/)(\d+)[-\d]*/tcp", ports)  # 5000-5001->8000-8001/tcp
-    taken = tuple(port for first, last, _ in found for port in range(int(first), int(last or first) + 1))
-    # Docker sorts them by the containers' ports.
-    url = [int(first) for first, _, inside in found if inside == "8000"] or [*taken, 0]
-    numbers = int(code[1]) if code else 0, url[0]
-    return Container(identity, service, state, health[1] if health else "", *numbers, taken, "".join(session))
+    health = "".join(re.findall(r"\((?:health: )?(starting|healthy|unhealthy)\)", status))
+    code = int("".join(re.findall(r"Exited \((\d+)\)", status)) or 0)
+    # As in 127.0.0.1:5000-5001->8000-8001/tcp; Docker sorts them by the containers' ports.
+    reached = ports.replace("0.0.0.0", "127.0.0.1")  # noqa: S104 (nothing is bound here)
+    found = re.findall(rf"(\S+):(\d+)(?:-(\d+))?->(?!{DEBUG_PORT}/)(\d+)[-\d]*/tcp", reached)
+    taken = tuple(port for _, first, last, _ in found for port in range(int(first), int(last or first) + 1))
+    host, port, *_ = min(found, key=lambda published: published[3] != "8000", default=("127.0.0.1", 0))
+    return Container(identity, service, state, health, code, int(port), taken, "".join(session), host)
 
 
 def development(*, attached: bool = False) -> Stack:
@@ -182,12 +187,13 @@ def production(flavor: str = "prod") -> Stack:
     return Stack(env().get("COMPOSE_PROJECT_NAME") or clone_id(), (PRODUCTION_FILE,), flavor, {SESSION: ""})
 
 
-def under_test(part: str = "") -> Stack:
-    """The production stack of this session's tests, on free ports of 127.0.0.1; ``part`` tells apart several of a session."""
-    project = "-".join(filter(None, (test_project(session_id()), part)))
-    ports = dict.fromkeys(port_variables(production().model), "0")
+def under_test(stack: Stack, part: str = "") -> Stack:
+    """A stack for this session's tests, on free ports of 127.0.0.1; ``part`` tells apart several of a session."""
+    ports = dict.fromkeys(port_variables(stack.model), "0")
     hosts = dict.fromkeys((f"{port.removesuffix('PORT')}HOST" for port in ports), "127.0.0.1")
-    return Stack(project, (PRODUCTION_FILE,), "prod", {SESSION: session_id(), **ports, **hosts})
+    return replace(
+        stack, project=project_of_tests(session_id(), part), settings={SESSION: session_id(), **ports, **hosts}
+    )
 
 
 def port_variables(model: Mapping[str, Any]) -> dict[str, str]:

@@ -24,6 +24,7 @@ def choose(stack: Stack) -> dict[str, str]:
     settings, wanted_by, claimed = dict[str, str](), dict[int, str](), set[int]()
     for variable, service in port_variables(stack.model).items():
         ports = [port for port in stack.model["services"][service]["ports"] if port.get("protocol") != "udp"]
+        ports.sort(key=lambda port: port["target"] != 8000)  # which is the variable's, or else the first one
         # Not of a range, such as 7000-7009: there, Docker takes one that is free.
         numbers = dict.fromkeys(int(port["published"]) for port in ports if port.get("published", "").isdigit())
         for position, wanted in enumerate(numbers):
@@ -33,7 +34,7 @@ def choose(stack: Stack) -> dict[str, str]:
                 raise UserError(f"{both} of this machine: change it in one's compose.yaml")
             found = wanted
             while found and (found in claimed or (found not in held and any(is_taken(host, found) for host in hosts))):
-                if position or variable in chosen_by_user():  # the variable is the first port's
+                if position or variable in chosen_by_user():
                     who = f"port {wanted} is taken, and {service if position else variable} asks for it"
                     raise UserError(f"{who}: set another one, or stop what uses it")
                 found += 1

@@ -7,33 +7,32 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from threading import Lock
 
 from ..images import bake
 from ..images.target import NEED_NEIGHBOURS
+from ..ownership import project_of_tests, session_id
 from ..project import REPORTS, own_tests
 from ..shell import UserError, lines, run, run_parallel
 from ..stack import lifecycle
 from ..stack.lifecycle import RUN
-from ..stack.model import development
+from ..stack.model import development, under_test
 from ..terminal import Status, say
 
-TEST = ("env", "STACK_TESTING=true", *RUN)  # docker/service.yaml reads this variable
+PART = "services"  # of the Compose projects of a session's tests: `dev` may run or end beside them
 INTERRUPTED, NO_TESTS_RAN = 2, 5  # pytest's exit codes for these
-PERCENT_DONE = 100
 
 
 def start_neighbours(services: Sequence[str]) -> None:
     """Start, for as long as this session lasts, what services' tests need that have TESTS_NEED_NEIGHBOURS.
 
-    What runs already stays. Raises UserError as `lifecycle.up` and `lifecycle.wait` do.
+    Raises UserError as `lifecycle.up` and `lifecycle.wait` do.
     """
     stack = development()
     needing = [service for service in services if NEED_NEIGHBOURS in stack.service(service)["build"]["args"]]
     if wanted := sorted({name for service in needing for name in stack.service(service).get("depends_on", ())}):
         bake.build(stack.with_neighbours(needing))
-        lifecycle.up(development(attached=True), wanted, "--no-recreate")
-        lifecycle.wait(stack, wanted)  # the development stack may run, with a service that somebody is mending
+        lifecycle.up(tested := under_test(stack, PART), wanted)
+        lifecycle.wait(tested)
 
 
 def side_by_side(commands: Mapping[str, Sequence[str]], prepare: Callable[[str], object]) -> dict[str, int]:
@@ -84,12 +83,18 @@ def check(codes: Mapping[str, int], *, filtered: bool) -> None:
         say(f"warning: no tests in {', '.join(f'services/{part}/tests' for part in empty)}: nothing was tested there")
 
 
+def start_of_command() -> list[str]:
+    """The beginning of a plain Docker command for a service's tests: a container in this session's project of tests."""
+    # docker/service.yaml reads the first variable.
+    return ["env", "STACK_TESTING=true", f"COMPOSE_PROJECT_NAME={project_of_tests(session_id(), PART)}", *RUN]
+
+
 def command(service: str, pytest_args: Sequence[str]) -> list[str]:
     """The Docker command that runs a service's tests, with coverage unless its own test tools lack pytest-cov."""
     tools = own_tests(service)
     coverage = ["--cov", "--cov-config=/app/pyproject.toml", f"--cov-report=xml:/app/reports/coverage-{service}.xml"]
     return [
-        *(*TEST, "--volume", f"{REPORTS}:/app/reports", service),
+        *(*start_of_command(), "--volume", f"{REPORTS}:/app/reports", service),
         *("pytest", f"--junitxml=/app/reports/junit-{service}.xml", "-o", f"cache_dir=/app/reports/.pytest-{service}"),
         *(coverage if not tools or "pytest-cov" in tools else []),
         *(["--color=yes"] if sys.stdout.isatty() else []),
@@ -104,14 +109,12 @@ class Progress:
         self.number, self.status = number, status
         self.percent: dict[str, int] = {}
         self.said = defaultdict[str, list[str]](list)
-        self.lock = Lock()
 
     def __call__(self, name: str, line: str) -> None:
         """Take a line of pytest's."""
         found = re.search(r"\[ *(\d+)%\]", line)
         self.said[name].append(line)
-        with self.lock:
-            self.percent[name] = int(found[1]) if found else self.percent.get(name, 0)
-            done = sum(percent == PERCENT_DONE for percent in self.percent.values())
-            running = [f"{name} {percent} %" for name, percent in self.percent.items() if percent != PERCENT_DONE]
-            self.status.text = f"{done} of {self.number} done; {', '.join(running)}"
+        self.percent[name] = int(found[1]) if found else self.percent.get(name, 0)
+        percents = self.percent.copy()  # other threads add theirs
+        running = [f"{name} {percent} %" for name, percent in percents.items() if percent != 100]
+        self.status.text = f"{len(percents) - len(running)} of {self.number} done; {', '.join(running)}"

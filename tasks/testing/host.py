@@ -114,10 +114,8 @@ def test(session: Session, services: Sequence[str], names: Sequence[str], pytest
         containers.start_neighbours(services)
         return containers.side_by_side(commands, prepare)
     finally:
-        if "stack" in names:
+        if services or "stack" in names:
             lifecycle.remove_tested_stacks()
-        if services:
-            lifecycle.remove_left()  # these tests ran in the development stack's
 
 
 def prepare(name: str) -> None:

@@ -9,10 +9,10 @@ from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from threading import Thread
 from typing import NoReturn
 
-from ..shell import UserError, show, start
-from ..stack.lifecycle import remove_left
+from ..shell import RUNNING, UserError, show, start
+from ..stack.lifecycle import remove_tested_stacks
 from ..terminal import say
-from .containers import TEST, start_neighbours
+from .containers import start_neighbours, start_of_command
 
 
 def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
@@ -21,30 +21,27 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
     Raises UserError when one of them ends by itself.
     """
     printed: SimpleQueue[tuple[str, str]] = SimpleQueue()  # services and their lines; "" is the end of a process
-    running = []
     try:
         start_neighbours(services)
         for service in services:
             show(command := rerun(service, pytest_args))
             # In a session of its own: Ctrl-C reaches only this process, which then cleans up in order.
             child = start(*command, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
-            running.append(child)
             Thread(target=forward, args=(service, child, printed.put), daemon=True).start()
         while (item := printed.get())[1]:
             say((f"{item[0]:{max(map(len, services))}} | " if len(services) > 1 else "") + item[1].rstrip("\n"))
         raise UserError(f"{item[0]}'s tests are not watched any more: their container has ended")
     finally:
-        for process in running:
-            process.kill()  # Docker's client can miss a signal in its first moments; `remove_left` cleans up after it
+        for process in list(RUNNING):
+            process.kill()  # Docker's client can miss a signal in its first moments; below, what it leaves is removed
             process.wait()
-        remove_left()
+        remove_tested_stacks()
 
 
 def forward(service: str, process: Popen[str], put: Callable[[tuple[str, str]], object]) -> None:
     """Pass on what a process prints, and its end."""
-    assert process.stdout is not None  # noqa: S101 (for the type checker: it is a pipe)
-    with process.stdout:
-        for line in process.stdout:
+    with process:
+        for line in process.stdout or ():
             put((service, line))
     put((service, ""))
 
@@ -52,4 +49,4 @@ def forward(service: str, process: Popen[str], put: Callable[[tuple[str, str]], 
 def rerun(service: str, pytest_args: Sequence[str]) -> list[str]:
     """The plain Docker command that runs a service's tests on every change."""
     color = ["--color=yes"] if sys.stdout.isatty() else []
-    return [*TEST, "--no-TTY", service, "python3", "/app/rerun.py", *color, *pytest_args]
+    return [*start_of_command(), "--no-TTY", service, "python3", "/app/rerun.py", *color, *pytest_args]

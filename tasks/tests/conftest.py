@@ -31,7 +31,8 @@ PATHS: list[tuple[ModuleType, str, Path]] = []  # modules' constants below ROOT
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have temporary files, tens of thousands of small ones, in memory, where that is large and programs may run there."""
+    """Have git without the user's settings, and temporary files in memory, if that is large and programs may run there."""
+    os.environ |= {"GIT_CONFIG_GLOBAL": str(Path(__file__).with_name("git.config")), "GIT_CONFIG_NOSYSTEM": "1"}
     memory = Path("/dev/shm")  # noqa: S108
     fits = memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30
     if config.option.markexpr == "not slow" and fits and not os.statvfs(memory).f_flag & os.ST_NOEXEC:

@@ -146,15 +146,21 @@ def test_a_failure_is_one_line_and_all_of_it_is_in_a_file(
     assert "secret" not in log + out
 
 
-def test_a_failed_verification_leaves_no_image_without_a_name(no_docker: Path, project: Path) -> None:
-    """The image that failed has the names by then, as if it were built to replace the one before."""
-    images = f"[ -e '{project}/failed' ] && echo ours/pilot:prod new || echo ours/pilot:prod old"
-    fails = f"cat >/dev/null; touch '{project}/failed'; exit 1"
-    config = f"cat '{project}/model.json'"
-    fake_docker(no_docker, {"compose config": config, "image ls": images, "image rm": "", "buildx bake": fails})
+@pytest.mark.parametrize("before", ["", "ours/pilot:prod old\n"])
+def test_an_image_that_fails_its_verification_gets_no_name(no_docker: Path, project: Path, before: str) -> None:
+    """It has the names by then; the image before gets them back."""
+    (images := project / "images").write_text(before)
+    fails = f"cat >/dev/null; echo ours/pilot:prod new >'{images}'; exit 1"
+    answers = {
+        "image tag old ours/pilot:prod": f"echo ours/pilot:prod old >'{images}'",
+        "image rm ours": f": >'{images}'",
+    }
+    answers |= {"compose config": f"cat '{project}/model.json'", "image ls": f"cat '{images}'", "image rm new": ""}
+    fake_docker(no_docker, {**answers, "buildx bake": fails})
     with pytest.raises(UserError, match="the build failed"):
         bake.build(["pilot"], "prod")
-    assert calls(no_docker)[-1] == "image rm old"
+    assert images.read_text() == before
+    assert "image rm new" in calls(no_docker)
 
 
 def test_an_image_whose_build_fails_stays_stale(no_docker: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from .. import ownership
 from ..images import bake
 from ..shell import UserError
 from ..stack import lifecycle
-from ..stack.model import Stack
+from ..stack.model import Stack, development, under_test
 from ..terminal import Status
 from ..testing import containers
 from ..testing.containers import NO_TESTS_RAN, check
@@ -29,38 +30,42 @@ def run(*services: str, pytest_args: Sequence[str] = ()) -> dict[str, int]:
 
 def test_one_service_has_the_terminal(no_docker: Path, project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     session = ownership.session_id()  # as every nox session begins
-    fake_docker(no_docker, {RUN: 'echo "testing=$STACK_TESTING session=$STACK_SESSION"; exit 3'})
+    fake_docker(
+        no_docker, {RUN: 'echo "testing=$STACK_TESTING session=$STACK_SESSION project=$COMPOSE_PROJECT_NAME"; exit 3'}
+    )
     assert run("pilot", pytest_args=["-k", "x"]) == {"pilot": 3}
     out = capfd.readouterr().out
-    assert f"testing=true session={session}" in out
+    assert f"testing=true session={session} project={ownership.project_of_tests(session, 'services')}" in out
     command = calls(no_docker)[0]
     assert command.startswith(
         f"{RUN} {project}/reports:/app/reports pilot pytest --junitxml=/app/reports/junit-pilot.xml"
     )
     assert command.endswith(" -k x")
-    assert f"$ env STACK_TESTING=true docker {command}"[:80] in out  # as one would type it
+    assert re.search(rf"\$ env STACK_TESTING=true COMPOSE_PROJECT_NAME=\S+ docker {command}"[:120], out)  # to be typed
 
 
 @pytest.mark.usefixtures("project")
 def test_neighbours_are_started_for_tests_that_need_them(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {"SERVICE": "pilot"}
     other = {"build": {"args": {"SERVICE": "other"}}, "depends_on": {"pilot": {}}}
-    pilot = {"build": {"args": arguments}, "depends_on": {"database": {}, "migrate": {}}}
+    pilot = {"build": {"args": arguments}, "depends_on": {"database": {}, "migrate": {}}, "ports": [{"target": 8000}]}
     model = {"services": {"other": other, "pilot": pilot, "database": {}, "migrate": pilot}}
     did: list[object] = []
     monkeypatch.setattr(Stack, "model", model)
     monkeypatch.setattr(bake, "build", did.append)
-    monkeypatch.setattr(lifecycle, "up", lambda stack, *words: did.append((stack.settings["STACK_SESSION"], *words)))
-    monkeypatch.setattr(lifecycle, "wait", lambda _, services: did.append(("waited", services)))
+    monkeypatch.setattr(lifecycle, "up", lambda *asked: did.extend(asked))
+    monkeypatch.setattr(lifecycle, "wait", did.append)
     containers.start_neighbours(["other", "pilot"])
     assert did == []
     arguments["TESTS_NEED_NEIGHBOURS"] = "1"
     containers.start_neighbours(["other"])
     assert did == []
     containers.start_neighbours(["other", "pilot"])
-    session = ownership.session_id()  # what the clean-up after the tests goes by
-    wanted = ["database", "migrate"]
-    assert did == [["pilot"], (session, wanted, "--no-recreate"), ("waited", wanted)]
+    # A project of their own, for which the session cleans up, on ports of their own: `dev` may run, or end, beside them.
+    tested = under_test(development(), "services")
+    assert did == [["pilot"], tested, ["database", "migrate"], tested]
+    assert (tested.project, tested.flavor) == (ownership.project_of_tests(ownership.session_id(), "services"), "dev")
+    assert tested.settings["PILOT_PORT"] == "0"
 
 
 def test_of_several_each_comes_in_one_piece(

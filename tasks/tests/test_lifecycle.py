@@ -63,11 +63,6 @@ def test_a_service_that_fails_is_told_with_its_last_lines(
     assert (project / "reports/logs/stack-development.log").read_text() == "the whole log\n"
 
 
-def test_others_are_not_waited_for(no_docker: Path) -> None:
-    fake_docker(no_docker, {"ps --all": FAILED})
-    lifecycle.wait(STACK, ["other"])
-
-
 def test_a_service_that_takes_too_long_is_told(no_docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the last words of its health check, which are not in its log: a program that the image lacks, perhaps."""
     health = "printf 'timed out\\n\\nexec: test: not found\\n\\n'"
@@ -203,10 +198,18 @@ def test_a_log_on_a_terminal_goes_there_as_it_is(no_docker: Path, monkeypatch: p
     assert (no_docker / "shown").exists()  # nothing has ended it before
 
 
+def test_a_url_has_the_address_that_the_port_is_published_on(
+    no_docker: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_docker(no_docker, {"ps --all": HEALTHY.replace("127.0.0.1", "192.168.1.5")})
+    lifecycle.urls(STACK)
+    assert capsys.readouterr().out == "pilot  http://192.168.1.5:5001\n"
+
+
 def test_what_tests_of_the_stack_leave_is_removed(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing of another session whose process id begins with the same digits."""
     monkeypatch.delenv(ownership.SESSION, raising=False)
-    ours = ownership.test_project(ownership.session_id())  # which pytest inherits
+    ours = ownership.project_of_tests(ownership.session_id())  # which pytest inherits
     listed = f"printf '%s\\n' {ours}_data {ours}-gw0_data {ours}9_data | grep -E \"${{4#--filter=name=}}\""
     fake_docker(no_docker, {"ps": "echo 12", "rm": "", "network ls": "", "volume ls": listed, "volume rm": ""})
     lifecycle.remove_tested_stacks()
@@ -251,21 +254,39 @@ def test_an_interrupted_command_leaves_no_container(no_docker: Path, monkeypatch
     assert calls(no_docker)[-1] == "network rm left"
 
 
-@pytest.mark.parametrize(("prod", "built"), [(False, [["pilot"]]), (True, [])])
+@pytest.mark.parametrize(
+    ("process", "prod", "built"),
+    [
+        ("pilot", False, [["pilot"]]),
+        ("pilot", True, []),
+        ("pilot-mail", False, [["pilot"]]),
+        ("database", False, [[]]),
+        ("databas", False, []),
+    ],
+)
 def test_the_image_of_a_shell_is_up_to_date(
-    monkeypatch: pytest.MonkeyPatch, prod: bool, built: list[list[str]]
+    monkeypatch: pytest.MonkeyPatch, process: str, prod: bool, built: list[list[str]]
 ) -> None:
+    """Also of another process of a service; a database's is not built here."""
     import noxfile
 
     asked: list[list[str]] = []
-    args = argparse.Namespace(services=["pilot"], prod=prod, command=[])
+    pilot = {"build": {"args": {"SERVICE": "pilot"}}}
+    services = {"pilot": pilot, "pilot-mail": pilot, "database": {"image": "postgres:17"}}
+    monkeypatch.setattr(Stack, "model", {"services": services})
     monkeypatch.setattr("tasks.session.interruptible", lambda: None)
     monkeypatch.setattr(noxfile, "ready", lambda: None)
-    monkeypatch.setattr("tasks.cli.shell", lambda _: args)
     monkeypatch.setattr("tasks.images.bake.build", asked.append)
     monkeypatch.setattr(lifecycle, "shell", lambda *_: 0)
     monkeypatch.setattr(lifecycle, "production_shell", lambda *_: 0)
-    cast("Callable[[object], None]", noxfile.shell)(argparse.Namespace(posargs=[]))
+    session = argparse.Namespace(posargs=[process, *["--prod"] * prod], error=pytest.fail)
+    run = cast("Callable[[object], None]", noxfile.shell)
+    if process in services:
+        run(session)
+    else:
+        told = r"no service 'databas'; the services are: other, pilot \(or pilot-mail, database\)"
+        with pytest.raises(pytest.fail.Exception, match=told):
+            run(session)
     assert asked == built
 
 
@@ -279,7 +300,7 @@ def test_a_production_container_is_looked_into_from_another_one(
     command = calls(no_docker)[-1]
     assert command.startswith("run --rm --interactive ")
     assert "--pid=container:1 --network=container:1" in command
-    assert command.endswith('python:3.13-slim sh -c cd /proc/1/root/app && exec "$@" - sh')
+    assert command.endswith('python:3.13-slim sh -c cd /proc/1/root; [ ! -d app ] || cd app; exec "$@" - sh')
     assert f"--label=stack.session={ownership.session_id()}" in command
     with pytest.raises(
         UserError, match=r"`COMPOSE_FILE=docker/compose\.prod\.yaml COMPOSE_ENV_FILES=\.env docker compose up -d`"

@@ -155,6 +155,7 @@ PS = """cat <<END
 8\tweb\texited\tExited (0) 1 second ago\t127.0.0.1:6000-6001->8000-8001/tcp, 127.0.0.1:9100->9100/tcp
 9	metrics	running	Up 1 minute	127.0.0.1:5353->53/udp, 127.0.0.1:9200->7000/tcp, 127.0.0.1:5002->8000/tcp
 10	dns	running	Up 1 minute	127.0.0.1:5354->53/udp
+11	office	running	Up 1 minute (healthy)	192.168.1.5:5003->8000/tcp
 END"""
 
 
@@ -168,8 +169,9 @@ def test_containers_are_read_from_docker_ps(stack: Stack, no_docker: Path) -> No
     assert (found["web"].port, found["web"].ports) == (6000, (6000, 6001, 9100))  # Docker writes neighbours as a range
     assert (found["metrics"].port, found["metrics"].ports) == (5002, (9200, 5002))  # UDP has no URL
     assert (found["dns"].port, found["dns"].ports) == (0, ())
+    assert [found[name].host for name in ("pilot", "two", "office")] == ["127.0.0.1", "127.0.0.1", "192.168.1.5"]
     ready = {name for name, container in found.items() if container.ready}
-    assert ready == {"pilot", "pilot-migrate", "redis", "two", "web", "metrics", "dns"}
+    assert ready == {"pilot", "pilot-migrate", "redis", "two", "web", "metrics", "dns", "office"}
     assert {name for name, container in found.items() if container.failed} == {"pilot-worker", "search"}
     assert [str(found[name]) for name in ("pilot-worker", "search", "redis")] == [
         "exited with 137",
@@ -216,9 +218,9 @@ def test_the_stack_under_test_has_a_name_and_ports_of_its_own(no_docker: Path) -
     ports = [{"published": "5000", "target": 8000}]
     services = {"a-pilot": {"ports": ports}, "other": {"ports": ports}, "database": {"ports": []}, "job": {}}
     fake_docker(no_docker, {"compose config": f"echo '{json.dumps({'services': services})}'"})
-    stack = model.under_test("gw1")
-    assert stack.project == f"{ownership.test_project(ownership.session_id())}-gw1"
+    stack = model.under_test(model.production(), "gw1")
+    assert stack.project == f"{ownership.project_of_tests(ownership.session_id())}-gw1"
     assert stack.project.startswith(clone_id())
     chosen = {"A_PILOT_PORT": "0", "A_PILOT_HOST": "127.0.0.1", "OTHER_PORT": "0", "OTHER_HOST": "127.0.0.1"}
     assert stack.settings == {"STACK_SESSION": ownership.session_id(), **chosen}
-    assert model.under_test().project == ownership.test_project(ownership.session_id())
+    assert model.under_test(model.production()).project == ownership.project_of_tests(ownership.session_id())

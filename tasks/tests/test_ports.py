@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,18 @@ def test_a_further_port_does_not_move_the_first_one(machine: Machine) -> None:
     machine.has("", scout="6000 6001")
     machine.taken = {6001}
     with pytest.raises(UserError, match=r"^port 6001 is taken, and scout asks for it: set another one, or stop"):
+        ports.choose(STACK)
+
+
+def test_the_variables_port_need_not_be_the_first_one(machine: Machine) -> None:
+    """It is the port of the container's 8000: a fixed one stands in front of it here."""
+    machine.has("", scout="6000")
+    model = replace(STACK).model  # which `choose` gets, too
+    model["services"]["scout"]["ports"].insert(0, {"published": "9100", "target": 9100})
+    machine.taken = {6000}
+    assert ports.choose(STACK) == {"SCOUT_PORT": "6001"}
+    env.ENV.write_text("SCOUT_PORT=6000\n")
+    with pytest.raises(UserError, match=r"^port 6000 is taken, and SCOUT_PORT asks for it"):
         ports.choose(STACK)
 
 

@@ -14,7 +14,7 @@ import pytest
 from ..shell import UserError
 from ..sizes import report
 from ..sizes.weigh import Image, Layer
-from .conftest import PYPROJECT, fake_docker
+from .conftest import PYPROJECT, fake_docker, write_tool
 
 BASE = Layer("sha256:" + "ab" * 32, 5_000_000, 2_000_000, {"operating system": 5_000_000}, ["ours/other:prod"])
 
@@ -74,6 +74,8 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "layers" not in out
     assert "changes" not in out
+    report.show([PILOT], None, arguments(against="a commit that does not build"))
+    assert "changes" not in capsys.readouterr().out
 
 
 def test_what_is_written(project: Path, tmp_path: Path) -> None:
@@ -174,8 +176,10 @@ class Earlier:
 
 def test_an_earlier_commit_is_built_weighed_and_removed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = Earlier(project, monkeypatch)
+    (hook := project / ".git/hooks/post-checkout").parent.mkdir(exist_ok=True)
+    write_tool(hook, "exit 1")  # as of a program that is not installed
     (project / ".env").write_text("STACK_CA=/my/ca.crt\n")
-    weighed: list[Any] = report.weigh_at("HEAD", ["other", "pilot"], ["prod", "slim"])
+    weighed: Any = report.weigh_at("HEAD", ["other", "pilot"], ["prod", "slim"])
     assert weighed == ["ours-01234567/pilot:prod", "ours-01234567/pilot:slim"]
     builds = [("-s", "build", "--", "pilot", "--flavor", flavor) for flavor in ("prod", "slim")]
     assert earlier.ran == [*builds, ("-s", "clean")]
@@ -193,11 +197,14 @@ def test_an_earlier_commit_with_none_of_the_services(project: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("said", ["", "COMPOSE_PROJECT_NAME=ours-01234567\n"])
-def test_an_earlier_commit_that_does_not_build(project: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+def test_an_earlier_commit_that_does_not_build(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str
+) -> None:
+    """What mends a broken commit must not fail by it."""
     earlier = Earlier(project, monkeypatch)
     earlier.code, earlier.said, earlier.log = 1, said, "why\n"
-    with pytest.raises(UserError, match="HEAD does not build"):
-        report.weigh_at("HEAD", ["pilot"], ["prod"])
+    assert report.weigh_at("HEAD", ["pilot"], ["prod"]) is None
+    assert "warning: HEAD does not build" in capsys.readouterr().out
     assert earlier.ran[1:] == ([("-s", "clean")] if said else [])
     assert (project / "reports/logs/build-prod.log").read_text() == "why\n"
     assert earlier.left() == 0

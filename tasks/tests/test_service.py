@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import tomllib
 from argparse import Namespace
 from pathlib import Path
@@ -262,11 +263,14 @@ def test_what_only_looks_like_a_service_is_no_obstacle(ours: Path, line: str) ->
     assert not (ours / "services/pilot").exists()
 
 
-def test_a_service_with_changes_is_not_removed(ours: Path) -> None:
+@pytest.mark.parametrize("untracked", ["all", "no"])
+def test_a_service_with_changes_is_not_removed(ours: Path, untracked: str) -> None:
+    """Not even if the user's git shows no new files."""
+    git(ours, "config", "status.showUntrackedFiles", untracked)
     (ours / "services/pilot/notes").write_text("mine")
     with pytest.raises(UserError, match="changes that git does not have"):
         take_away("pilot")
-    assert git(ours, "status", "--porcelain") == "?? services/pilot/notes\n"
+    assert git(ours, "status", "--porcelain", "--untracked-files") == "?? services/pilot/notes\n"
 
 
 def test_a_stack_that_is_written_in_another_way_is_told(ours: Path) -> None:
@@ -304,6 +308,24 @@ def test_a_removed_folder_comes_back(ours: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert git(ours, "status", "--porcelain", "--ignored") == ""
+
+
+def test_of_two_at_once_one_waits_for_the_other(ours: Path) -> None:
+    """Else the first that fails would undo what the other has done."""
+
+    def second() -> None:
+        with pytest.raises(RuntimeError), service.all_or_nothing("second"):
+            raise RuntimeError
+
+    thread = threading.Thread(target=second, daemon=True)
+    with service.all_or_nothing("first"):
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        (ours / "poetry.lock").write_text("of the first")
+    thread.join(9)
+    assert not thread.is_alive()
+    assert (ours / "poetry.lock").read_text() == "of the first"
 
 
 @pytest.mark.slow

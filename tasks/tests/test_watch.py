@@ -14,7 +14,7 @@ from .test_shell import alive
 
 pytestmark = pytest.mark.usefixtures("project")
 RUN = "compose --progress=quiet run --rm --no-deps --no-TTY"
-CLEAN = {"ps --all --format": "", "network ls": "", "ps --all --quiet": "echo 12", "rm": ""}
+CLEAN = {"network ls": "", "volume ls": "", "ps --all --quiet": "echo 12", "rm": ""}
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,10 @@ from tasks.ownership import labels
 from tasks.project import ROOT, service_names
 from tasks.shell import UserError, output
 from tasks.stack import lifecycle
-from tasks.stack.model import COMPOSE, Stack, under_test
+from tasks.stack.model import COMPOSE, Stack, production, under_test
 
 TIMEOUT_S = 40
-STACK = under_test(os.environ.get("PYTEST_XDIST_WORKER", ""))
+STACK = under_test(production(), os.environ.get("PYTEST_XDIST_WORKER", ""))
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Itera
         override = folder / "override.yaml"
         override.write_text(changes, encoding="utf-8")
         part = "-".join(filter(None, (os.environ.get("PYTEST_XDIST_WORKER"), "own")))
-        with started(replace(under_test(part), files=(*STACK.files, str(override))), folder) as own:
+        with started(replace(under_test(production(), part), files=(*STACK.files, str(override))), folder) as own:
             yield own
 
     return make  # type: ignore[return-value]  # contextmanager's type has no short name

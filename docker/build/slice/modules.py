@@ -40,7 +40,7 @@ ON_DEMAND = {
 @cache
 def available() -> list[tuple[Path, str | None]]:
     """All files that an image may get, each with the words of ON_DEMAND that it comes with, None for every image."""
-    data = [path for folder in DATA for path in folder.rglob("*")]
+    data = [path for folder in DATA for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
     found = []
     for path in sorted([*STDLIB.rglob("*.py"), *STDLIB.rglob("*.so"), *data]):
         inside = str(path.relative_to(STDLIB) if path.is_relative_to(STDLIB) else path)

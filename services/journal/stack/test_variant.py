@@ -37,6 +37,7 @@ def variant(own_stack: OwnStack, tmp_path_factory: pytest.TempPathFactory) -> It
     """
     password = tmp_path_factory.mktemp("secrets") / "password"
     password.write_text("another one")
+    password.chmod(0o644)  # for the database's user, whatever the umask is
     late = '["sh", "-c", "sleep 2; exec docker-entrypoint.sh postgres"]'
     changes = f"""
 services:
