@@ -53,7 +53,7 @@ class Debian:
         """Install packages, on Debian 12 the engine's from Debian 13; raises UserError when apt cannot."""
         if os_release().get("VERSION_CODENAME") == "bookworm" and set(FROM_TRIXIE) & set(packages):
             add_trixie()
-        update()
+        apt("update")
         apt("install", "--no-install-recommends", *packages)
 
     def recipe_id(self, recipe: str) -> str:
@@ -95,8 +95,9 @@ def os_release() -> dict[str, str]:
     return {}
 
 
+@cache
 def apt(*arguments: str) -> None:
-    """Run apt-get without questions; raises UserError with its own words when it fails."""
+    """Run apt-get without questions, once a session for the same arguments; raises UserError with its own words."""
     command = ("apt-get", "-qq", "-y", "-o", "DPkg::Lock::Timeout=120", *arguments)
     title = f"setup: apt-get {' '.join(word for word in arguments if not word.startswith('-'))}"
     try:
@@ -104,10 +105,6 @@ def apt(*arguments: str) -> None:
     except CommandFailed as failed:
         errors = [line for line in failed.text.splitlines() if line.startswith("E: ")]
         raise UserError(f"apt-get {arguments[0]} failed: {(errors or [str(failed)])[0]}") from None
-
-
-# Fetches apt's package lists, once a session.
-update = cache(lambda: apt("update"))
 
 
 def mirrors(release: str) -> list[tuple[str, str]]:

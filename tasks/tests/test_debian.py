@@ -28,7 +28,7 @@ def apt(monkeypatch: pytest.MonkeyPatch, no_docker: Path, project: Path) -> Path
     monkeypatch.setattr(debian, "os_release", lambda: BOOKWORM)
     monkeypatch.setattr(setup, "SBIN", str(no_docker))
     monkeypatch.setattr(debian, "LOG", project.with_name("apt.log"))
-    debian.update.cache_clear()
+    debian.apt.cache_clear()
     (project / "docker/bases").mkdir(parents=True)
     return no_docker / "apt"
 
@@ -98,11 +98,11 @@ def test_only_debian_12_gets_trixie_and_only_for_the_engine(
     monkeypatch.setattr(debian, "os_release", lambda: BOOKWORM | {"VERSION_CODENAME": release})
     monkeypatch.setattr(debian, "add_trixie", lambda: added.append(True))
     debian.Debian().install(*packages)
-    debian.Debian().install(*packages)
+    debian.Debian().install("more")
     assert bool(added) == expected
     options = "-qq -y -o DPkg::Lock::Timeout=120"
-    install = f"{options} install --no-install-recommends {packages[0]}"
-    assert apt.read_text().splitlines() == [f"{options} update", install, install]
+    installed = [f"{options} install --no-install-recommends {name}" for name in (*packages, "more")]
+    assert apt.read_text().splitlines() == [f"{options} update", *installed]
 
 
 def test_what_apt_says_is_the_reason(no_docker: Path, capsys: pytest.CaptureFixture[str], project: Path) -> None:
