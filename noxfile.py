@@ -132,7 +132,7 @@ def new(session: nox.Session) -> None:
 @session(venv=True)
 def remove(session: nox.Session) -> None:
     """Remove a service to the last line: -- NAME"""
-    (name,) = cli.services("remove", session.posargs, one=True).services
+    (name,) = cli.services("remove", session.posargs, one=True)
     with service.all_or_nothing(name):
         service.remove(session, name)
     say(f"services/{name} is gone")

@@ -35,11 +35,11 @@ Package = tuple[str, str, str]  # ecosystem, name, version
 @session(venv=True)
 def audit(session: nox.Session) -> None:
     """Look for known vulnerabilities in production images: -- [SERVICE...]"""
-    args = cli.services("audit", session.posargs)
+    services = cli.services("audit", session.posargs)
     settings = check_settings(pyproject().get("tool", {}).get("stack", {}).get("audit", {}))
     ready()
-    venv.sbom(session, bake.build(args.services, "prod"))
-    files = {service: REPORTS / f"sbom-{service}-prod.cdx.json" for service in args.services}
+    venv.sbom(session, bake.build(services, "prod"))
+    files = {service: REPORTS / f"sbom-{service}-prod.cdx.json" for service in services}
     images = {service: packages(json.loads(path.read_text(encoding="utf-8"))) for service, path in files.items()}
     report(images, vulnerabilities(settings["database"], set().union(*images.values())), settings)
 

@@ -37,11 +37,9 @@ def flags(session: str, posargs: Sequence[str], *names: str) -> argparse.Namespa
     return options.parse_args(posargs)
 
 
-def services(session: str, posargs: Sequence[str], *, one: bool = False) -> argparse.Namespace:
-    """Options of a session that takes services: ``services`` is all of them where none is named, or just ``one``."""
-    args = parser(session, services=1 if one else "*").parse_args(posargs)
-    args.services = choose_services(args.services)
-    return args
+def services(session: str, posargs: Sequence[str], *, one: bool = False) -> list[str]:
+    """The services that a session takes: all of them where none is named, or just ``one``."""
+    return choose_services(parser(session, services=1 if one else "*").parse_args(posargs).services)
 
 
 def dev(posargs: Sequence[str]) -> argparse.Namespace:

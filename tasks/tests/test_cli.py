@@ -63,6 +63,11 @@ def test_the_log_is_everyones_unless_services_are_named() -> None:
         cli.logs(["postgres"], ["pilot", "pilot-postgres"])
 
 
+def test_services_are_those_named_or_all() -> None:
+    assert cli.services("remove", ["pilot"], one=True) == ["pilot"]
+    assert cli.services("audit", []) == EVERY
+
+
 def test_since_leaves_what_a_change_affects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes, "services_since", lambda ref: {"main": ["pilot"], "old": []}[ref])
     assert of_test(["--since", "main"]).services == ["pilot"]
@@ -85,8 +90,6 @@ def test_since_leaves_what_a_change_affects(monkeypatch: pytest.MonkeyPatch) -> 
         (partial(cli.sizes, []), {"services": EVERY, "flavor": ["prod"], "against": None, "layers": False}),
         (partial(cli.sizes, ["--flavor=slim", "--flavor=prod"]), {"flavor": ["slim", "prod"]}),
         (partial(cli.sizes, ["--json", "x"]), {"json": Path("x"), "markdown": None}),
-        (partial(cli.services, "remove", ["pilot"], one=True), {"services": ["pilot"]}),
-        (partial(cli.services, "x", []), {"services": EVERY}),
         (partial(cli.shell, ["pilot"]), {"services": ["pilot"], "prod": False, "command": []}),
         (partial(cli.shell, ["pilot", "ls", "-l"]), {"prod": False, "command": ["ls", "-l"]}),
         (partial(cli.shell, ["pilot", "--prod"]), {"prod": True, "command": []}),
