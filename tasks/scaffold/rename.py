@@ -47,9 +47,8 @@ def make_own(root: Path, wanted: str) -> None:
         ("pyproject.toml", "^description = .*$", f'description = "{wanted}"'),
         ("README.md", r"\A# .*$", f"# {wanted}"),
     ):
-        if (root / path).exists():
-            text = (root / path).read_text(encoding="utf-8")
-            (root / path).write_text(re.sub(pattern, replacement, text, flags=re.MULTILINE), encoding="utf-8")
+        text = (root / path).read_text(encoding="utf-8")
+        (root / path).write_text(re.sub(pattern, replacement, text, flags=re.MULTILINE), encoding="utf-8")
     shutil.rmtree(root / "template", ignore_errors=True)
     found = git("-C", str(root), "grep", "-z", "--no-color", "--files-with-matches", "template only") or ""
     for path in found.split("\0"):

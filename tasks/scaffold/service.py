@@ -17,6 +17,7 @@ from .. import project, venv
 from ..changes import git
 from ..project import ROOT, SERVICES, choose_services, env_prefix, has_own_lock, libs_of, pyproject, service_names
 from ..shell import UserError, output
+from ..terminal import Status
 from ..testing.host import SUITES
 from . import like
 
@@ -93,7 +94,8 @@ def all_or_nothing(service: str) -> Iterator[None]:
     with STACK.open("r+") as locked:
         import fcntl  # which Windows lacks, where `setup` says what to do
 
-        fcntl.flock(locked, fcntl.LOCK_EX)
+        with Status("waiting for another session that makes or removes a service"):
+            fcntl.flock(locked, fcntl.LOCK_EX)
         was_there = folder.exists()
         before = {path: path.read_bytes() for path in EDITED if path.exists()}
         shutil.rmtree(REMOVED, ignore_errors=True)
