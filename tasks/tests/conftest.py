@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -70,6 +72,14 @@ def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.F
     monkeypatch.setattr(ownership, "REMOVALS", 3)  # what a fake client lists, it goes on to list
     model._config.cache_clear()
     return tools
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_authorities_once() -> Iterator[None]:
+    """Have Python read once what this system trusts, which takes 20 ms, and not for every registry."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        yield
 
 
 def certificate(folder: Path, name: str) -> tuple[Path, Path]:
