@@ -213,12 +213,9 @@ class Http(Client, HttpToolsProtocol):
         self.data_received(line + fields + b"\r\n" + self.chunk[upgrade.args[0] :])
 
     def on_response_complete(self) -> None:
-        """Go on with the next request; uvicorn would start a timer for each, here check() closes idle connections."""
+        """Go on with the next request."""
         self.time_left_s = limits.TIMEOUT_S
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
-            if self.pipeline:
-                self._start_asgi_task(*self.pipeline.pop())
+        super().on_response_complete()
         self.limit_memory(self.held_bytes())
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002

@@ -31,6 +31,7 @@ limit_request_fields = FIELDS
 # gunicorn_worker.py relies on these.
 http_parser = "python"
 header_map = "refuse"  # 400 to names with underscores, which a proxy may read as hyphens
+forwarder_headers = ""  # to SCRIPT_NAME and PATH_INFO, too: a trusted proxy may pass on what a client has sent
 sendfile = False  # it has no timeout
 
 

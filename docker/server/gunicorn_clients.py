@@ -31,28 +31,26 @@ class Client(socket):
         self.when_slow = when_slow  # called once during a request
         self.disconnected = self.large_body = False
 
-    def setblocking(self, _flag: bool) -> None:
-        """Do nothing: each operation says itself that it does not block."""
+    def setblocking(self, _flag: object) -> None:
+        """Do nothing: each operation says itself that it does not block, and what counts as slow is counted here."""
 
-    def settimeout(self, _timeout_s: float | None) -> None:
-        """Ignore gunicorn's timeouts, during which Python would wait where the client does not count as slow."""
+    settimeout = setblocking
 
     def start_request(self, *, health_check: bool) -> None:
         """Reset what is counted for each request."""
         self.exchange = Exchange(health_check=health_check)
-        self.head_bytes: int | None = 0  # None: the head is complete
+        self.head_bytes = 0.0  # minus infinity when the head is complete
         self.answer_bytes, self.waited_s, self.was_slow = 0, 0.0, False
         self.time_left_s = TIMEOUT_S
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
         """Receive; nothing when the client is too slow. Raises LimitRequestHeaders when the head is too large."""
-        if self.head_bytes is not None and self.head_bytes >= HEAD_BYTES:
+        if self.head_bytes >= HEAD_BYTES:
             raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
         data: bytes = self.when_ready(POLLIN, super().recv, size) or b""
         self.not_slow()
         self.time_left_s = min(self.time_left_s + len(data) / RATE, TIMEOUT_S)
-        if self.head_bytes is not None:
-            self.head_bytes += len(data)
+        self.head_bytes += len(data)
         return data
 
     def sendall(self, data: bytes) -> None:  # type: ignore[override]

@@ -1,5 +1,6 @@
 """gunicorn's threaded worker, hardened against slow clients and ambiguous requests (request smuggling)."""
 
+import math
 import selectors
 import threading
 import time
@@ -13,7 +14,6 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from gunicorn.http import errors
-from gunicorn.http.body import ChunkedReader
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
 from gunicorn.workers import gthread
@@ -30,10 +30,10 @@ MOST, MEASURED_S = 0.8, 0.01
 class BodyReader:
     """Reads a request's body for the application: sends 100 Continue, and detects a body that ends too early."""
 
-    def __init__(self, req: Any, unreader: Any) -> None:
-        self.req, self.client, self.bytes_read = req, unreader.sock, 0
+    def __init__(self, req: Any, client: Client) -> None:
+        self.req, self.client, self.bytes_read = req, client, 0
         self.length = getattr(req.body.reader, "length", None)
-        self.reader = Chunks(req, unreader) if self.length is None else req.body.reader
+        self.reader = req.body.reader
         self.reader.limit_trailer_section = HEAD_BYTES
         self.expects_continue = req._expected_100_continue and self.length != 0
         if self.expects_continue:
@@ -54,24 +54,7 @@ class BodyReader:
         return data
 
 
-class Chunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
-    """A chunked body; its faults are detected at once where gunicorn would wait for more."""
-
-    def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> tuple[int, bytes]:
-        """Reject sizes that no file has: they are meant to overflow."""
-        size, rest = super().parse_chunk_size(unreader, data)
-        if size >= 1 << 63:
-            raise errors.InvalidChunkSize(b"%x" % size)
-        return size, rest
-
-    def read_into(self, unreader: Any, buf: bytearray) -> None:
-        """Reject a line that has ended in a bare LF."""
-        if b"\n" in buf.partition(b"\r\n")[0]:
-            raise errors.InvalidChunkSize(bytes(buf[:20]))
-        super().read_into(unreader, buf)
-
-
-class Worker(gthread.ThreadWorker):  # type: ignore[misc]
+class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A thread for each request; slow clients cannot take all threads and all memory."""
 
     sockets: Any
@@ -88,9 +71,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         Client.limit = self.cfg.threads * 3 // 4
         self.queue = threading.Semaphore(self.cfg.threads // 16)
         self.health_pool = ThreadPoolExecutor(4)  # /readyz may take its time, and must not keep /healthz waiting
-        health = [listener for listener in self.sockets if listener.family == AF_UNIX]
-        self.sockets = [listener for listener in self.sockets if listener not in health]
-        for listener in health:
+        for listener in [listener for listener in self.sockets if listener.family == AF_UNIX]:
+            self.sockets.remove(listener)
             listener.setblocking(False)
             self.poller.register(listener, selectors.EVENT_READ, self.accept)
 
@@ -156,12 +138,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         if not isinstance(conn.sock, Client):
             conn.sock = Client(conn.sock, lambda: self.start_waiting(conn))
         conn.sock.start_request(health_check=isinstance(conn.server, str))
-        keep = False
-        try:
-            keep = super().handle(conn)
-        except BaseException as error:  # sys.exit(), say, which would end the process, and with it others' requests
-            if not conn.sock.exchange.status:
-                self.handle_error(None, conn.sock, conn.client, error)
+        keep = super().handle(conn)
         conn.sock.exchange.end()
         conn.sock.not_slow()
         conn.sock.end_large_body()
@@ -180,8 +157,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, dict(req.headers))
         req.headers = [field for field in req.headers if field[0] not in made]
         req.headers += [field for field in made.items() if field[1]]
-        conn.sock.head_bytes = None
-        req.body.reader = body = BodyReader(req, conn.parser.unreader)
+        conn.sock.head_bytes = -math.inf
+        req.body.reader = body = BodyReader(req, conn.sock)
         large = body.length is None or body.length > LARGE_BYTES
         if not status and large and not conn.sock.start_large_body(self.queue):
             status = 503
@@ -189,7 +166,16 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self.log.warning("%s to %s", status, conn.client)
             write_error(conn.sock, status, HTTPStatus(status).phrase, "")
             return False
-        return super().handle_request(req, conn)
+        try:
+            return super().handle_request(req, conn)
+        except BaseException as error:
+            req.uri = req.path  # which is logged: the query may be secret
+            error.add_note(f"request_id: {conn.sock.exchange.request_id}")
+            answering = conn.sock.exchange.status
+            if isinstance(error, Exception) and (answering or req.body.failed or not isinstance(error, OSError)):
+                raise
+            # gunicorn takes an OSError for the connection's and does not answer; sys.exit() would end the process.
+            raise (StopIteration if answering else RuntimeError) from error
 
     def _keepalive_after(self, conn: Any, keepalive: object) -> bool:
         """Whether the connection can be used again; not if the answer is too short, or what was not read is malformed."""
@@ -210,9 +196,19 @@ def body_middleware(app: WSGIApplication, environ: WSGIEnvironment, start_respon
             raise errors.InvalidChunkSize(b"the body is malformed or incomplete")
         if status[0] == "1":
             raise ValueError(f"{status} is no answer")
+        lengths = [value for name, value in fields if name.lower() == "content-length"]
+        if len(lengths) > 1 or not all(map(str.isdigit, lengths)):
+            raise ValueError(f"the answer has Content-Length {lengths}")
         body.reader.expects_continue = False
         body.reader.answer = start_response.__self__  # type: ignore[attr-defined]
         environ["gunicorn.socket"].time_left_s = TIMEOUT_S
         return start_response(status, [field for field in fields if field[0].lower() != "x-request-id"], *error)
 
-    return app(environ, start)
+    answer = app(environ, start)
+    if environ["REQUEST_METHOD"] != "HEAD":
+        return answer
+    try:
+        next(iter(answer), None)  # which may start it; its body is not sent, and may be endless
+    finally:
+        getattr(answer, "close", list)()
+    return []

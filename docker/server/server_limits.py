@@ -44,11 +44,10 @@ def fault(method: str, version: str, target: str, headers: list[tuple[str, str]]
     """The status for an ambiguous request (RFC 9112, sections 3.2 and 6.1), 0 for another; names are in capitals."""
     hosts = [value for name, value in headers if name == "HOST"]
     codings = [value.lower() for name, value in headers if name == "TRANSFER-ENCODING"]
-    host = hosts[0] if hosts else ""
-    if len(hosts) > 1 or (version == "1.1" and not hosts) or (hosts and not HOST.fullmatch(host)):
+    if len(hosts) > 1 or (version == "1.1" and not hosts) or not all(map(HOST.fullmatch, hosts)):
         return 400
     absolute = re.match(r"https?://([^/?]+)", target)
-    named = absolute[1] == host if absolute else target[0] == "/" or (method, target) == ("OPTIONS", "*")
+    named = [absolute[1]] == hosts if absolute else target[0] == "/" or (method, target) == ("OPTIONS", "*")
     if "#" in target or not named:
         return 400
     if method == "CONNECT" or version not in ("1.0", "1.1") or (codings and version == "1.0"):

@@ -23,6 +23,8 @@ WAIT = GET.replace("/", "/wait", 1)
 LARGE_GET = G.replace("/", "/large", 1) + "|"
 HALF, REST = P + "Connection: close|Content-Length: 4||ab", b"cd"
 LARGE = P + "Connection: close|Content-Length: 1000000||" + "x" * 1_000_000
+STARTING = "starting", "print('starting') or asyncio.sleep(99)"
+ENDING = "startup complete", "asyncio.gather(args[2]({'type': 'lifespan.startup.complete'}), asyncio.sleep(99))"
 ATTACKS = {  # how many clients do what to keep the server from answering others
     "do not read": (60, LARGE_GET),
     "do not read the answers to large bodies": (20, LARGE.replace("/", "/large", 1)),
@@ -32,6 +34,8 @@ ATTACKS = {  # how many clients do what to keep the server from answering others
     "send large heads": (90, G + f"A: {'a' * 8000}|" * 97),
     "do not hang up": (90, GET),
     "send many requests at a time": (30, (G + "|") * 50_000),
+    "do not read endless answers": (20, G.replace("/", "/endless", 1) + "|"),
+    "ask for heads of endless answers": (40, G.replace("GET /", "HEAD /endless") + "|"),
 }
 
 
@@ -70,12 +74,18 @@ def test_an_asgi_request_is_no_cyclic_garbage() -> None:
     app = import_module("serve_asgi").Middleware(lambda *args: args[2]({"type": "http.response.start", "status": 200}))
     scope = {"type": "http", "server": None, "client": None, "raw_path": b"/", "headers": [(b"host", b"x")]}
 
-    async def send(_event: object) -> None: ...
+    async def send(_self: object, _event: object) -> None: ...
 
+    state = type("State", (), {"disconnected": False, "send": send})()
     gc.collect()
     with pytest.raises(StopIteration):
-        app({**scope, "http_version": "1.1"}, None, send).send(None)
+        app({**scope, "http_version": "1.1"}, None, state.send).send(None)
     assert gc.collect() == 0
+
+
+def test_http_1_0_has_no_chunks(server: Server) -> None:
+    with server.connect(G.replace("/", "/endless", 1).replace("1.1", "1.0") + "|") as client:
+        assert client.makefile("rb").read(4096).endswith(bytes(2000))
 
 
 def test_100_continue_only_if_the_application_reads_the_body(server: Server) -> None:
@@ -125,7 +135,7 @@ def test_attacks(settings: dict[str, str], kind: str) -> None:
         for attacker in attackers:
             with suppress(OSError):
                 attacker.result().close()
-    assert found == (0, [200], [200], True)
+        assert (*found, server.ask(GET)) == (0, [200], [200], True, [200])
 
 
 def test_many_clients_can_be_disconnected_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,8 +249,9 @@ def test_it_can_be_stopped_where_exceptions_are_ignored(settings: dict[str, str]
         server.stopped = True
 
 
-def test_it_can_be_stopped_while_an_asgi_application_starts() -> None:
-    with running("starting", **ASGI | {"APPLICATION": "app:lambda *_: print('starting') or asyncio.sleep(99)"}):
+@pytest.mark.parametrize(("line", "lifespan"), [STARTING, ENDING])
+def test_it_can_be_stopped_when_an_asgi_application_does_not_start_or_end(line: str, lifespan: str) -> None:
+    with running(line, **ASGI | {"APPLICATION": f"app:lambda *args: {lifespan}"}):
         pass
 
 
