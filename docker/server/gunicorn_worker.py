@@ -17,12 +17,12 @@ from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
 from gunicorn.workers import gthread
-from gunicorn_clients import Client
+from gunicorn_clients import Client, memory_is_being_freed
 from server_limits import HEAD_BYTES, LARGE_BYTES, TIMEOUT_S, fault
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
-# So many requests at a time compete for the processor, while this process takes most of its time. One that takes longer
-# than BUSY_S seconds does not count any more: most likely, it waits for something else.
+# So many requests at a time compete for the processor, and more, step by step, while this process does not take most of its
+# time. One that takes longer than BUSY_S seconds does not count any more: most likely, it waits for something else.
 BUSY, BUSY_S = 16, 0.1
 MOST, MEASURED_S = 0.8, 0.01
 
@@ -65,7 +65,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         self.waiting: deque[Any] = deque()  # connections with a request that no thread handles yet
         self.busy: dict[Any, float] = {}  # connections whose requests compete for the processor, and since when
         self.starting = threading.Lock()
-        self.measured = 0.0, 0.0, 0.0  # when, the processor's time until then, and the part of it since the last time
+        self.measured = 0.0, 0.0, BUSY  # when, the processor's time until then, and the limit since then
         self.wsgi: WSGIApplication = partial(body_middleware, self.wsgi)
         # The other threads, three in sixteen, are always left for clients that are not slow.
         Client.limit = self.cfg.threads * 3 // 4
@@ -108,8 +108,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         with self.starting:
             self.busy.pop(not_busy, None)
             now = time.monotonic()
-            while self.waiting:
-                if len(self.busy) >= BUSY and self.alive and self.takes_most(now):
+            while self.waiting and not memory_is_being_freed():
+                if len(self.busy) >= BUSY and self.alive and len(self.busy) >= self.limit(now):
                     longest, since = next(iter(self.busy.items()))
                     if since > now - BUSY_S:
                         break
@@ -118,12 +118,13 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
                 self.busy[conn] = now
                 self.start(conn, self.tpool)
 
-    def takes_most(self, now: float) -> bool:
-        """Whether this process has taken most of a processor's time lately, so that more threads would make it slower."""
+    def limit(self, now: float) -> int:
+        """How many requests may compete for the processor: some more when this process has not taken most of its time lately."""
         last, used, _ = self.measured
         if now > last + MEASURED_S:
-            self.measured = now, time.process_time(), (time.process_time() - used) / (now - last)
-        return self.measured[2] > MOST
+            takes_most = time.process_time() - used > MOST * (now - last)
+            self.measured = now, time.process_time(), BUSY if takes_most else BUSY + len(self.busy)
+        return self.measured[2]
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for events and handle them; when there are too many connections, close the one that is idle for longest."""
@@ -194,11 +195,9 @@ def body_middleware(app: WSGIApplication, environ: WSGIEnvironment, start_respon
     def start(status: str, fields: Any, *error: Any) -> Any:
         if body.failed:
             raise errors.InvalidChunkSize(b"the body is malformed or incomplete")
-        if status[0] == "1":
-            raise ValueError(f"{status} is no answer")
         lengths = [value for name, value in fields if name.lower() == "content-length"]
-        if len(lengths) > 1 or not all(map(str.isdigit, lengths)):
-            raise ValueError(f"the answer has Content-Length {lengths}")
+        if status[0] == "1" or len(lengths) > 1 or not all(map(str.isdigit, lengths)):
+            raise ValueError(f"the answer is invalid: status {status}, Content-Length {lengths}")
         body.reader.expects_continue = False
         body.reader.answer = start_response.__self__  # type: ignore[attr-defined]
         environ["gunicorn.socket"].time_left_s = TIMEOUT_S

@@ -6,7 +6,7 @@ from importlib import import_module
 from inspect import getfullargspec, signature
 from pkgutil import resolve_name
 from threading import Lock
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import gunicorn
 
@@ -46,14 +46,17 @@ def test_gunicorn_is_as_the_server_expects_it() -> None:
 def test_few_requests_at_a_time_compete_for_the_processor() -> None:
     started: list[int] = []
     one = worker.Worker.__new__(worker.Worker)
-    one.alive, one.tpool, one.starting, one.measured = True, None, Lock(), (0.0, 0.0, 0.0)
+    one.alive, one.tpool, one.starting, one.measured = True, None, Lock(), (0.0, 0.0, 0)
     one.waiting, one.busy = deque(range(100)), {}
     one.start = lambda conn, _: started.append(conn)
+    with patch.object(worker.Client, "slow", {Mock(disconnected=True, answer_bytes=1 << 30)}):
+        one.start_waiting()  # when their threads have freed their memory
     for most, busy_s, pause_s, not_busy, expected in [
-        (0.0, 60.0, 0, None, 16),
+        (0.0, 60.0, 0, None, 16),  # none before
         (0.0, 60.0, 0, 0, 17),  # one has ended, or its client is slow
         (0.0, 0.01, 0.02, None, 33),
-        (0.5, 60.0, 0.1, None, 100),  # they wait for something else than the processor
+        (0.5, 60.0, 0.1, None, 49),  # they wait for something else than the processor
+        (0.5, 60.0, 0.1, None, 65),
     ]:
         with patch.multiple(worker, MOST=most, BUSY_S=busy_s):
             time.sleep(pause_s)
