@@ -1,6 +1,5 @@
 """gunicorn's threaded worker, hardened against slow clients and ambiguous requests (request smuggling)."""
 
-import math
 import selectors
 import threading
 import time
@@ -57,8 +56,6 @@ class BodyReader:
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A thread for each request; slow clients cannot take all threads and all memory."""
 
-    sockets: Any
-
     def load_wsgi(self) -> None:
         """Load the application, and give health checks a listener and threads of their own."""
         super().load_wsgi()
@@ -70,7 +67,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         # The other threads, three in sixteen, are always left for clients that are not slow.
         Client.limit = self.cfg.threads * 3 // 4
         self.queue = threading.Semaphore(self.cfg.threads // 16)
-        self.health_pool = ThreadPoolExecutor(4)  # /readyz may take its time, and must not keep /healthz waiting
+        self.health_pool = ThreadPoolExecutor(100)  # /readyz may take its time, and must not keep /healthz waiting
         for listener in [listener for listener in self.sockets if listener.family == AF_UNIX]:
             self.sockets.remove(listener)
             listener.setblocking(False)
@@ -158,7 +155,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, dict(req.headers))
         req.headers = [field for field in req.headers if field[0] not in made]
         req.headers += [field for field in made.items() if field[1]]
-        conn.sock.head_bytes = -math.inf
+        conn.sock.head_bytes = float("-inf")
         req.body.reader = body = BodyReader(req, conn.sock)
         large = body.length is None or body.length > LARGE_BYTES
         if not status and large and not conn.sock.start_large_body(self.queue):

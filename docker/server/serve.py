@@ -6,7 +6,6 @@ PID 1 of a container gets no signal that it has no handler for, and servers set 
 import os
 import signal
 import sys
-from pathlib import Path
 
 # An exception would be ignored in a destructor or a weak reference's callback, as imports have them.
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -59,5 +58,5 @@ if interface == "asgi":
 else:
     from gunicorn.app.wsgiapp import run
 
-    sys.argv = ["gunicorn", f"--config={Path(__file__).with_name('gunicorn.conf.py')}"]
+    sys.argv = ["gunicorn", f"--config={sys.path[0]}/gunicorn.conf.py"]  # in this file's folder
     run()

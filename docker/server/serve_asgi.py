@@ -8,7 +8,6 @@ import sys
 import threading
 from contextlib import suppress
 from importlib.util import find_spec
-from types import FrameType
 from typing import Any
 
 import server_limits as limits
@@ -20,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE
 from uvicorn.server import logger
 
 LARGE_BODY_SLOTS = asyncio.Semaphore(limits.LARGE_BODIES)
+QUEUE = asyncio.Semaphore(100)  # for these; a request that waits holds some of its body, even when its client has gone
 # The fields that are read or made here, and their names in capitals.
 NAMED = "CONTENT-LENGTH HOST TRANSFER-ENCODING X-FORWARDED-FOR TRACEPARENT TRACESTATE X-REQUEST-ID"
 NAMES = {name.lower().encode(): name for name in NAMED.split()}
@@ -41,9 +41,13 @@ class Request(Exchange):
         super().__init__(health_check=not scope["server"] or scope["server"][1] is None)
         self.scope, self.send_event, self.state = scope, send, send.__self__  # the last is uvicorn's
 
+    def gone(self) -> bool:
+        """Whether the client has gone; uvicorn tells that only the last request that it has sent."""
+        return self.state.disconnected or self.state.transport.is_closing()  # type: ignore[no-any-return]
+
     async def send(self, event: Any) -> None:
         """Send an event of the application's; raises ValueError where head and body contradict each other."""
-        if self.state.disconnected and self.scope["type"] == "http":
+        if self.gone() and self.scope["type"] == "http":
             self.dropped += 1
             if self.dropped > 1000:  # frameworks notice sooner; without one, the application might go on for ever
                 raise ConnectionError("the client has gone")
@@ -134,14 +138,16 @@ class Middleware:
             status = too_large(target, headers) or 400 * (len(length) > 20)
             status = status or limits.fault(method, scope["http_version"], target, known) or scope.get("stack.status")
             if not status and (int(length) > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
-                with suppress(TimeoutError):
-                    request.has_slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
+                if not QUEUE.locked():
+                    async with QUEUE:
+                        with suppress(TimeoutError):
+                            request.has_slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
                 status = 0 if request.has_slot else 503
             await (request.respond(status) if status else self.app(scope, receive, request.send))
-            if not request.started and not request.state.disconnected:
+            if not request.started and not request.gone():
                 raise RuntimeError("the application has not answered")
         except BaseException as error:
-            if request.state.disconnected and (not request.started or isinstance(error, ConnectionError)):
+            if request.gone() and (not request.started or isinstance(error, ConnectionError)):
                 return  # frameworks raise then; to log that for each client of an attack would take all the time
             if not request.started:
                 await request.respond(500)
@@ -150,12 +156,13 @@ class Middleware:
         finally:
             request.release_slot()
             request.end()
+            request.state.body = bytearray()  # the garbage collector may come late: it does not count bytes
 
 
 class Server(uvicorn.Server):
     """uvicorn, which ends at once while the application starts, and loses no connection when it is stopped later."""
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: Any) -> None:
         """Handle SIGTERM; uvicorn would wait until the application has started, however long that takes."""
         if not self.started:
             os._exit(0)
@@ -198,8 +205,7 @@ def run() -> None:
     )
     # These lines contain query strings, which may be secret.
     logger.addFilter(lambda record: not str(record.msg).startswith('%s - "WebSocket'))
-    address = "0.0.0.0", int(os.environ.get("STACK_PORT", "8000"))  # noqa: S104
-    listener = socket.create_server(address, backlog=config.backlog)
+    listener = socket.create_server(("", int(os.environ.get("STACK_PORT", "8000"))), backlog=config.backlog)
     # As asyncio does for sockets of its own: answers would wait 40 ms for the client's acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     Server(config).run(sockets=[listener, socket.create_server(path, family=socket.AF_UNIX)])

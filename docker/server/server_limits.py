@@ -5,7 +5,6 @@ import re
 import resource
 import socket
 import struct
-from collections.abc import Iterable
 from contextlib import suppress
 
 # Clients must send and read at least RATE bytes a second; those that fall TIMEOUT_S seconds behind are disconnected.
@@ -30,7 +29,7 @@ RESET = socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)  # for sets
 SO_BINDTOIFINDEX, NO_INTERFACE = 62, 2**31 - 1
 
 
-def refuse_new_connections(listeners: Iterable[socket.socket]) -> None:
+def refuse_new_connections(listeners: list[socket.socket]) -> None:
     """Refuse who connects from now on, while those that wait in the listeners' queues can still be accepted (Linux).
 
     When a listener is closed, the connections in its queue are reset, and their requests lost.

@@ -9,10 +9,8 @@ flooded with messages of the size that it sends as text; /refuse accepts none.
 
 import asyncio
 import atexit
-import itertools
 import signal
 import time
-from collections.abc import Iterable
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -39,7 +37,7 @@ def answer(path: str, body: bytes, *ids: str) -> tuple[int, list[tuple[str, str]
     return int(path[1:]) if path[1:].isdigit() else 200, fields, body
 
 
-def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     path, body = environ["PATH_INFO"], b""
     try:
         body = b"" if path == "/unread" else environ["wsgi.input"].read()
@@ -51,7 +49,7 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     status, fields, body = answer(path, body, *ids)
     if path not in ("/none", "/headless"):
         start_response(f"{status} x", fields)
-    return itertools.repeat(bytes(1000)) if path == "/endless" else [body]
+    return iter(lambda: bytes(1000), None) if path == "/endless" else [body]
 
 
 async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
