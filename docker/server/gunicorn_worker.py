@@ -30,9 +30,8 @@ class BodyReader:
     """Reads a request's body for the application: sends 100 Continue, and detects a body that ends too early."""
 
     def __init__(self, req: Any, client: Client) -> None:
-        self.req, self.client, self.bytes_read = req, client, 0
-        self.length = getattr(req.body.reader, "length", None)
-        self.reader = req.body.reader
+        self.req, self.client, self.reader, self.bytes_read = req, client, req.body.reader, 0
+        self.length = getattr(self.reader, "length", None)
         self.reader.limit_trailer_section = HEAD_BYTES
         self.expects_continue = req._expected_100_continue and self.length != 0
         if self.expects_continue:
@@ -168,7 +167,6 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             return super().handle_request(req, conn)
         except BaseException as error:
             req.uri = req.path  # which is logged: the query may be secret
-            error.add_note(f"request_id: {conn.sock.exchange.request_id}")
             answering = conn.sock.exchange.status
             if isinstance(error, Exception) and (answering or req.body.failed or not isinstance(error, OSError)):
                 raise

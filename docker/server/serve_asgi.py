@@ -39,7 +39,7 @@ class Request(Exchange):
 
     def __init__(self, scope: Any, send: Any) -> None:
         super().__init__(health_check=not scope["server"] or scope["server"][1] is None)
-        self.scope, self.send_event, self.state = scope, send, send.__self__  # the last is uvicorn's
+        self.scope, self.send_event, self.state = scope, send, scope["stack.state"]()  # the last is uvicorn's
 
     def gone(self) -> bool:
         """Whether the client has gone; uvicorn tells that only the last request that it has sent."""

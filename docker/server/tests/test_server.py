@@ -75,15 +75,15 @@ def test_an_asgi_request_is_no_cyclic_garbage_and_sends_nothing_to_who_has_gone(
     app = import_module("serve_asgi").Middleware(lambda *args: args[2]({"type": "http.response.start", "status": 200}))
     scope = {"type": "http", "server": None, "client": None, "raw_path": b"/", "headers": [(b"host", b"x")]}
 
-    async def send(_self: object, _event: object) -> None: ...
+    async def send(_event: object) -> None: ...
 
-    transport = Mock(**{"is_closing.side_effect": (False, True, True)})
-    state = type("State", (), {"disconnected": False, "send": send, "transport": transport})()
+    state = Mock(disconnected=False, **{"transport.is_closing.side_effect": (False, True, True)})
+    asked: dict[str, object] = {**scope, "http_version": "1.1", "stack.state": lambda: state}
     gc.collect()
     with pytest.raises(StopIteration):
-        app({**scope, "http_version": "1.1"}, None, state.send).send(None)
+        app({**asked}, None, send).send(None)
     assert gc.collect() == 0
-    assert app({**scope, "http_version": "1.1"}, None, state.send).send(None) is None  # nothing is sent
+    assert app({**asked}, None, send).send(None) is None  # nothing is sent
 
 
 def test_http_1_0_has_no_chunks(server: Server) -> None:
