@@ -4,6 +4,7 @@ import asyncio
 import sys
 from http import HTTPStatus
 from typing import Any, ClassVar
+from weakref import ref
 
 import server_limits as limits
 from httptools import HttpRequestParser
@@ -178,7 +179,8 @@ class Http(Client, HttpToolsProtocol):
         super().on_headers_complete()
         self.in_head, self.framing_bytes = False, 0
         self.scope["headers"] = [*self.headers]  # uvicorn adds trailers to its own list
-        self.scope["stack.target"] = self.url  # type: ignore[typeddict-unknown-key]  # the path alone may hide another host
+        # The path alone may hide another host. Without a reference back, this is no cyclic garbage.
+        self.scope.update({"stack.target": self.url, "stack.state": ref(self.cycle or self)})  # type: ignore[misc]
         if self.scope["http_version"] == "1.0" and self.cycle:
             self.cycle.waiting_for_100_continue = False
 
@@ -213,12 +215,9 @@ class Http(Client, HttpToolsProtocol):
         self.data_received(line + fields + b"\r\n" + self.chunk[upgrade.args[0] :])
 
     def on_response_complete(self) -> None:
-        """Go on with the next request; uvicorn would start a timer for each, here check() closes idle connections."""
+        """Go on with the next request."""
         self.time_left_s = limits.TIMEOUT_S
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
-            if self.pipeline:
-                self._start_asgi_task(*self.pipeline.pop())
+        super().on_response_complete()
         self.limit_memory(self.held_bytes())
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002

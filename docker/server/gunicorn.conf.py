@@ -1,6 +1,5 @@
 """How gunicorn serves a production image; WEB_CONCURRENCY sets the number of worker processes."""
 
-import math
 import os
 import time
 from typing import Any, NoReturn
@@ -20,7 +19,7 @@ worker_class = Worker
 threads = max(800 // workers, 16)
 worker_connections = CONNECTIONS
 # Seconds that a connection may be idle, also before its first request; a busy client or proxy may need more than gunicorn's 2.
-keepalive = math.ceil(TIMEOUT_S)
+keepalive = int(TIMEOUT_S)
 preload_app = True
 worker_tmp_dir = "/dev/shm"  # noqa: S108 (gunicorn's heartbeat must not wait for a disk)
 control_socket_disable = True
@@ -31,6 +30,7 @@ limit_request_fields = FIELDS
 # gunicorn_worker.py relies on these.
 http_parser = "python"
 header_map = "refuse"  # 400 to names with underscores, which a proxy may read as hyphens
+forwarder_headers = ""  # to SCRIPT_NAME and PATH_INFO, too: a trusted proxy may pass on what a client has sent
 sendfile = False  # it has no timeout
 
 

@@ -26,33 +26,32 @@ class Client(socket):
     slow: ClassVar[set[Client]] = set()
     slow_changed = threading.Condition()
 
-    def __init__(self, sock: socket, when_slow: Callable[[], object]) -> None:
+    def __init__(self, sock: socket, does_not_compute: Callable[[], object]) -> None:
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
-        self.when_slow = when_slow  # called once during a request
+        # Has the worker not count this request among those that compete for the processor.
+        self.does_not_compute = does_not_compute
         self.disconnected = self.large_body = False
 
-    def setblocking(self, _flag: bool) -> None:
-        """Do nothing: each operation says itself that it does not block."""
+    def setblocking(self, _flag: object) -> None:
+        """Do nothing: each operation says itself that it does not block, and what counts as slow is counted here."""
 
-    def settimeout(self, _timeout_s: float | None) -> None:
-        """Ignore gunicorn's timeouts, during which Python would wait where the client does not count as slow."""
+    settimeout = setblocking
 
     def start_request(self, *, health_check: bool) -> None:
         """Reset what is counted for each request."""
         self.exchange = Exchange(health_check=health_check)
-        self.head_bytes: int | None = 0  # None: the head is complete
-        self.answer_bytes, self.waited_s, self.was_slow = 0, 0.0, False
+        self.head_bytes = 0.0  # minus infinity when the head is complete
+        self.answer_bytes, self.waited_s = 0, 0.0
         self.time_left_s = TIMEOUT_S
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
         """Receive; nothing when the client is too slow. Raises LimitRequestHeaders when the head is too large."""
-        if self.head_bytes is not None and self.head_bytes >= HEAD_BYTES:
+        if self.head_bytes >= HEAD_BYTES:
             raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
         data: bytes = self.when_ready(POLLIN, super().recv, size) or b""
         self.not_slow()
         self.time_left_s = min(self.time_left_s + len(data) / RATE, TIMEOUT_S)
-        if self.head_bytes is not None:
-            self.head_bytes += len(data)
+        self.head_bytes += len(data)
         return data
 
     def sendall(self, data: bytes) -> None:  # type: ignore[override]
@@ -97,15 +96,8 @@ class Client(socket):
             if not ready:
                 return None
 
-    def does_not_compute(self) -> None:
-        """Have the worker not count this request among those that compete for the processor."""
-        if not self.was_slow:
-            self.was_slow = True
-            self.when_slow()
-
     def is_slow(self) -> None:
         """Count this client as slow; if too many are, or hold too much memory, the slowest are disconnected."""
-        self.does_not_compute()
         with self.slow_changed:
             self.slow.add(self)
             while not self.disconnected:
@@ -115,10 +107,11 @@ class Client(socket):
                     self.disconnect_slowest(connected)
                 elif len(readers) > 1 and sum(client.answer_bytes for client in readers) > MEMORY_BYTES:
                     self.disconnect_slowest(readers)
-                elif self.answer_bytes and any(client.disconnected and client.answer_bytes for client in self.slow):
-                    self.slow_changed.wait()  # until their threads have freed the memory
+                elif self.answer_bytes and memory_is_being_freed():
+                    self.slow_changed.wait()
                 else:
                     break
+        self.does_not_compute()  # now that there is memory for another request
 
     def not_slow(self) -> None:
         """Do not count this client as slow any more."""
@@ -172,3 +165,8 @@ class Client(socket):
                 left -= len(data)
         self.not_slow()
         self.close()
+
+
+def memory_is_being_freed() -> bool:
+    """Whether threads hold much memory for clients that are disconnected: they will free it soon."""
+    return sum(client.answer_bytes for client in list(Client.slow) if client.disconnected) > MEMORY_BYTES // 4

@@ -13,16 +13,15 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from gunicorn.http import errors
-from gunicorn.http.body import ChunkedReader
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
 from gunicorn.workers import gthread
-from gunicorn_clients import Client
+from gunicorn_clients import Client, memory_is_being_freed
 from server_limits import HEAD_BYTES, LARGE_BYTES, TIMEOUT_S, fault
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
-# So many requests at a time compete for the processor, while this process takes most of its time. One that takes longer
-# than BUSY_S seconds does not count any more: most likely, it waits for something else.
+# So many requests at a time compete for the processor, and more, step by step, while this process does not take most of its
+# time. One that takes longer than BUSY_S seconds does not count any more: most likely, it waits for something else.
 BUSY, BUSY_S = 16, 0.1
 MOST, MEASURED_S = 0.8, 0.01
 
@@ -30,10 +29,9 @@ MOST, MEASURED_S = 0.8, 0.01
 class BodyReader:
     """Reads a request's body for the application: sends 100 Continue, and detects a body that ends too early."""
 
-    def __init__(self, req: Any, unreader: Any) -> None:
-        self.req, self.client, self.bytes_read = req, unreader.sock, 0
-        self.length = getattr(req.body.reader, "length", None)
-        self.reader = Chunks(req, unreader) if self.length is None else req.body.reader
+    def __init__(self, req: Any, client: Client) -> None:
+        self.req, self.client, self.reader, self.bytes_read = req, client, req.body.reader, 0
+        self.length = getattr(self.reader, "length", None)
         self.reader.limit_trailer_section = HEAD_BYTES
         self.expects_continue = req._expected_100_continue and self.length != 0
         if self.expects_continue:
@@ -54,27 +52,8 @@ class BodyReader:
         return data
 
 
-class Chunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
-    """A chunked body; its faults are detected at once where gunicorn would wait for more."""
-
-    def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> tuple[int, bytes]:
-        """Reject sizes that no file has: they are meant to overflow."""
-        size, rest = super().parse_chunk_size(unreader, data)
-        if size >= 1 << 63:
-            raise errors.InvalidChunkSize(b"%x" % size)
-        return size, rest
-
-    def read_into(self, unreader: Any, buf: bytearray) -> None:
-        """Reject a line that has ended in a bare LF."""
-        if b"\n" in buf.partition(b"\r\n")[0]:
-            raise errors.InvalidChunkSize(bytes(buf[:20]))
-        super().read_into(unreader, buf)
-
-
-class Worker(gthread.ThreadWorker):  # type: ignore[misc]
+class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A thread for each request; slow clients cannot take all threads and all memory."""
-
-    sockets: Any
 
     def load_wsgi(self) -> None:
         """Load the application, and give health checks a listener and threads of their own."""
@@ -82,15 +61,14 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self.waiting: deque[Any] = deque()  # connections with a request that no thread handles yet
         self.busy: dict[Any, float] = {}  # connections whose requests compete for the processor, and since when
         self.starting = threading.Lock()
-        self.measured = 0.0, 0.0, 0.0  # when, the processor's time until then, and the part of it since the last time
+        self.measured = 0.0, 0.0, BUSY  # when, the processor's time until then, and the limit since then
         self.wsgi: WSGIApplication = partial(body_middleware, self.wsgi)
         # The other threads, three in sixteen, are always left for clients that are not slow.
         Client.limit = self.cfg.threads * 3 // 4
         self.queue = threading.Semaphore(self.cfg.threads // 16)
-        self.health_pool = ThreadPoolExecutor(4)  # /readyz may take its time, and must not keep /healthz waiting
-        health = [listener for listener in self.sockets if listener.family == AF_UNIX]
-        self.sockets = [listener for listener in self.sockets if listener not in health]
-        for listener in health:
+        self.health_pool = ThreadPoolExecutor(100)  # /readyz may take its time, and must not keep /healthz waiting
+        for listener in [listener for listener in self.sockets if listener.family == AF_UNIX]:
+            self.sockets.remove(listener)
             listener.setblocking(False)
             self.poller.register(listener, selectors.EVENT_READ, self.accept)
 
@@ -126,8 +104,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         with self.starting:
             self.busy.pop(not_busy, None)
             now = time.monotonic()
-            while self.waiting:
-                if len(self.busy) >= BUSY and self.alive and self.takes_most(now):
+            while self.waiting and not memory_is_being_freed():
+                if len(self.busy) >= BUSY and self.alive and len(self.busy) >= self.limit(now):
                     longest, since = next(iter(self.busy.items()))
                     if since > now - BUSY_S:
                         break
@@ -136,12 +114,13 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
                 self.busy[conn] = now
                 self.start(conn, self.tpool)
 
-    def takes_most(self, now: float) -> bool:
-        """Whether this process has taken most of a processor's time lately, so that more threads would make it slower."""
+    def limit(self, now: float) -> int:
+        """How many requests may compete for the processor: some more when this process has not taken most of its time lately."""
         last, used, _ = self.measured
         if now > last + MEASURED_S:
-            self.measured = now, time.process_time(), (time.process_time() - used) / (now - last)
-        return self.measured[2] > MOST
+            takes_most = time.process_time() - used > MOST * (now - last)
+            self.measured = now, time.process_time(), BUSY if takes_most else BUSY + len(self.busy)
+        return self.measured[2]
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for events and handle them; when there are too many connections, close the one that is idle for longest."""
@@ -156,12 +135,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         if not isinstance(conn.sock, Client):
             conn.sock = Client(conn.sock, lambda: self.start_waiting(conn))
         conn.sock.start_request(health_check=isinstance(conn.server, str))
-        keep = False
-        try:
-            keep = super().handle(conn)
-        except BaseException as error:  # sys.exit(), say, which would end the process, and with it others' requests
-            if not conn.sock.exchange.status:
-                self.handle_error(None, conn.sock, conn.client, error)
+        keep = super().handle(conn)
         conn.sock.exchange.end()
         conn.sock.not_slow()
         conn.sock.end_large_body()
@@ -180,8 +154,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, dict(req.headers))
         req.headers = [field for field in req.headers if field[0] not in made]
         req.headers += [field for field in made.items() if field[1]]
-        conn.sock.head_bytes = None
-        req.body.reader = body = BodyReader(req, conn.parser.unreader)
+        conn.sock.head_bytes = float("-inf")
+        req.body.reader = body = BodyReader(req, conn.sock)
         large = body.length is None or body.length > LARGE_BYTES
         if not status and large and not conn.sock.start_large_body(self.queue):
             status = 503
@@ -189,7 +163,15 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
             self.log.warning("%s to %s", status, conn.client)
             write_error(conn.sock, status, HTTPStatus(status).phrase, "")
             return False
-        return super().handle_request(req, conn)
+        try:
+            return super().handle_request(req, conn)
+        except BaseException as error:
+            req.uri = req.path  # which is logged: the query may be secret
+            answering = conn.sock.exchange.status
+            if isinstance(error, Exception) and (answering or req.body.failed or not isinstance(error, OSError)):
+                raise
+            # gunicorn takes an OSError for the connection's and does not answer; sys.exit() would end the process.
+            raise (StopIteration if answering else RuntimeError) from error
 
     def _keepalive_after(self, conn: Any, keepalive: object) -> bool:
         """Whether the connection can be used again; not if the answer is too short, or what was not read is malformed."""
@@ -208,11 +190,19 @@ def body_middleware(app: WSGIApplication, environ: WSGIEnvironment, start_respon
     def start(status: str, fields: Any, *error: Any) -> Any:
         if body.failed:
             raise errors.InvalidChunkSize(b"the body is malformed or incomplete")
-        if status[0] == "1":
-            raise ValueError(f"{status} is no answer")
+        lengths = [value for name, value in fields if name.lower() == "content-length"]
+        if status[0] == "1" or len(lengths) > 1 or not all(map(str.isdigit, lengths)):
+            raise ValueError(f"the answer is invalid: status {status}, Content-Length {lengths}")
         body.reader.expects_continue = False
         body.reader.answer = start_response.__self__  # type: ignore[attr-defined]
         environ["gunicorn.socket"].time_left_s = TIMEOUT_S
         return start_response(status, [field for field in fields if field[0].lower() != "x-request-id"], *error)
 
-    return app(environ, start)
+    answer = app(environ, start)
+    if environ["REQUEST_METHOD"] != "HEAD":
+        return answer
+    try:
+        next(iter(answer), None)  # which may start it; its body is not sent, and may be endless
+    finally:
+        getattr(answer, "close", list)()
+    return []

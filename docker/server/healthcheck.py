@@ -8,12 +8,11 @@ import socket
 import sys
 from http.client import HTTPConnection
 
-timeout_s = float(os.environ.get("STACK_HEALTH_TIMEOUT_S", "2"))
-connection = HTTPConnection("127.0.0.1", 8000, timeout=timeout_s)
+socket.setdefaulttimeout(float(os.environ.get("STACK_HEALTH_TIMEOUT_S", "2")))
+connection = HTTPConnection("127.0.0.1", 8000)
 listener = os.environ.get("STACK_HEALTH_SOCKET", "/dev/shm/health.sock")  # noqa: S108
 if os.path.exists(listener):  # noqa: PTH110 (pathlib takes 20 ms to import)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(timeout_s)
     connection.sock.connect(listener)
 # gunicorn rejects paths that do not begin with SCRIPT_NAME.
 connection.request("GET", os.environ.get("SCRIPT_NAME", "") + (sys.argv[1] if len(sys.argv) > 1 else "/healthz"))

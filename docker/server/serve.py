@@ -6,42 +6,57 @@ PID 1 of a container gets no signal that it has no handler for, and servers set 
 import os
 import signal
 import sys
-from pathlib import Path
 
 # An exception would be ignored in a destructor or a weak reference's callback, as imports have them.
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 interface = os.environ.get("INTERFACE", "wsgi")
 
-if interface in ("asgi", "command"):  # gunicorn is an init itself
-    import serve_init
 
-    serve_init.fork()
+def fork() -> None:
+    """Return in a child; this process, an init, passes on signals, reaps orphans, and ends as the child, with 128 and its signal.
 
-if interface != "command" and any(name.startswith("OTEL_") for name in os.environ):  # which is another process
+    PID 1 has to reap orphans, and gets only signals that it handles.
+    """
+    signals = signal.valid_signals()
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # those that are blocked wait, for PID 1 as well
+    child = os.fork()
+    if not child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        return
+    while True:
+        if (number := signal.sigwait(signals)) != signal.SIGCHLD:
+            os.kill(child, number)
+            continue
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
+            if ended.si_pid == child:
+                sys.exit(ended.si_status + 128 * (ended.si_code != os.CLD_EXITED))
+
+
+if interface not in ("wsgi", "asgi", "command"):
+    sys.exit(f"INTERFACE is {interface!r}; it must be wsgi, asgi or command")
+if interface != "wsgi":  # gunicorn is an init itself
+    fork()
+if interface == "command":
+    import serve_command
+
+    serve_command.run()
+
+if any(name.startswith("OTEL_") for name in os.environ):
     try:
         from opentelemetry.instrumentation.auto_instrumentation import initialize
     except ImportError:
         sys.exit("OTEL_* is set, but the service has no opentelemetry-distro: see docs/production.md")
     initialize()
 
-if interface in ("asgi", "wsgi"):
-    import server_metrics
+import server_telemetry  # noqa: E402 (after OpenTelemetry; it also tells what is wrong in FORWARDED_ALLOW_IPS)
 
-    server_metrics.serve()
-
+server_telemetry.serve_metrics()
 if interface == "asgi":
     import serve_asgi
 
     serve_asgi.run()
-elif interface == "command":
-    import serve_command
-
-    serve_command.run()
-elif interface == "wsgi":
-    import server_telemetry  # noqa: F401 (which tells what is wrong in FORWARDED_ALLOW_IPS; gunicorn does not name it)
+else:
     from gunicorn.app.wsgiapp import run
 
-    sys.argv = ["gunicorn", f"--config={Path(__file__).with_name('gunicorn.conf.py')}"]
+    sys.argv = ["gunicorn", f"--config={sys.path[0]}/gunicorn.conf.py"]  # in this file's folder
     run()
-else:
-    sys.exit(f"INTERFACE is {interface!r}; it must be wsgi, asgi or command")

@@ -1,7 +1,6 @@
 """Serves an ASGI application with uvicorn, httptools and websockets, with the same limits as gunicorn_worker.py has."""
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -9,7 +8,6 @@ import sys
 import threading
 from contextlib import suppress
 from importlib.util import find_spec
-from types import FrameType
 from typing import Any
 
 import server_limits as limits
@@ -18,8 +16,10 @@ from asgi_clients import Http, too_large
 from server_telemetry import TRUSTED, Exchange
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE
+from uvicorn.server import logger
 
 LARGE_BODY_SLOTS = asyncio.Semaphore(limits.LARGE_BODIES)
+QUEUE = asyncio.Semaphore(100)  # for these; a request that waits holds some of its body, even when its client has gone
 # The fields that are read or made here, and their names in capitals.
 NAMED = "CONTENT-LENGTH HOST TRANSFER-ENCODING X-FORWARDED-FOR TRACEPARENT TRACESTATE X-REQUEST-ID"
 NAMES = {name.lower().encode(): name for name in NAMED.split()}
@@ -32,26 +32,33 @@ class Request(Exchange):
     """A request, and the application's answer to it."""
 
     started = False  # whether a part of the answer is sent
-    gone = False  # whether the client has hung up
+    dropped = 0  # events for a client that has gone
     has_slot = False  # whether it has one of LARGE_BODY_SLOTS
     head: Any = None  # of an answer with a length: sent with the body's first part, so that an error before gets 500
     length = -1  # of the body, according to the head; -1: unknown
 
-    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __init__(self, scope: Any, send: Any) -> None:
         super().__init__(health_check=not scope["server"] or scope["server"][1] is None)
-        self.scope, self.receive_event, self.send_event = scope, receive, send
+        self.scope, self.send_event, self.state = scope, send, scope["stack.state"]()  # the last is uvicorn's
 
-    async def receive(self) -> Any:
-        """Receive an event for the application."""
-        event = await self.receive_event()
-        self.gone = event["type"].endswith("disconnect")
-        return event
+    def gone(self) -> bool:
+        """Whether the client has gone; uvicorn tells that only the last request that it has sent."""
+        return self.state.disconnected or self.state.transport.is_closing()  # type: ignore[no-any-return]
 
     async def send(self, event: Any) -> None:
         """Send an event of the application's; raises ValueError where head and body contradict each other."""
-        head, body = self.head, event.get("body") or b""
+        if self.gone() and self.scope["type"] == "http":
+            self.dropped += 1
+            if self.dropped > 1000:  # frameworks notice sooner; without one, the application might go on for ever
+                raise ConnectionError("the client has gone")
+            await asyncio.sleep(0)
+            return
+        head, body, more = self.head, event.get("body") or b"", event.get("more_body")
+        bodiless = self.scope.get("method") == "HEAD" or self.status in NO_BODY
+        if bodiless and self.started:  # what the application sends is dropped, and may be endless
+            event, body, more = {"type": event["type"]}, b"", False
         if head:
-            if len(body) > self.length or (len(body) < self.length and not event.get("more_body")):
+            if len(body) > self.length or (len(body) < self.length and not more):
                 raise ValueError(f"the answer has Content-Length {self.length} and a body of {len(body)} bytes")
             self.head = None
         elif not self.started:
@@ -67,8 +74,13 @@ class Request(Exchange):
         self.bytes += len(body)
         if head:
             await self.send_event(head)
+        if self.scope["http_version"] == "1.0" and self.length < 0:  # no chunks: the body ends with the connection
+            self.state.chunked_encoding, self.state.expected_content_length = False, len(body)
         await self.send_event(event)
-        if event["type"] == "http.response.body" and not event.get("more_body"):
+        if more:
+            await asyncio.sleep(0)  # all others would have to wait for an application that waits for nothing
+        elif event["type"] == "http.response.body":
+            self.state.disconnected |= bodiless
             self.end()  # the application may go on for long
 
     def checked(self, head: Any) -> Any:
@@ -113,7 +125,7 @@ class Middleware:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        request = Request(scope, receive, send)
+        request = Request(scope, send)
         headers, method, path = scope["headers"], scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
         target = scope.get("stack.target", scope["raw_path"]).decode("latin-1")
         known = [(NAMES[name], value.decode("latin-1")) for name, value in headers if name in NAMES]
@@ -126,14 +138,16 @@ class Middleware:
             status = too_large(target, headers) or 400 * (len(length) > 20)
             status = status or limits.fault(method, scope["http_version"], target, known) or scope.get("stack.status")
             if not status and (int(length) > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
-                with suppress(TimeoutError):
-                    request.has_slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
+                if not QUEUE.locked():
+                    async with QUEUE:
+                        with suppress(TimeoutError):
+                            request.has_slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
                 status = 0 if request.has_slot else 503
-            await (request.respond(status) if status else self.app(scope, request.receive, request.send))
-            if not request.started and not request.gone:
+            await (request.respond(status) if status else self.app(scope, receive, request.send))
+            if not request.started and not request.gone():
                 raise RuntimeError("the application has not answered")
         except BaseException as error:
-            if request.gone and not request.started:
+            if request.gone() and (not request.started or isinstance(error, ConnectionError)):
                 return  # frameworks raise then; to log that for each client of an attack would take all the time
             if not request.started:
                 await request.respond(500)
@@ -142,12 +156,13 @@ class Middleware:
         finally:
             request.release_slot()
             request.end()
+            request.state.body = bytearray()  # the garbage collector may come late: it does not count bytes
 
 
 class Server(uvicorn.Server):
     """uvicorn, which ends at once while the application starts, and loses no connection when it is stopped later."""
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: Any) -> None:
         """Handle SIGTERM; uvicorn would wait until the application has started, however long that takes."""
         if not self.started:
             os._exit(0)
@@ -157,7 +172,10 @@ class Server(uvicorn.Server):
         """Accept what is waiting, then shut down, and let the process end: exit handlers run, and the log is written."""
         limits.refuse_new_connections(sockets or [])
         await asyncio.sleep(0.1)
-        await super().shutdown(sockets)
+        try:
+            await asyncio.wait_for(super().shutdown(sockets), 6)
+        except TimeoutError:
+            logger.error("The application has not shut down within 6 s")
         self._captured_signals.clear()  # which uvicorn would raise again
         end = threading.Timer(2, os._exit, [0])  # threads that the application has left would go on
         end.daemon = True
@@ -182,12 +200,12 @@ def run() -> None:
         ws_per_message_deflate=False,  # a few kB could become hundreds of MB
         access_log=False,
         proxy_headers=False,  # in Middleware
+        timeout_keep_alive=999,  # check() closes idle connections
         timeout_graceful_shutdown=3,
     )
     # These lines contain query strings, which may be secret.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith('%s - "WebSocket'))
-    address = "0.0.0.0", int(os.environ.get("STACK_PORT", "8000"))  # noqa: S104
-    listener = socket.create_server(address, backlog=config.backlog)
+    logger.addFilter(lambda record: not str(record.msg).startswith('%s - "WebSocket'))
+    listener = socket.create_server(("", int(os.environ.get("STACK_PORT", "8000"))), backlog=config.backlog)
     # As asyncio does for sockets of its own: answers would wait 40 ms for the client's acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     Server(config).run(sockets=[listener, socket.create_server(path, family=socket.AF_UNIX)])

@@ -5,7 +5,6 @@ import re
 import resource
 import socket
 import struct
-from collections.abc import Iterable
 from contextlib import suppress
 
 # Clients must send and read at least RATE bytes a second; those that fall TIMEOUT_S seconds behind are disconnected.
@@ -30,7 +29,7 @@ RESET = socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)  # for sets
 SO_BINDTOIFINDEX, NO_INTERFACE = 62, 2**31 - 1
 
 
-def refuse_new_connections(listeners: Iterable[socket.socket]) -> None:
+def refuse_new_connections(listeners: list[socket.socket]) -> None:
     """Refuse who connects from now on, while those that wait in the listeners' queues can still be accepted (Linux).
 
     When a listener is closed, the connections in its queue are reset, and their requests lost.
@@ -44,11 +43,10 @@ def fault(method: str, version: str, target: str, headers: list[tuple[str, str]]
     """The status for an ambiguous request (RFC 9112, sections 3.2 and 6.1), 0 for another; names are in capitals."""
     hosts = [value for name, value in headers if name == "HOST"]
     codings = [value.lower() for name, value in headers if name == "TRANSFER-ENCODING"]
-    host = hosts[0] if hosts else ""
-    if len(hosts) > 1 or (version == "1.1" and not hosts) or (hosts and not HOST.fullmatch(host)):
+    if len(hosts) > 1 or (version == "1.1" and not hosts) or not all(map(HOST.fullmatch, hosts)):
         return 400
     absolute = re.match(r"https?://([^/?]+)", target)
-    named = absolute[1] == host if absolute else target[0] == "/" or (method, target) == ("OPTIONS", "*")
+    named = [absolute[1]] == hosts if absolute else target[0] == "/" or (method, target) == ("OPTIONS", "*")
     if "#" in target or not named:
         return 400
     if method == "CONNECT" or version not in ("1.0", "1.1") or (codings and version == "1.0"):

@@ -1,9 +1,10 @@
-"""What gunicorn and uvicorn tell of each request: ids, a line of JSON in the access log, metrics."""
+"""What gunicorn and uvicorn tell of each request: ids, a line of JSON in the access log, metrics for Prometheus."""
 
 import os
 import random
 import re
 import sys
+import tempfile
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -14,17 +15,33 @@ from ipaddress import ip_address, ip_network
 from json.encoder import encode_basestring_ascii as quoted
 from select import PIPE_BUF
 
-import server_metrics
-
 ACCESS_LOG = os.environ.get("STACK_ACCESS_LOG") != "off"
 TRUSTED = re.split(r"\s*,\s*", os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1").strip())  # as gunicorn has it
 try:
     NETWORKS = [ip_network(each) for each in TRUSTED if each.strip("*")]
 except ValueError as error:
     sys.exit(f"FORWARDED_ALLOW_IPS: {error}")
+METRICS_PORT = int(os.environ.get("STACK_METRICS_PORT") or 0)
+if METRICS_PORT:
+    # Worker processes have their numbers in files there; the library looks for this when it is imported.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()
+    try:
+        from prometheus_client import CollectorRegistry, Histogram, start_http_server
+        from prometheus_client.multiprocess import MultiProcessCollector
+    except ImportError:
+        sys.exit("STACK_METRICS_PORT is set, but the service has no prometheus-client: see docs/production.md")
+    SECONDS = Histogram("http_request_duration_seconds", "From a request's head to its answer's end.", ["status"])
 REQUEST_ID = re.compile(r"[A-Za-z0-9+/=_.:-]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header: version, trace, parent, flags.
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0+-)([0-9a-f]{32})-(?!0+-)[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def serve_metrics() -> None:
+    """Answer Prometheus, by a thread of this process, if there are metrics: the server's and the application's own."""
+    if METRICS_PORT:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        start_http_server(METRICS_PORT, registry=registry)
 
 
 @lru_cache(1024)
@@ -104,10 +121,10 @@ class Exchange:
     def end(self) -> None:
         """Log and count the request, unless there was none, or it was a health check that succeeded."""
         duration_s = time.monotonic() - self.began if self.began else 0.0
-        if self.began:
-            self.status = self.status or 499  # as nginx says where the client has hung up
+        self.status = self.status or 499 * bool(self.began)  # as nginx says where the client has hung up
         if self.status and not (self.health_check and self.status == 200):
-            server_metrics.count(self.status, duration_s)
+            if METRICS_PORT:
+                SECONDS.labels(f"{self.status // 100}xx").observe(duration_s)
             if ACCESS_LOG:
                 now = datetime.now(UTC).isoformat(timespec="milliseconds")
                 said = quoted(self.client[:100]), self.method[:20], quoted(self.path[:400])

@@ -1,8 +1,9 @@
 """Applications to test the servers with: they answer with the body, /ids with ids and the scheme, /large with 4 MB.
 
-/unread does not read the body, /fail and /exit raise, /none does not answer, the answer of /headless is a body, those of
-/short and /less are incomplete, that of /more has too much, a field of /invalid has no valid name, that of /length no valid
-value, /wait takes 1 s, and a number is the answer's status. A web socket gets the size of each binary message, and is
+/unread does not read the body, /fail, /exit and /pipe raise, /none does not answer, the answer of /headless is a body, those
+of /short and /less are incomplete, that of /more has too much, that of /endless has no end, a field of /invalid has no valid
+name, those of /length and /negative no valid value, /twice has it twice, /wait takes 1 s, and a number is the answer's status. A
+web socket gets the size of each binary message, and is
 flooded with messages of the size that it sends as text; /refuse accepts none.
 """
 
@@ -13,6 +14,7 @@ import time
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+RAISED: dict[str, type[BaseException]] = {"/fail": ValueError, "/exit": SystemExit, "/pipe": BrokenPipeError}
 atexit.register(print, "the application ends")
 
 
@@ -25,15 +27,17 @@ class Stopper:
 
 
 def answer(path: str, body: bytes, *ids: str) -> tuple[int, list[tuple[str, str]], bytes]:
-    if path in ("/fail", "/exit"):
-        raise ValueError(path) if path == "/fail" else SystemExit(3)
+    if path in RAISED:
+        raise RAISED[path](3, path)
     body = " ".join(ids).encode() if path == "/ids" else b"x" * 4_000_000 if path == "/large" else body
     length = len(body) + {"/short": 100, "/less": 1, "/more": -1}.get(path, 0)
-    fields = [("Content-Length", "x" if path == "/length" else str(length)), ("X-Request-ID", "own")]
-    return int(path[1:]) if path[1:].isdigit() else 200, fields + [("a b", "c")] * (path == "/invalid"), body
+    fields = [("Content-Length", {"/length": "x", "/negative": "-1"}.get(path, str(length)))]
+    fields *= {"/endless": 0, "/twice": 2}.get(path, 1)
+    fields += [("X-Request-ID", "own")] + [("a b", "c")] * (path == "/invalid")
+    return int(path[1:]) if path[1:].isdigit() else 200, fields, body
 
 
-def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     path, body = environ["PATH_INFO"], b""
     try:
         body = b"" if path == "/unread" else environ["wsgi.input"].read()
@@ -45,7 +49,7 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     status, fields, body = answer(path, body, *ids)
     if path not in ("/none", "/headless"):
         start_response(f"{status} x", fields)
-    return [body]
+    return iter(lambda: bytes(1000), None) if path == "/endless" else [body]
 
 
 async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
@@ -71,6 +75,8 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
         headers = ((name.encode(), value.encode()) for name, value in fields)  # once, as ASGI allows
         if path != "/headless":
             await send({"type": "http.response.start", "status": status, "headers": headers})
+        while path == "/endless":
+            await send({"type": "http.response.body", "body": bytes(1000), "more_body": True})
         if path in ("/short", "/unread"):
             await send({"type": "http.response.body", "more_body": True})
             await asyncio.sleep(0.4 * (path == "/unread"))

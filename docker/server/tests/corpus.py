@@ -10,7 +10,7 @@ HEADS = {
     400: [
         P + "Content-Length: 6|Transfer-Encoding: chunked||0||G",
         *(P + f"{fields}||0||{G}|" for fields in ("Transfer-Encoding: chunked|Content-Length: 4", "Content_Length: 5")),
-        P + f"Transfer_Encoding: chunked|Content-Length: 5||0||{G}|",
+        *(P + f"{name}: chunked|Content-Length: 5||0||{G}|" for name in ("Transfer_Encoding", "Script_Name")),
         *(P + f"Content-Length: 5|Content-Length: {length}||hello!" for length in (5, 6)),
         *(P + f"Content-Length: {length}||hello" for length in ("", "+5", "-5", "0x5", "5, 5", "5 5", "1_0", "5.0")),
         *(P + f"Content-Length: {length}||hello" for length in ("\xb2", "9" * 5000, "0" * 5000 + "5")),

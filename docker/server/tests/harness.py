@@ -66,17 +66,17 @@ class Server:
             self.stopped = True
             self.process.terminate()
 
-    def connect(self, sent: str = "") -> socket.socket:
-        client = socket.socket()
+    def connect(self, sent: str = "", *, health: bool = False) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX if health else socket.AF_INET)
         client.settimeout(15)  # also on a busy machine
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect(("127.0.0.1", self.port))
+        client.connect(self.env["STACK_HEALTH_SOCKET"] if health else ("127.0.0.1", self.port))
         with suppress(ConnectionError):  # the server need not listen to the end
             client.sendall(encoded(sent))
         return client
 
-    def ask(self, sent: str) -> list[int]:
-        with self.connect(sent) as client:
+    def ask(self, sent: str, *, health: bool = False) -> list[int]:
+        with self.connect(sent, health=health) as client:
             return statuses(client)
 
     def healthcheck(self) -> int:

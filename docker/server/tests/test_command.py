@@ -26,21 +26,13 @@ signal.signal(signal.SIGTERM, lambda *_: exit(7))
 print("ready", flush=True)
 while True: time.sleep(1)
 """
-TIMEOUT_S = 10
+EXPRESSIONS = {":application": "it", "": "it", ":create_app()": "app", ":sites['y'].wsgi": "z"}
+EXPRESSIONS[':create_app("x").upper()'] = "X"
 # PR_SET_CHILD_SUBREAPER: orphans become this process's, as they become PID 1's.
 become_reaper = partial(ctypes.CDLL(None).prctl, 36, 1)
 
 
-@pytest.mark.parametrize(
-    ("expression", "found"),
-    [
-        (":application", "it"),
-        ("", "it"),
-        (":create_app()", "app"),
-        (':create_app("x").upper()', "X"),
-        (":sites['y'].wsgi", "z"),
-    ],
-)
+@pytest.mark.parametrize(("expression", "found"), EXPRESSIONS.items())
 def test_an_expression_names_the_application(monkeypatch: pytest.MonkeyPatch, expression: str, found: str) -> None:
     sites = {"y": SimpleNamespace(wsgi="z")}
     site = SimpleNamespace(application="it", create_app=lambda name="app": name, sites=sites)
@@ -58,7 +50,7 @@ def started(
     command = [sys.executable, str(SERVE)]
     process = Popen(command, cwd=folder, env=env, text=True, stdout=PIPE, stderr=STDOUT, preexec_fn=become_reaper)
     with process:  # which waits for its end
-        timer = Timer(TIMEOUT_S, process.kill)
+        timer = Timer(10, process.kill)  # seconds
         timer.start()
         yield process
         process.wait()

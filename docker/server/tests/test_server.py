@@ -23,15 +23,20 @@ WAIT = GET.replace("/", "/wait", 1)
 LARGE_GET = G.replace("/", "/large", 1) + "|"
 HALF, REST = P + "Connection: close|Content-Length: 4||ab", b"cd"
 LARGE = P + "Connection: close|Content-Length: 1000000||" + "x" * 1_000_000
+STARTING = "starting", "print('starting') or asyncio.sleep(99)"
+ENDING = "startup complete", "asyncio.gather(args[2]({'type': 'lifespan.startup.complete'}), asyncio.sleep(99))"
 ATTACKS = {  # how many clients do what to keep the server from answering others
     "do not read": (60, LARGE_GET),
     "do not read the answers to large bodies": (20, LARGE.replace("/", "/large", 1)),
     "do not finish large bodies": (10, LARGE[:-1]),
+    "crowd with large bodies": (1500, LARGE[:-900_000]),
     "do not finish small bodies": (1200, P + "Content-Length: 65000||" + "x" * 60_000),
     "do not finish heads": (90, G + "A: "),
     "send large heads": (90, G + f"A: {'a' * 8000}|" * 97),
     "do not hang up": (90, GET),
     "send many requests at a time": (30, (G + "|") * 50_000),
+    "do not read endless answers": (20, G.replace("/", "/endless", 1) + "|"),
+    "ask for heads of endless answers": (40, G.replace("GET /", "HEAD /endless") + "|"),
 }
 
 
@@ -65,17 +70,25 @@ def test_trailers_are_no_header_fields(server: Server) -> None:
         assert b"evil" not in read(client)
 
 
-def test_an_asgi_request_is_no_cyclic_garbage() -> None:
-    """Which would keep its body in memory until the garbage collector runs, and take time."""
+def test_an_asgi_request_is_no_cyclic_garbage_and_sends_nothing_to_who_has_gone() -> None:
+    """Garbage would keep its body in memory until the collector runs, and take time."""
     app = import_module("serve_asgi").Middleware(lambda *args: args[2]({"type": "http.response.start", "status": 200}))
     scope = {"type": "http", "server": None, "client": None, "raw_path": b"/", "headers": [(b"host", b"x")]}
 
     async def send(_event: object) -> None: ...
 
+    state = Mock(disconnected=False, **{"transport.is_closing.side_effect": (False, True, True)})
+    asked: dict[str, object] = {**scope, "http_version": "1.1", "stack.state": lambda: state}
     gc.collect()
     with pytest.raises(StopIteration):
-        app({**scope, "http_version": "1.1"}, None, send).send(None)
+        app({**asked}, None, send).send(None)
     assert gc.collect() == 0
+    assert app({**asked}, None, send).send(None) is None  # nothing is sent
+
+
+def test_http_1_0_has_no_chunks(server: Server) -> None:
+    with server.connect(G.replace("/", "/endless", 1).replace("1.1", "1.0") + "|") as client:
+        assert client.makefile("rb").read(4096).endswith(bytes(2000))
 
 
 def test_100_continue_only_if_the_application_reads_the_body(server: Server) -> None:
@@ -121,11 +134,11 @@ def test_attacks(settings: dict[str, str], kind: str) -> None:
     with running(**settings) as server, ThreadPoolExecutor(100) as pool:
         attackers = [pool.submit(server.connect, sent) for _ in range(number)]
         time.sleep(0.5)
-        found = server.healthcheck(), server.ask(GET), server.ask(LARGE), server.memory_mb() < 150
+        found = server.healthcheck(), server.ask(GET), "crowd" in kind or server.ask(LARGE), server.memory_mb() < 150
         for attacker in attackers:
             with suppress(OSError):
                 attacker.result().close()
-    assert found == (0, [200], [200], True)
+        assert (*found, server.ask(GET)) == (0, [200], "crowd" in kind or [200], True, [200])
 
 
 def test_many_clients_can_be_disconnected_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,10 +186,11 @@ def test_slow_clients_are_disconnected(server: Server) -> None:
         assert [statuses(client) for client in (silent, head, small, large)] == [[], [], late, late]
 
 
-def test_requests_that_wait_do_so_together(settings: dict[str, str]) -> None:
+@pytest.mark.parametrize("health", [False, True])
+def test_requests_that_wait_do_so_together(settings: dict[str, str], health: bool) -> None:
     with running(**settings, GUNICORN_CMD_ARGS="--threads=100") as server, ThreadPoolExecutor(100) as pool:
         began = time.monotonic()
-        assert list(pool.map(server.ask, [WAIT] * 100)) == [[200]] * 100
+        assert list(pool.map(lambda sent: server.ask(sent, health=health), [WAIT] * 100)) == [[200]] * 100
         assert time.monotonic() < began + 4
 
 
@@ -239,8 +253,9 @@ def test_it_can_be_stopped_where_exceptions_are_ignored(settings: dict[str, str]
         server.stopped = True
 
 
-def test_it_can_be_stopped_while_an_asgi_application_starts() -> None:
-    with running("starting", **ASGI | {"APPLICATION": "app:lambda *_: print('starting') or asyncio.sleep(99)"}):
+@pytest.mark.parametrize(("line", "lifespan"), [STARTING, ENDING])
+def test_it_can_be_stopped_when_an_asgi_application_does_not_start_or_end(line: str, lifespan: str) -> None:
+    with running(line, **ASGI | {"APPLICATION": f"app:lambda *args: {lifespan}"}):
         pass
 
 

@@ -15,6 +15,10 @@ from harness import SERVER, WSGI, Server, free_port, running
 
 TRACE, MADE = "4bf92f3577b34da6a3ce929d0e0e4736", r"[0-9a-f]{32}"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+FAILURES = "fail", "exit", "pipe", "none", "headless", "invalid", "length", "negative", "twice", "103"
+ERRORS = [(400, "x||"), (400, f"{G}Host: y||"), (431, G + f"A: {'a' * 8000}|" * 5)]
+ERRORS += [(500, G.replace("/", f"/{path}?password=geheim", 1) + "|") for path in FAILURES]
+ERRORS += [(500, P.replace("/", path, 1) + "Content-Length: 4||body") for path in ("/less", "/more")]
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +94,7 @@ def test_a_log_that_nobody_reads_stops_no_request(monkeypatch: pytest.MonkeyPatc
     assert max(map(len, written)) <= select.PIPE_BUF
 
 
-@pytest.mark.parametrize(
-    ("status", "sent"),
-    [(400, "x||"), (400, f"{G}Host: y||"), (431, G + f"A: {'a' * 8000}|" * 5)]
-    + [
-        (500, G.replace("/", path, 1) + "|")
-        for path in ("/fail", "/exit", "/none", "/headless", "/invalid", "/length", "/103")
-    ]
-    + [(500, P.replace("/", path, 1) + "Content-Length: 4||body") for path in ("/less", "/more")],
-)
+@pytest.mark.parametrize(("status", "sent"), ERRORS)
 def test_errors_have_an_id_too(server: Server, status: int, sent: str) -> None:
     if server.env["INTERFACE"] == "wsgi" and sent.startswith("POST"):
         status = 200  # gunicorn sends no more than the length, and closes the connection after less
@@ -107,6 +103,7 @@ def test_errors_have_an_id_too(server: Server, status: int, sent: str) -> None:
     assert head.startswith(f"HTTP/1.1 {status} ")
     (request_id,) = re.findall(rf"^x-request-id: ({MADE})\r$", head, re.MULTILINE | re.IGNORECASE)
     assert logged(server, request_id)["status"] == status
+    assert "geheim" not in server.log.read_text()
 
 
 def numbers(server: Server) -> dict[str, float]:

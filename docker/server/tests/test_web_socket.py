@@ -14,6 +14,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 UPGRADE = f"Connection: Upgrade|Upgrade: websocket|Sec-WebSocket-Version: 13|Sec-WebSocket-Key: {'A' * 22}==||"
+HTTP = [(G.replace("x|", f"{host}|"), [400]) for host in ("x/y", "a@b", "x|Host: y")]
+# What websockets ignores is answered by HTTP, and so is what comes before the answer to an earlier request.
+HTTP += [(each, [200]) for each in (G.replace("GET", "POST"), f"{G}Content-Length: 0|", G.replace("1.1", "1.0"))]
+HTTP += [(f"{G.replace('/', '/wait', 1)}|{G}", [200, 200]), (G.replace("/", "/refuse", 1), [403])]
+# websockets rejects the first of these, and does not answer the second.
+HTTP += [(f"{G}Sec-WebSocket-Version: 12|", [400]), (G + "A: b|" * 150, [431])]
 PART = b"\x82\xff" + (1_000_000).to_bytes(8, "big") + bytes(4 + 1000)  # of a message
 
 
@@ -39,15 +45,7 @@ def test_messages_are_answered(server: Server) -> None:
     assert "geheim" not in server.log.read_text()
 
 
-@pytest.mark.parametrize(
-    ("before", "found"),
-    [(G.replace("x|", f"{host}|"), [400]) for host in ("x/y", "a@b", "x|Host: y")]
-    # What websockets ignores is answered by HTTP, and so is what comes before the answer to an earlier request.
-    + [(each, [200]) for each in (G.replace("GET", "POST"), f"{G}Content-Length: 0|", G.replace("1.1", "1.0"))]
-    + [(f"{G.replace('/', '/wait', 1)}|{G}", [200, 200]), (G.replace("/", "/refuse", 1), [403])]
-    # websockets rejects the first of these, and does not answer the second.
-    + [(f"{G}Sec-WebSocket-Version: 12|", [400]), (G + "A: b|" * 150, [431])],
-)
+@pytest.mark.parametrize(("before", "found"), HTTP)
 def test_requests_that_open_no_web_socket(server: Server, before: str, found: list[int]) -> None:
     with server.connect(before + UPGRADE) as client:
         answers = re.findall(r"HTTP/1.1 (\d+) .*?\r\nx-request-id: [0-9a-f]{32}\r\n", read(client).decode(), re.DOTALL)
