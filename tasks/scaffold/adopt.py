@@ -62,10 +62,10 @@ def adopt(session: Session, args: Namespace) -> None:
         service.check_name(f"{args.name}-worker")
     needs = find_needs(session, source, args.extra or (), found.root)
     locked = {one for name in LOCKS for one in resolve.versions(source / name)}
-    for one in [*needs.main, *needs.tests] * args.unpin:
-        versions = [version for name, version in locked if name == canonicalize_name(one.name) and not one.url]
-        fits = len(versions) == 1 and one.specifier.contains(versions[0], prereleases=True)
-        pin = f"=={versions[0]}" if fits else str(one.specifier)
+    for one in [one for one in [*needs.main, *needs.tests] * args.unpin if not one.url]:
+        versions = [version for name, version in locked if name == canonicalize_name(one.name)]
+        pins = [*one.specifier.filter(versions, prereleases=True)]
+        pin = f"=={pins[0]}" if len(pins) == 1 else str(one.specifier)
         one.specifier = SpecifierSet(re.sub(r"==((\d+)[\w.]*)$", lambda it: f">={it[1]},<{int(it[2]) + 1}", pin))
     taken, left = copy(code, found.root, folder)
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
@@ -91,8 +91,9 @@ def adopt(session: Session, args: Namespace) -> None:
         needs.tests.append(Requirement("pytest-django"))
         files = [source / "tox.ini", *(path for path in code.trees if path.name == "manage.py")]
         if named := re.search(DJANGO, "".join(map(text_of, files))):
-            needs.settings.update({"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | needs.settings)
-    text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in needs.settings.items())
+            needs.settings.setdefault("DJANGO_SETTINGS_MODULE", named[1])
+    settings = ({"python_files": ["test*.py", "*_test.py"]} if any(folder.rglob("tests.py")) else {}) | needs.settings
+    text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
     left += lock(session, args, found.interface, needs, set() if args.unpin else locked)
     say(f"{json.loads(arguments['APPLICATION'])} ({found.interface}), named by {found.said_by}")

@@ -24,11 +24,9 @@ Versions = Set[tuple[str, str]]  # names and versions of packages
 
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
-
-
-# A package in poetry.lock, as far as Poetry needs it to take that version if it can.
-PACKAGE = '[[package]]\nname = "{}"\nversion = "{}"\noptional = false\npython-versions = "*"\nfiles = []\n'
-METADATA = '[metadata]\nlock-version = "2.1"\npython-versions = "*"\ncontent-hash = ""\n'
+# A package in a poetry.lock, as far as Poetry needs it to take that version if it can; and what is there besides.
+PACKAGE = '{{name = "{}", version = "{}", optional = false, python-versions = "*", files = []}}'
+METADATA = 'metadata = {lock-version = "2.1", python-versions = "*", content-hash = ""}'
 
 
 def lock(session: Session, name: str, lines: list[str], choices: list[list[str]], why: str, kept: Versions) -> None:
@@ -42,8 +40,7 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
     if failed := attempt(session, name, settings, kept or shared, lines, []):
         raise UserError(failed)
     production = versions(own)
-    theirs = different(shared, production)
-    if why := why or f"the others have {theirs}" * bool(theirs):
+    if why or (theirs := different(shared, production)):
         locked = production | {one for one in kept if one[0] not in dict(production)}
         for tests in choices and [*choices, []]:
             failed = attempt(session, name, settings, locked, lines, tests)
@@ -51,7 +48,7 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
                 break
             then = "is left out" if tests is choices[-1] else "is tried in other versions"
             say(f"warning: what its tests need {then}, because {failed or 'production would get other versions'}")
-        say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
+        say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why or f'the others have {theirs}'}")
         if moved := different(production, kept):
             say(f"warning: other versions than in the project's own lock: {moved}")
     else:
@@ -70,9 +67,8 @@ def attempt(session: Session, name: str, settings: str, kept: Versions, lines: l
     words["tests"] = f"\n[dependency-groups]\ntests = {json.dumps(tests, indent=4)}\n" if tests else ""
     text, here = template("pyproject.toml.in", words) + settings, f'python_version == "{image_python()}"'
     (SERVICES / name / "pyproject.toml").write_text(text, encoding="utf-8")
-    if kept:
-        seed = "\n".join([*(PACKAGE.format(*one) for one in sorted(kept)), METADATA])
-        (SERVICES / name / "poetry.lock").write_text(seed, encoding="utf-8")
+    locked = f"package = [{', '.join(PACKAGE.format(*one) for one in sorted(kept))}]\n{METADATA}\n"
+    (SERVICES / name / "poetry.lock").write_text(locked, encoding="utf-8")
     try:
         venv.poetry(session, f"--directory=services/{name}", "lock", silent=True)
     except CommandFailed as error:
