@@ -101,7 +101,8 @@ def adopt(session: Session, args: Namespace) -> None:
     if kept:
         say(f"kept in instance/, a volume in production: {', '.join(kept)}")
     if read:
-        say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}")
+        told = ", ".join(name + " (needed)" * read[name] for name in sorted(read))
+        say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {told}")
     if found.interface != "command" and second and not worker(source):
         say(f"it has a worker, {second}: uncomment it in services/{args.name}/compose.yaml")
     for near in beside:
@@ -145,22 +146,21 @@ def place_tests(folder: Path) -> None:
 
 def lock(session: Session, args: Namespace, interface: str, needs: Needs, locked: resolve.Versions) -> list[str]:
     """Lock what a service needs, with our server, and what its tests need; return what is left out of that."""
-    server, tested = service.SERVERS.get(interface, ()), has_tests(args.name)
+    server = service.SERVERS.get(interface, ())
     servers = {"uwsgi", *by_name(line for lines in service.SERVERS.values() for line in lines)} if server else set()
     # pytest does not belong in production.
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
-    asked = [str(one) for one in [*(needs.tests if tested else ()), *tools] if not matches(one.name, LINTERS)]
+    tests = needs.tests if has_tests(args.name) else []
+    asked = [str(one) for one in [*tests, *tools] if not matches(one.name, LINTERS)]
     known = servers | by_name(lines).keys() | environment.COMPILED.keys()
     theirs = {name: line for name, line in by_name(asked).items() if name not in known}
     own = by_name(["pytest", "pytest-cov"]) | theirs
     shared = by_name(line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str))
-    reasons = {"--own-lock asks for it": args.own_lock, "it has the versions of the project's own": locked}
-    reasons["its tests need more than the shared test tools"] = theirs.keys() - shared.keys()
-    why = next((reason for reason, holds in reasons.items() if holds), "")
-    # At its own versions, else at any.
-    choices = [[*own.values()], sorted(own)] if tested or tools else []
-    resolve.lock(session, args.name, [*lines, *server], choices, why, locked)
+    why = "--own-lock asks for it" * args.own_lock or "it has the versions of the project's own" * bool(locked)
+    why = why or "its tests need more than the shared test tools" * bool(theirs.keys() - shared.keys())
+    # Tools at its own versions, else at any; without tests, too, because the shared ones may not go with a lock of its own.
+    resolve.lock(session, args.name, [*lines, *server], [[*own.values()], sorted(own)], why, locked)
     return [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
 
 

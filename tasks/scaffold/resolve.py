@@ -42,7 +42,7 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
     production = versions(own)
     if why or (theirs := different(shared, production)):
         locked = production | {one for one in kept if one[0] not in dict(production)}
-        for tests in choices and [*choices, []]:
+        for tests in [*choices, []]:
             failed = attempt(session, name, settings, locked, lines, tests)
             if not failed and production <= versions(own):
                 break
@@ -55,7 +55,7 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
         file.write_text(settings, encoding="utf-8")
         own.unlink(missing_ok=True)
         service.edit_group(session, "add", name, *lines)
-        venv.poetry(session, "lock")
+        venv.poetry(session, "lock", silent=True)
     if lacking := ", ".join(" ".join(one) + wheels(session, *one) for one in without_wheels(name)):
         told = f"warning: without a wheel for Python {image_python()}: {lacking}"
         say(f"{told}; what needs a compiler does not build: see docs/adopting.md, and --unpin for what is pinned")

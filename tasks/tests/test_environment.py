@@ -188,7 +188,7 @@ class Settings(pydantic.BaseSettings):
     assert next(neighbours([], ["postgresql://", "postgresql+asyncpg://"])).url.startswith("postgresql://app:")
     take(source)
     said = capsys.readouterr().out
-    assert "A_1, CC, DATABASE_URL, DD, EE, F_F, SECRET\n" in said
+    assert "A_1 (needed), CC, DATABASE_URL, DD, EE (needed), F_F, SECRET (needed)\n" in said
     assert "it seems to use valkey: to provide it, uncomment its lines in services/theirs/compose.yaml\n" in said
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert list(yaml.safe_load(compose)["services"]) == ["theirs", "theirs-worker"]
