@@ -85,7 +85,8 @@ def attempt(session: Session, name: str, settings: str, kept: Versions, lines: l
 def versions(lock: Path) -> set[tuple[str, str]]:
     """The names and versions of the packages in a lock, Poetry's or another; none where there is no such file."""
     packages = pyproject(str(lock)).get("package", ()) if lock.is_file() else ()
-    return {(canonicalize_name(package["name"]), package["version"]) for package in packages if "version" in package}
+    # One like 2.3+cpu is in an index of its own, and one's own package may have none.
+    return {(canonicalize_name(one["name"]), one["version"]) for one in packages if "+" not in one.get("version", "+")}
 
 
 def different(first: Versions, second: Versions) -> str:

@@ -88,6 +88,7 @@ def test_the_versions_of_its_own_lock(
 
     monkeypatch.setattr(venv, "poetry", run)
     packages = "[[package]]\nname = 'a'\nversion = '1'\n[[package]]\nname = 'B_c'\nversion = '2'\n"
+    packages += "[[package]]\nname = 'torch'\nversion = '2.3+cpu'\n"
     take(write({"app.py": APP, "requirements.txt": "a>=1\n", name: f"{packages}[[package]]\nname = 'own'\n"}))
     told = capsys.readouterr().out
     assert "and a poetry.lock of its own: it has the versions of the project's own\n" in told
