@@ -32,7 +32,7 @@ def variables(trees: Iterable[ast.Module]) -> dict[str, bool]:
     for text in map(ast.unparse, trees):
         own = "|".join([r"os\.environ", *(name or "environ" for name in ENVIRON.findall(text))])
         for function, key, end in re.findall(READERS % own, text):
-            found[key] = found.get(key, False) or end == (")" if function else "]")
+            found[key] = found.get(key, False) or (end == (")" if function else "]") and f"'{key}' in" not in text)
     for node in [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
         if any(ast.unparse(base).endswith("BaseSettings") for base in node.bases):
             found |= {ast.unparse(f.target).upper(): not f.value for f in node.body if isinstance(f, ast.AnnAssign)}

@@ -153,9 +153,10 @@ def test_how_code_reads_variables(write: Write, code: str, found: set[str]) -> N
 def test_variables_without_which_code_fails(write: Write) -> None:
     code = "a = env('A_A'), env.str('B_B'), config('C_C'), environ['D_D'], os.environ['E_E']\n"
     code += "b = env('F_F', 1), env.str('G_G', default=''), config('H_H', cast=int), getenv('I_I'), config['J_J']\n"
+    code += "c = os.environ['K_K'] if 'K_K' in os.environ else ''\n"
     found = variables(Code(write({"web.py": f"from os import environ\n{code}"})).trees.values())
     assert [name[0] for name in found if found[name]] == ["A", "B", "C", "D", "E"]
-    assert [name[0] for name in found if not found[name]] == ["F", "G", "H", "I", "J"]
+    assert [name[0] for name in found if not found[name]] == ["F", "G", "H", "I", "J", "K"]
 
 
 def test_what_it_reads_and_uses_is_listed(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
