@@ -151,16 +151,16 @@ def lock(session: Session, args: Namespace, interface: str, needs: Needs, locked
     # pytest does not belong in production.
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
-    tests = needs.tests if has_tests(args.name) else []
-    asked = [str(one) for one in [*tests, *tools] if not matches(one.name, LINTERS)]
+    asked = [str(one) for one in [*needs.tests * has_tests(args.name), *tools] if not matches(one.name, LINTERS)]
     known = servers | by_name(lines).keys() | environment.COMPILED.keys()
     theirs = {name: line for name, line in by_name(asked).items() if name not in known}
     own = by_name(["pytest", "pytest-cov"]) | theirs
     shared = by_name(line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str))
     why = "--own-lock asks for it" * args.own_lock or "it has the versions of the project's own" * bool(locked)
     why = why or "its tests need more than the shared test tools" * bool(theirs.keys() - shared.keys())
-    # Tools at its own versions, else at any; without tests, too, because the shared ones may not go with a lock of its own.
-    resolve.lock(session, args.name, [*lines, *server], [[*own.values()], sorted(own)], why, locked)
+    # Beside the shared tools, such as FastAPI's test client, else without these at its own versions, else at any.
+    choices = [[*({name: name for name in shared} | theirs).values()], [*own.values()], sorted(own)]
+    resolve.lock(session, args.name, [*lines, *server], choices, why, locked)
     return [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
 
 

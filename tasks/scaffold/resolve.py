@@ -41,12 +41,12 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
         raise UserError(failed)
     production = versions(own)
     if why or (theirs := different(shared, production)):
-        locked = production | {one for one in kept if one[0] not in dict(production)}
+        locked = production | {one for one in kept or shared if one[0] not in dict(production)}
         for tests in [*choices, ["pytest", "pytest-cov"], []]:
             failed = attempt(session, name, settings, locked, lines, tests)
             if not failed and production <= versions(own):
                 break
-            then = "is tried in other versions" if tests is choices[0] else "is left out"
+            then = "is tried in other versions" if tests in choices[:-1] else "is left out"
             say(f"warning: what its tests need {then}, because {failed or 'production would get other versions'}")
         say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why or f'the others have {theirs}'}")
         if moved := different(production, kept):

@@ -96,7 +96,7 @@ def test_the_versions_of_its_own_lock(
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["project"]["dependencies"][0] == "a>=1"
     # It has no tests; the shared test tools, which its image would have otherwise, may not go with its lock.
-    assert made["dependency-groups"] == {"tests": ["pytest", "pytest-cov"]}
+    assert made["dependency-groups"] == {"tests": ["hypothesis", "pytest"]}
     assert seen == [{("a", "1"), ("b-c", "2")}, {("a", "1"), ("b-c", "3")}]
 
 
@@ -114,7 +114,8 @@ def test_test_tools_never_change_a_version_of_production(
     monkeypatch.setattr(venv, "poetry", run)
     files = {"app.py": APP, "test_app.py": "def test(): ...\n", "requirements.txt": "flask\n"}
     take(write(files | {"requirements-dev.txt": "pytest==8\nmoto==4\n"}))
-    assert seen == [[], ["pytest==8", "pytest-cov", "moto==4"], ["moto", "pytest", "pytest-cov"]]
+    choices = [["hypothesis", "pytest==8", "moto==4"], ["pytest==8", "pytest-cov", "moto==4"]]
+    assert seen == [[], *choices, ["moto", "pytest", "pytest-cov"]]
     told = "what its tests need is tried in other versions, because production would get other versions\n"
     assert told in capsys.readouterr().out
     assert 'version = "2"' in (folder / "poetry.lock").read_text()
@@ -233,7 +234,7 @@ def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, mon
     take(write({"app.py": APP, "test_app.py": "def test(): ...\n", **lists}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["dependency-groups"] == {
-        "tests": ["Pytest==8", "pytest-cov", "pytest-flask<9", "moto>5", "pytest-xdist"]
+        "tests": ["hypothesis", "Pytest==8", "pytest-flask<9", "moto>5", "pytest-xdist"]
     }
     assert made["project"]["dependencies"][0:2] == ["flask", service.SERVERS["wsgi"][0]]
     assert (ours / "services/theirs/tests/test_app.py").exists()
@@ -255,12 +256,13 @@ def test_other_versions_of_test_tools(
     files = {"requirements-dev.txt": "pytest==8.3\npytest-cov==5\npytest-asyncio==0.24\nmypy\n", ".gitignore": "*.db\n"}
     take(write({"app.py": APP, "tests/test_app.py": "def test(): ...\n", "requirements.txt": "flask\n", **files}))
     assert seen == [
+        ["hypothesis", "pytest==8.3", "pytest-asyncio==0.24"],
         ["pytest==8.3", "pytest-cov", "pytest-asyncio==0.24"],
         ["pytest", "pytest-asyncio", "pytest-cov"],
         ["pytest", "pytest-cov"],
     ]
     told = capsys.readouterr().out
-    assert told.count("warning: what its tests need is tried in other versions, because the requirements cannot") == 1
+    assert told.count("warning: what its tests need is tried in other versions, because the requirements cannot") == 2
     assert told.count("warning: what its tests need is left out, because the requirements cannot") == 1
     assert (ours / "services/theirs/.gitignore").read_text() == "*.db\n"
 
@@ -353,7 +355,7 @@ def test_the_test_tools_of_a_lock_of_its_own(ours: Path, write: Write, monkeypat
     files = {"app.py": APP, "test_app.py": "def test(): ...\n", "requirements.txt": "x==1\npytest==7.2\n"}
     take(write(files), own=True)
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
-    assert made["dependency-groups"] == {"tests": ["pytest==7.2", "pytest-cov"]}
+    assert made["dependency-groups"] == {"tests": ["hypothesis", "pytest==7.2"]}
     service.remove(NO_SESSION, "theirs")
     take(write({}))
     assert not project.has_own_lock("theirs")
