@@ -91,7 +91,7 @@ def adopt(session: Session, args: Namespace) -> None:
         needs.tests.append(Requirement("pytest-django"))
         files = [source / "tox.ini", *(path for path in code.trees if path.name == "manage.py")]
         if named := re.search(DJANGO, "".join(map(text_of, files))):
-            needs.settings.setdefault("DJANGO_SETTINGS_MODULE", named[1])
+            needs.settings.update({"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | needs.settings)
     settings = ({"python_files": ["test*.py", "*_test.py"]} if any(folder.rglob("tests.py")) else {}) | needs.settings
     text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
