@@ -129,7 +129,7 @@ def test_tests_that_need_what_production_needs_too(clone: Path, write: Write) ->
     }
     source = write(files | lists)
     real(clone, "new", "--", "blog", "--from", str(source))
-    # Hypothesis is not among its own tools, but what that needs is; greenlet is in C++.
+    # What Hypothesis needs, too, is among its own tools; greenlet is in C++.
     (source / "requirements.txt").write_text("flask\n")
     tools = "pytest-asyncio==0.24.0\nsortedcontainers\ngreenlet\ntyping-extensions\n"
     (source / "requirements-test.txt").write_text(tools)
