@@ -43,7 +43,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
     parser.add_argument("--app", metavar="MODULE:NAME", default="", help="with --from: the application or a command")
     parser.add_argument("--extra", action="append", metavar="NAME", help="with --from: an extra or a group, too")
-    parser.add_argument("--unpin", action="store_true", help="with --from: newer versions than ==, of the same major")
+    parser.add_argument(
+        "--unpin", action="store_true", help="with --from: newer versions than pinned, of the same major"
+    )
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
 
@@ -66,7 +68,7 @@ def adopt(session: Session, args: Namespace) -> None:
         versions = [version for name, version in locked if name == canonicalize_name(one.name)]
         pins = [*one.specifier.filter(versions, prereleases=True)]
         pin = f"=={pins[0]}" if len(pins) == 1 else str(one.specifier)
-        one.specifier = SpecifierSet(re.sub(r"==((\d+)[\w.]*)$", lambda it: f">={it[1]},<{int(it[2]) + 1}", pin))
+        one.specifier = SpecifierSet(re.sub(r"[=~]=((\d+)[\w.]*)$", lambda it: f">={it[1]},<{int(it[2]) + 1}", pin))
     taken, left = copy(code, found.root, folder)
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
     if own in left:

@@ -362,6 +362,8 @@ def test_the_test_tools_of_a_lock_of_its_own(ours: Path, write: Write, monkeypat
 
 
 def test_pins_give_way_to_newer_versions_of_the_same_major(ours: Path, write: Write) -> None:
-    take(write({"app.py": APP, "requirements.txt": "a==2.0.23\nb[x]==0.9rc1\nc>=1,<3\nd==1.*\n"}), unpin=True)
+    take(
+        write({"app.py": APP, "requirements.txt": "a==2.0.23\nb[x]==0.9rc1\nc>=1,<3\nd==1.*\ne~=0.25.1\n"}), unpin=True
+    )
     group = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"]
-    assert group[:-1] == ["a<3,>=2.0.23", "b[x]<1,>=0.9rc1", "c<3,>=1", "d==1.*"]
+    assert group[:-1] == ["a<3,>=2.0.23", "b[x]<1,>=0.9rc1", "c<3,>=1", "d==1.*", "e<1,>=0.25.1"]
