@@ -43,9 +43,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
     parser.add_argument("--app", metavar="MODULE:NAME", default="", help="with --from: the application or a command")
     parser.add_argument("--extra", action="append", metavar="NAME", help="with --from: an extra or a group, too")
-    parser.add_argument(
-        "--unpin", action="store_true", help="with --from: newer versions than pinned, of the same major"
-    )
+    parser.add_argument("--unpin", action="store_true", help="with --from: newer versions than pins, of the same major")
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
 
