@@ -95,4 +95,4 @@ def telling_line(text: str) -> str:
     # Of pydantic's settings, the first that is missing.
     missing = re.findall(r"(?m)ModuleNotFoundError: No module named .*|^[\w.]+ValidationError: .*\n.*\n[^\[\n]*", text)
     telling = missing or re.findall(r"^(?:FAILED|ERROR:?(?! \S+$)|[\w -]*(?:: )?error:|E  ) .*", text, re.MULTILINE)
-    return " ".join(str((telling or text.strip().splitlines() or ["it printed nothing"])[-1]).split())
+    return re.sub(r"\s*\n\s*", " ", (telling or text.strip().splitlines() or ["it printed nothing"])[-1].strip())
