@@ -10,6 +10,7 @@ import re
 import shutil
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from textwrap import indent
 
 from nox import Session
 from packaging.requirements import Requirement
@@ -42,7 +43,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="adopt the project in this folder")
     parser.add_argument("--app", metavar="MODULE:NAME", default="", help="with --from: the application or a command")
     parser.add_argument("--extra", action="append", metavar="NAME", help="with --from: an extra or a group, too")
-    parser.add_argument("--unpin", action="store_true", help="with --from: newer versions than ==, of the same major")
+    parser.add_argument("--unpin", action="store_true", help="with --from: newer versions than pins, of the same major")
     parser.add_argument("--own-lock", action="store_true", help="with --from: resolve what it needs by itself")
 
 
@@ -60,10 +61,12 @@ def adopt(session: Session, args: Namespace) -> None:
     if worker(source):
         service.check_name(f"{args.name}-worker")
     needs = find_needs(session, source, args.extra or (), found.root)
-    keep_locked(source, [*needs.main, *needs.tests])
-    for pinned in [*needs.main, *needs.tests] * args.unpin:
-        newer = re.sub(r"==((\d+)[\w.]*)$", lambda pin: f">={pin[1]},<{int(pin[2]) + 1}", str(pinned.specifier))
-        pinned.specifier = SpecifierSet(newer)
+    locked = {one for name in LOCKS for one in resolve.versions(source / name)}
+    for one in [one for one in [*needs.main, *needs.tests] * args.unpin if not one.url]:
+        versions = [version for name, version in locked if name == canonicalize_name(one.name)]
+        pins = [*one.specifier.filter(versions, prereleases=True)]
+        pin = f"=={pins[0]}" if len(pins) == 1 else str(one.specifier)
+        one.specifier = SpecifierSet(re.sub(r"[=~]=((\d+)[\w.]*)$", lambda it: f">={it[1]},<{int(it[2]) + 1}", pin))
     taken, left = copy(code, found.root, folder)
     own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
     if own in left:
@@ -84,43 +87,32 @@ def adopt(session: Session, args: Namespace) -> None:
     finish(args.name, found, worker(source), second, environment.compose_lines(args.name, beside, read))
     if not (folder / "ruff.toml").exists():
         shutil.copy(environment.FOLDER / "ruff.toml", folder)
-    settings, tested = needs.settings, has_tests(args.name)
-    if "django" in packages and tested:
+    if "django" in packages and has_tests(args.name):
         needs.tests.append(Requirement("pytest-django"))
         files = [source / "tox.ini", *(path for path in code.trees if path.name == "manage.py")]
         if named := re.search(DJANGO, "".join(map(text_of, files))):
-            settings = {"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | settings
+            needs.settings.update({"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | needs.settings)
+    settings = ({"python_files": ["test*.py", "*_test.py"]} if any(folder.rglob("tests.py")) else {}) | needs.settings
     text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
-    left += lock(session, args, found, needs, tested=tested)
+    left += lock(session, args, found.interface, needs, set() if args.unpin else locked)
     say(f"{json.loads(arguments['APPLICATION'])} ({found.interface}), named by {found.said_by}")
     say(f"taken: {', '.join(taken)}; left out: {', '.join(left) or 'nothing'}")
     if kept:
         say(f"kept in instance/, a volume in production: {', '.join(kept)}")
     if read:
-        say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {', '.join(sorted(read))}")
+        told = ", ".join(name + " (needed)" * read[name] for name in sorted(read))
+        say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {told}")
     if found.interface != "command" and second and not worker(source):
         say(f"it has a worker, {second}: uncomment it in services/{args.name}/compose.yaml")
-    for one in beside:
-        say(f"it seems to use {one.name}: {one.how} in services/{args.name}/compose.yaml")
-
-
-def keep_locked(source: Path, requirements: list[Requirement]) -> None:
-    """Give requirements the versions that a project's own lock has, but for packages with several, for several Pythons."""
-    for path in filter(Path.is_file, (source / name for name in LOCKS)):
-        say(f"the versions in {path.name} are kept, unless --unpin asks for newer ones of the same major")
-        locked = [(one["name"], one.get("version", "")) for one in pyproject(str(path)).get("package", ())]
-        for one in requirements:
-            versions = [version for name, version in locked if version and name == canonicalize_name(one.name)]
-            if len(versions) == 1 and not one.url and one.specifier.contains(versions[0], prereleases=True):
-                one.specifier = SpecifierSet(f"=={versions[0]}")
+    for near in beside:
+        say(f"it seems to use {near.name}: {near.how} in services/{args.name}/compose.yaml")
 
 
 def keep(source: Path, folder: Path, files: list[str]) -> None:
     """Have ``files`` that the code keeps beside itself in instance/, which production has on a volume and git ignores."""
     if files or (source / "instance").is_dir():
-        (folder / "instance").mkdir()
-        (folder / "instance/.gitignore").write_text("*\n!.gitignore\n", encoding="utf-8")
+        shutil.copytree(environment.FOLDER / "data", folder / "instance")
         (folder / ".gitignore").write_text(f"{text_of(folder / '.gitignore')}\n!instance/\n", encoding="utf-8")
     for name in files:
         place = (folder / name).parent
@@ -152,28 +144,24 @@ def place_tests(folder: Path) -> None:
         (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
 
 
-def lock(session: Session, args: Namespace, found: Application, needs: Needs, *, tested: bool) -> list[str]:
+def lock(session: Session, args: Namespace, interface: str, needs: Needs, locked: resolve.Versions) -> list[str]:
     """Lock what a service needs, with our server, and what its tests need; return what is left out of that."""
-    server = service.SERVERS.get(found.interface, ())
+    server = service.SERVERS.get(interface, ())
     servers = {"uwsgi", *by_name(line for lines in service.SERVERS.values() for line in lines)} if server else set()
     # pytest does not belong in production.
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
-    asked = [str(one) for one in [*(needs.tests if tested else ()), *tools] if not matches(one.name, LINTERS)]
+    asked = [str(one) for one in [*needs.tests * has_tests(args.name), *tools] if not matches(one.name, LINTERS)]
     known = servers | by_name(lines).keys() | environment.COMPILED.keys()
     theirs = {name: line for name, line in by_name(asked).items() if name not in known}
-    shared, own = by_name(resolve.shared_tools()), by_name(["pytest", "pytest-cov"]) | theirs
-    # The best first: with the shared test tools, without these at its own versions, without these at any.
-    choices = [[*(shared | theirs | shared).values()], [*own.values()], sorted(own)]
-    why = "its tests need more than the shared test tools" * bool(theirs.keys() - shared.keys())
-    why = "--own-lock asks for it" * args.own_lock or why
-    resolve.lock(session, args.name, [*lines, *server], choices if tested or tools else [], why)
+    own = by_name(["pytest", "pytest-cov"]) | theirs
+    shared = by_name(line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str))
+    why = "--own-lock asks for it" * args.own_lock or "it has the versions of the project's own" * bool(locked)
+    why = why or "its tests need more than the shared test tools" * bool(theirs.keys() - shared.keys())
+    # Beside the shared tools, such as FastAPI's test client, else without these at its own versions, else at any.
+    choices = [[*({name: name for name in shared} | theirs).values()], [*own.values()], sorted(own)]
+    resolve.lock(session, args.name, [*lines, *server], choices, why, locked)
     return [str(one) for one in needs.main if str(one) not in lines] + [f"extra or group {one}" for one in needs.left]
-
-
-def comment(text: str) -> str:
-    """The same lines of YAML as comments."""
-    return re.sub("^(?=.)", "#", text, flags=re.MULTILINE)
 
 
 def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str, str, str]) -> None:
@@ -188,13 +176,13 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
         text = f"{text.partition('    ports:')[0]}    {HEALTH}"
     kept = (folder / "instance").exists() or any(INSTANCE.search(path.read_bytes()) for path in folder.rglob("*.py"))
     volumes = f"  {name}-data:\n" if kept else ""
-    itself, services, more = map(comment, lines)
+    itself, services, more = (indent(text, "#") for text in lines)
     text += (f"    volumes:\n      - {name}-data:/app/instance\n" if kept else "") + itself
     if (said or seen) and found.interface != "command":
         shared = "      <<: *environment\n" if itself else ""
         words = {"name": name, "command": json.dumps(said or seen), "health": HEALTH}
-        block = environment.template("worker.yaml", words | {"shared": comment(shared) if said else shared})
-        text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + (block if said else comment(block))
+        block = environment.template("worker.yaml", words | {"shared": indent(shared, "#") if said else shared})
+        text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + (block if said else indent(block, "#"))
     text += f"\n{services}" if services else ""
     text += f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else ""
     compose.write_text(text, encoding="utf-8")

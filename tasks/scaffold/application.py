@@ -56,6 +56,8 @@ def find_application(code: Code, wanted: str = "") -> Application:
     # What a factory has made counts only where that takes arguments, or where its own module adds routes and the like.
     routed = [one for one in made if f"\n@{one.call}." in text_of(one.root / f"{one.module.replace('.', '/')}.py")]
     found = [replace(one, interface=code.interface) for one in routed or made * (not known)] or known
+    # Of several factories, the one that a script imports, such as manage.py.
+    found = [one for one in found if f"{one.module}.{one.call}" in code.called] or found
     if len(found := [*dict.fromkeys(found or code.every)]) == 1:
         return found[0]
     if not found:
@@ -82,7 +84,8 @@ def named(source: Path) -> Iterator[tuple[str, str]]:
         for line in text_of(source / name).replace("\\\n", " ").splitlines():
             for start in filter(line.startswith, starts):
                 words = WORD.findall(line.removeprefix(start))
-                yield from ((name, word) for word in sorted(words, key=lambda word: ":" not in word))
+                # A word alone may be a folder.
+                yield from ((name, word) for word in sorted(words, key=lambda word: not re.search(r":|\.py$", word)))
     yield from ((f"{name}.py", f"{name}:{call}") for name in MODULES for call in [*NAMES, ""])
 
 
@@ -113,6 +116,7 @@ class Code:
         scripts = {path for path, node in nodes if getattr(node, "value", "") == "__main__"}
         run = {path for path in self.trees if path.stem == "__main__"} or scripts
         names = {self.importable(path)[1].removesuffix(".__main__") for path in run}
+        self.called = {f"{name}()" for path, node in nodes if path in scripts for name in imported(node)}
         first = [name for name in names if all(name.count(".") <= other.count(".") for other in names)]
         python = f"python -m {first[0] if len(first) == 1 else 'MODULE'}"
         commands = [how for name, how in KNOWN["commands"].items() if name in libraries] or [python]
@@ -137,7 +141,7 @@ class Code:
                 positional = [argument.arg for argument in node.args.posonlyargs + node.args.args]
                 required = len(positional) > len(node.args.defaults) or None in node.args.kw_defaults
                 factory = type(node) is ast.FunctionDef and (interface in {"wsgi", "asgi"} or node.name in FACTORIES)
-                if factory and not required and any(isinstance(inner, ast.Return) for inner in ast.walk(node)):
+                if factory and not required and any(isinstance(it, ast.Return) and it.value for it in ast.walk(node)):
                     yield Application(*place, f"{node.name}()", interface or self.interface)
                 elif node.name in NAMES and (raw := KNOWN["parameters"].get(" ".join(positional))):
                     yield Application(*place, node.name, raw)

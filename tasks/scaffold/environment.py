@@ -14,7 +14,8 @@ from .service import Skeleton
 FOLDER = Path(__file__).with_name("adopting")  # what is written into services
 # How code, as ast writes it, reads a variable: by os.environ, environs, decouple, or a function such as getenv or env_bool; env[...] and env.get(...) are a dictionary, as of WSGI.
 # %s are os.environ and the names that a module imports it by.
-READERS = r"(?<![\w.])(?:(?:(?:%s)(?:\.\w+)?|config)[(\[]|[\w.]*(?:\wenv|env\w)\w*\(|env(?:\.(?!(?:get|pop|setdefault)\()\w+)?\()'([A-Z][A-Z\d_]+)'"
+# The first group is a function that fails without the variable, unless it is told a default; the last is what follows the name.
+READERS = r"(?<![\w.])(?:(?:%s)(?:\.\w+)?[(\[]|[\w.]*(?:\wenv|env\w)\w*\(|(config[(\[]|env(?:\.(?!(?:get|pop|setdefault)\()\w+)?\())'([A-Z][A-Z\d_]+)'(\W)"
 ENVIRON = re.compile(r"^\s*from os import (?:.*, )?environ(?: as (\w+))?(?:,|$)", re.MULTILINE)
 # The name of a database in the working directory, or in a folder there; and as code joins it, which is no variable with a default.
 DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?((?:[\w-]+/)?[\w-]+\.(?:db|sqlite3?))")
@@ -30,7 +31,8 @@ def variables(trees: Iterable[ast.Module]) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for text in map(ast.unparse, trees):
         own = "|".join([r"os\.environ", *(name or "environ" for name in ENVIRON.findall(text))])
-        found |= {key: found.get(key, False) or f"environ['{key}']" in text for key in re.findall(READERS % own, text)}
+        for function, key, end in re.findall(READERS % own, text):
+            found[key] = found.get(key, False) or (end == (")" if function else "]") and f"'{key}' in" not in text)
     for node in [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
         if any(ast.unparse(base).endswith("BaseSettings") for base in node.bases):
             found |= {ast.unparse(f.target).upper(): not f.value for f in node.body if isinstance(f, ast.AnnAssign)}

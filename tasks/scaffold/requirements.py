@@ -68,8 +68,11 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
     path = source / "pyproject.toml"
     data, setup, groups = read_settings(source, *roots)
     project, (poetry, uv) = data.get("project", {}), (data.get("tool", {}).get(tool, {}) for tool in ("poetry", "uv"))
-    distribution = own_distribution({**setup["metadata"], **poetry, **project})
-    points = distribution and own_entry_points({**poetry, **project}, setup["options.entry_points"])
+    table = {**setup["metadata"], **poetry, **project}
+    # A version that only its build tells is 0: what asks for it finds something.
+    versions = [f"{table.get('name', '')}=={version}" for version in (table.get("version"), "0")]
+    distribution = next((name for name in versions if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", name)), "")
+    points = distribution and own_entry_points(table, setup["options.entry_points"])
     files = [source / name for name in FILES if (source / name).is_file()]
     built = project or "build-system" in data or setup.has_section("options") or (source / "setup.py").is_file()
     main: list[Requirement] = []
@@ -152,13 +155,6 @@ def pytest_settings(data: Mapping[str, Any], setup: ConfigParser) -> dict[str, A
     # Options of pytest-cov, with the word after them that may be theirs.
     text = re.sub(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?", "", words if isinstance(words, str) else shlex.join(words))
     return settings | ({"addopts": shlex.split(text)} if words else {})
-
-
-def own_distribution(table: Mapping[str, Any]) -> str:
-    """The NAME==VERSION of a project itself, by the ``table`` with its metadata; "" where it has no name."""
-    # A version that only its build tells is 0: what asks for it finds something.
-    names = [f"{table.get('name', '')}=={version}" for version in (table.get("version"), "0")]
-    return next((name for name in names if re.fullmatch(r"[\w.-]+==v?\d[\w.+!-]*", name)), "")
 
 
 def own_entry_points(table: Mapping[str, Any], setuptools: Mapping[str, str]) -> str:

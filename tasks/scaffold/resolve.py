@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from pathlib import Path
 
 from nox import Session
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from .. import venv
@@ -17,74 +18,80 @@ from ..shell import CommandFailed, UserError, output
 from ..terminal import say
 from . import service
 from .environment import COMPILED, template
-from .requirements import applies, by_name, image_python
+from .requirements import applies, image_python
+
+Versions = Set[tuple[str, str]]  # names and versions of packages
 
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
+# A package in a poetry.lock, as far as Poetry needs it to take that version if it can; and what is there besides.
+PACKAGE = '{{name = "{}", version = "{}", optional = false, python-versions = "*", files = []}}'
+METADATA = 'metadata = {lock-version = "2.1", python-versions = "*", content-hash = ""}'
 
 
-def lock(session: Session, name: str, lines: list[str], choices: list[list[str]], why: str) -> None:
-    """Lock a service's requirements with those of all services; by themselves where ``why`` says so, and where that fails.
+def lock(session: Session, name: str, lines: list[str], choices: list[list[str]], why: str, kept: Versions) -> None:
+    """Lock a service's requirements: by themselves where ``why`` says so, and where the others have other versions.
 
-    ``choices`` are what tests may be run with then, the best first. Raises UserError where there is no solution.
+    ``choices`` are what tests may be run with then, the best first, and ``kept`` is what the project's own lock has. Raises
+    UserError where there is no solution.
     """
-    if why := why or conflict(session, name, lines):
-        lock_alone(session, name, lines, choices)
-        say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why}")
-    pinned = by_name(line for line in lines if "==" in line.partition(";")[0])
-    lacking = []
-    for package, version in without_wheels(name):
-        lacking.append(f"{package} {version}" + (wheels(session, package, version) if package in pinned else ""))
-    if lacking:
-        told = f"warning: without a wheel for Python {image_python()}: {', '.join(lacking)}"
+    file, own = SERVICES / name / "pyproject.toml", SERVICES / name / "poetry.lock"
+    settings, shared = file.read_text(encoding="utf-8"), versions(service.LOCK)
+    if failed := attempt(session, name, settings, kept or shared, lines, []):
+        raise UserError(failed)
+    production = versions(own)
+    if why or (theirs := different(shared, production)):
+        locked = production | {one for one in kept or shared if one[0] not in dict(production)}
+        for tests in [*choices, ["pytest", "pytest-cov"], []]:
+            failed = attempt(session, name, settings, locked, lines, tests)
+            if not failed and production <= versions(own):
+                break
+            then = "is tried in other versions" if tests in choices[:-1] else "is left out"
+            say(f"warning: what its tests need {then}, because {failed or 'production would get other versions'}")
+        say(f"services/{name} gets a pyproject.toml and a poetry.lock of its own: {why or f'the others have {theirs}'}")
+        if moved := different(production, kept):
+            say(f"warning: other versions than in the project's own lock: {moved}")
+    else:
+        file.write_text(settings, encoding="utf-8")
+        own.unlink(missing_ok=True)
+        service.edit_group(session, "add", name, *lines)
+        venv.poetry(session, "lock", silent=True)
+    if lacking := ", ".join(" ".join(one) + wheels(session, *one) for one in without_wheels(name)):
+        told = f"warning: without a wheel for Python {image_python()}: {lacking}"
         say(f"{told}; what needs a compiler does not build: see docs/adopting.md, and --unpin for what is pinned")
 
 
-def conflict(session: Session, name: str, lines: list[str]) -> str:
-    """Lock a service's requirements with those of all services; return why they exclude each other, or ""."""
-    service.edit_group(session, "add", name, *lines)
+def attempt(session: Session, name: str, settings: str, kept: Versions, lines: list[str], tests: list[str]) -> str:
+    """Lock requirements, and what tests need, in a service's folder, at the versions ``kept`` if these go; return why that fails, or ""."""
+    words = {"name": name, "python": pyproject()["project"]["requires-python"], "lines": json.dumps(lines, indent=4)}
+    words["tests"] = f"\n[dependency-groups]\ntests = {json.dumps(tests, indent=4)}\n" if tests else ""
+    text, here = template("pyproject.toml.in", words) + settings, f'python_version == "{image_python()}"'
+    (SERVICES / name / "pyproject.toml").write_text(text, encoding="utf-8")
+    locked = f"package = [{', '.join(PACKAGE.format(*one) for one in sorted(kept))}]\n{METADATA}\n"
+    (SERVICES / name / "poetry.lock").write_text(locked, encoding="utf-8")
     try:
-        venv.poetry(session, "lock", silent=True)
+        venv.poetry(session, f"--directory=services/{name}", "lock", silent=True)
     except CommandFailed as error:
-        # What else may fail, such as the network, would fail again, and so does what no version matches.
-        if not (found := CONFLICT.search(error.text)) or "doesn't match any versions" in found[0]:
-            raise UserError(reason(error.text)) from None
-        service.edit_group(session, "remove", name)
-        return f"what it needs does not go with what the others need: {conclusion(found[0])}"
+        added = tests or lines
+        if "requires Python" in error.text and here not in "".join(added):
+            # Else Poetry looks for versions that this machine's Python could use, too.
+            say(f"it is locked for Python {image_python()} alone, because {reason(error.text)}")
+            added[:] = [f"{line.partition(';')[0].strip()} ; {here}" for line in added]
+            return attempt(session, name, settings, kept, lines, tests)
+        return reason(error.text)
     return ""
 
 
-def lock_alone(session: Session, name: str, lines: list[str], choices: list[list[str]]) -> None:
-    """Lock a service's requirements by themselves, with the first of ``choices`` that goes with them, else with none."""
-    file, here = SERVICES / name / "pyproject.toml", f'python_version == "{image_python()}"'
-    settings = file.read_text(encoding="utf-8")
-    low, high = sorted([sys.version_info[1], int(image_python().split(".")[1])])
-    left = [*choices, []]
-    while left:
-        tests = left.pop(0)
-        words = {"name": name, "python": f">=3.{low},<3.{high + 1}", "lines": json.dumps(lines, indent=4)}
-        words["tests"] = f"\n[dependency-groups]\ntests = {json.dumps(tests, indent=4)}\n" if tests else ""
-        file.write_text(template("pyproject.toml.in", words) + settings, encoding="utf-8")
-        try:
-            venv.poetry(session, f"--directory=services/{name}", "lock", silent=True)
-        except CommandFailed as error:
-            if "requires Python" in error.text and here not in "".join([*lines, *tests]):
-                # Else Poetry looks for versions that this machine's Python could use, too.
-                say(f"it is locked for Python {image_python()} alone, because {reason(error.text)}")
-                lists = (lines, tests, *left)
-                lines, *left = ([f"{line.partition(';')[0].strip()} ; {here}" for line in each] for each in lists)
-            elif tests:
-                then = "is tried in other versions" if left[1:] else "is left out"
-                say(f"warning: what its tests need {then}, because {reason(error.text)}")
-            else:
-                raise UserError(reason(error.text)) from None
-        else:
-            left = [[]] if tests == shared_tools() else []  # these need no group of its own
+def versions(lock: Path) -> set[tuple[str, str]]:
+    """The names and versions of the packages in a lock, Poetry's or another; none where there is no such file."""
+    packages = pyproject(str(lock)).get("package", ()) if lock.is_file() else ()
+    # One like 2.3+cpu is in an index of its own, and one's own package may have none.
+    return {(canonicalize_name(one["name"]), one["version"]) for one in packages if "+" not in one.get("version", "+")}
 
 
-def shared_tools() -> list[str]:
-    """The test tools that all services share."""
-    return [line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str)]
+def different(first: Versions, second: Versions) -> str:
+    """The packages of the ``first`` that the ``second`` has in other versions."""
+    return ", ".join(" ".join(one) for one in sorted(first - second) if one[0] in dict(second))
 
 
 def reason(text: str) -> str:

@@ -18,6 +18,7 @@ from ..scaffold import groups, like, service
 PYPROJECT = """\
 [project]
 name = "ours"
+requires-python = ">=3.11,<4"
 
 [dependency-groups]
 # The first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tomllib
 from collections.abc import Callable, Mapping
@@ -85,6 +86,8 @@ def test_pins_that_do_not_go_with_the_other_services(clone: Path, write: Write) 
     try:
         assert "1 passed" in real(clone, "test", "--", "blog")
         assert "built blog" in real(clone, "build", "--", "blog")
+        path = clone / "services/blog/pyproject.toml"  # without its own tools, it has the shared ones
+        path.write_text(re.sub(r"\[dependency-groups\]\ntests = \[[^]]*\]\n", "", path.read_text()))
         real(clone, "lock", "--", "--service", "blog", "add", "--lock", "packaging==21.3")
         told = real(clone, "test", "--", "blog", code=1)
         assert "the shared group tests does not go with blog's own lock: pytest" in told
@@ -94,6 +97,23 @@ def test_pins_that_do_not_go_with_the_other_services(clone: Path, write: Write) 
     real(clone, "remove", "--", "blog")
     git(clone, "add", "--all")
     assert git(clone, "diff", "--cached", "--name-only", "HEAD~1") == ""
+
+
+def test_versions_of_a_lock_and_of_the_other_services(clone: Path, write: Write) -> None:
+    in_git(clone)
+    locked = {"flask": "3.0.1", "werkzeug": "3.0.1", "jinja2": "3.1.4", "click": "8.1.7"}
+    lines = [f'[[package]]\nname = "{name}"\nversion = "{version}"\n' for name, version in locked.items()]
+    project = '[project]\nname = "x"\nversion = "1"\ndependencies = ["flask>=3"]\n'
+    source = write({"app.py": APP, "pyproject.toml": project, "uv.lock": "".join(lines)})
+    said = real(clone, "new", "--", "blog", "--from", str(source))
+    assert "services/blog gets a pyproject.toml and a poetry.lock of its own: it has the versions" in said
+    packages = tomllib.loads((clone / "services/blog/poetry.lock").read_text())["package"]
+    assert locked.items() <= {package["name"]: package["version"] for package in packages}.items()
+    (source / "uv.lock").unlink()
+    (source / "pyproject.toml").write_text(project.replace(">=3", "==3.1.0"))
+    said = real(clone, "new", "--", "shop", "--from", str(source))
+    assert "of its own: the others have flask 3." in said
+    assert git(clone, "diff", "--name-only").split() == ["docker/compose.yaml"]
 
 
 def test_tests_that_need_what_production_needs_too(clone: Path, write: Write) -> None:
@@ -109,12 +129,13 @@ def test_tests_that_need_what_production_needs_too(clone: Path, write: Write) ->
     }
     source = write(files | lists)
     real(clone, "new", "--", "blog", "--from", str(source))
-    # The shared test tools do not go with the first, and so Hypothesis is not there, but what it needs is; greenlet is in C++.
+    # What Hypothesis needs, too, is among its own tools; greenlet is in C++.
     (source / "requirements.txt").write_text("flask\n")
     tools = "pytest-asyncio==0.24.0\nsortedcontainers\ngreenlet\ntyping-extensions\n"
     (source / "requirements-test.txt").write_text(tools)
     (source / "tests/test_more.py").write_text("import greenlet\n\n\ndef test_it():\n    assert greenlet\n")
-    assert "is tried in other versions" in real(clone, "new", "--", "shop", "--from", str(source))
+    real(clone, "new", "--", "shop", "--from", str(source))
+    assert '"pytest-asyncio==0.24.0"' in (clone / "services/shop/pyproject.toml").read_text()
     try:
         assert "built blog" in real(clone, "build", "--", "blog", "shop")
     finally:

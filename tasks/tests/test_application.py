@@ -97,6 +97,16 @@ Write = Callable[[Mapping[str, str]], Path]
             },
             "web:app wsgi",
         ),
+        # Of two factories, the one that a script imports; and a function that returns nothing is none.
+        (
+            {
+                "web/__init__.py": FACTORY,
+                "web/main.py": FACTORY,
+                "manage.py": "from web import create_app\napp = create_app()\nif __name__ == '__main__':\n    app.run()\n",
+            },
+            "web:create_app() wsgi",
+        ),
+        ({"cli.py": "def main():\n    run(Bottle())\n    return\n", "web.py": "app = Bottle()\n"}, "web:app wsgi"),
         # Tornado is imported, and Flask's factory makes the application.
         ({"main.py": f"import tornado.web\n{FACTORY}"}, "main:create_app() wsgi"),
         ({"main.py": "async def create_app():\n    return FastAPI()\n\n\napp = FastAPI()\n"}, "main:app asgi"),
@@ -136,6 +146,7 @@ TWO = {"one.py": APP, "two.py": f"{FACTORY}\nother = FastAPI()\n", "four/__init_
             "Dockerfile",
         ),
         ({"Dockerfile": "CMD uvicorn two:other --port 80\n"}, "two:other", "Dockerfile"),
+        ({"Dockerfile": "CMD cd four && python one.py\n"}, "one:app", "Dockerfile"),
         ({"Procfile": "web: gunicorn four:app\n"}, "four:app", "Procfile"),
         ({"Procfile": "web: gunicorn six:app\n", "six/__init__.py": "from .core import *\n"}, "six:app", "Procfile"),
         (

@@ -59,6 +59,11 @@ from ..terminal import Status
             "the build failed in [verify 1/1]: ModuleNotFoundError: No module named 'six'",
         ),
         (
+            "#4 x\n------\n > [verify 1/1] RUN x:\n0.1 pydantic_core.ValidationError: 2 validation errors for Settings\n"
+            "0.1 SECRET_KEY\n0.1   Field required [type=missing]\n0.1     For further information visit x\n------\nE",
+            "[verify 1/1]: pydantic_core.ValidationError: 2 validation errors for Settings SECRET_KEY Field required",
+        ),
+        (
             "#4 x\n------\n > [verify 1/1] RUN x:\n0.1 ERROR: usage: pytest\n0.2 pytest: error: unrecognized arguments: -n\n------\nE",
             "the build failed in [verify 1/1]: pytest: error: unrecognized arguments: -n",
         ),

@@ -150,6 +150,15 @@ def test_how_code_reads_variables(write: Write, code: str, found: set[str]) -> N
     assert set(variables(Code(write({"web.py": code})).trees.values())) == found
 
 
+def test_variables_without_which_code_fails(write: Write) -> None:
+    code = "a = env('A_A'), env.str('B_B'), config('C_C'), environ['D_D'], os.environ['E_E']\n"
+    code += "b = env('F_F', 1), env.str('G_G', default=''), config('H_H', cast=int), getenv('I_I'), config['J_J']\n"
+    code += "c = os.environ['K_K'] if 'K_K' in os.environ else ''\n"
+    found = variables(Code(write({"web.py": f"from os import environ\n{code}"})).trees.values())
+    assert [name[0] for name in found if found[name]] == ["A", "B", "C", "D", "E"]
+    assert [name[0] for name in found if not found[name]] == ["F", "G", "H", "I", "J", "K"]
+
+
 def test_what_it_reads_and_uses_is_listed(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     code = """import os
 from os import getenv
@@ -171,7 +180,7 @@ class Settings(pydantic.BaseSettings):
     found = Code(source)
     read = variables(found.trees.values())
     assert set(read) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL", "SECRET"}
-    assert {name for name in read if read[name]} == {"A_1", "SECRET"}
+    assert {name for name in read if read[name]} == {"A_1", "EE", "SECRET"}
     assert [one.name for one in neighbours(["flask-redis", "x"], found.texts)] == ["valkey", "postgres"]
     assert [one.name for one in neighbours(["psycopg2-binary", "pymongo"], [])] == ["postgres", "MongoDB"]
     for url in ("postgresql+asyncpg://h/d", "postgresql+asyncpg"):  # a URL, and the scheme of one
@@ -180,7 +189,7 @@ class Settings(pydantic.BaseSettings):
     assert next(neighbours([], ["postgresql://", "postgresql+asyncpg://"])).url.startswith("postgresql://app:")
     take(source)
     said = capsys.readouterr().out
-    assert "A_1, CC, DATABASE_URL, DD, EE, F_F, SECRET\n" in said
+    assert "A_1 (needed), CC, DATABASE_URL, DD, EE (needed), F_F, SECRET (needed)\n" in said
     assert "it seems to use valkey: to provide it, uncomment its lines in services/theirs/compose.yaml\n" in said
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert list(yaml.safe_load(compose)["services"]) == ["theirs", "theirs-worker"]
@@ -193,6 +202,7 @@ class Settings(pydantic.BaseSettings):
     }
     assert provided["services"]["theirs"]["environment"] == {
         "A_1": "",
+        "EE": "",
         "SECRET": "",
         "REDIS_URL": "redis://theirs-valkey:6379/0",
         "DATABASE_URL": "postgresql+psycopg://app:${THEIRS_DATABASE_PASSWORD:-development}@theirs-postgres:5432/app",

@@ -13,7 +13,7 @@ import pytest
 from .. import project, venv
 from ..scaffold import resolve, service
 from ..shell import CommandFailed, UserError
-from .scaffolding import APP, DJANGO, NO_SESSION, git
+from .scaffolding import APP, DJANGO, NO_SESSION, commit, git
 from .test_adopt import adopting_project, take
 
 Write = Callable[[Mapping[str, str]], Path]
@@ -34,15 +34,15 @@ Try something else.
 """
 
 
-def poetry(folder: Path, words: str) -> Callable[..., None]:
-    """A Poetry that cannot lock all services' requirements, and says so in these words; that of one service it can."""
+def poetry(folder: Path, words: str = "") -> Callable[..., None]:
+    """A Poetry that locks x for one service, or cannot, and says so in these words."""
 
-    def run(_: object, *arguments: str, silent: bool = False) -> None:
-        if arguments == ("lock",):
-            assert silent
-            raise CommandFailed(["poetry", *arguments], words)
-        assert arguments == ("--directory=services/theirs", "lock")
-        (folder / "poetry.lock").write_text('[[package]]\nname = "x"\ngroups = ["main"]\n')
+    def run(_: object, *arguments: str, **__: bool) -> None:
+        if arguments != ("lock",):
+            assert arguments == ("--directory=services/theirs", "lock")
+            if words:
+                raise CommandFailed(["poetry", *arguments], words)
+            (folder / "poetry.lock").write_text('[[package]]\nname = "x"\nversion = "1"\ngroups = ["main"]\n')
 
     return run
 
@@ -51,14 +51,12 @@ def poetry(folder: Path, words: str) -> Callable[..., None]:
 def test_a_lock_of_its_own(
     ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own: bool
 ) -> None:
-    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", CONFLICT))
+    (ours / "poetry.lock").write_text("".join(f'[[package]]\nname = "{name}"\nversion = "2"\n' for name in "xyz"))
+    commit(ours)
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs"))
     take(write({"app.py": APP, "requirements.txt": 'x==1; python_version > "3"\n'}), own=own)
-    said = (
-        "--own-lock asks for it"
-        if own
-        else "what the others need: because ours depends on x (>=2) and theirs on x (1), version solving failed"
-    )
-    assert f"{said}\n" in capsys.readouterr().out
+    said = "--own-lock asks for it" if own else "the others have x 2"
+    assert f"a poetry.lock of its own: {said}\n" in capsys.readouterr().out
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["project"]["dependencies"] == ['x==1; python_version > "3"', *service.SERVERS["wsgi"]]
     assert made["tool"] == {"poetry": {"package-mode": False}, "pytest": {"ini_options": {}}}
@@ -74,10 +72,58 @@ def test_a_lock_of_its_own(
     assert git(ours, "status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize("name", ["uv.lock", "poetry.lock", "pdm.lock"])
+def test_the_versions_of_its_own_lock(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path, seen = ours / "services/theirs/poetry.lock", []
+
+    def run(_: object, *arguments: str, **__: bool) -> None:
+        if arguments != ("lock",):
+            assert arguments == ("--directory=services/theirs", "lock")
+            made = tomllib.loads(path.read_text())
+            assert made["metadata"]["lock-version"] == "2.1"
+            seen.append({(each["name"], each["version"]) for each in made["package"]})
+            path.write_text(path.read_text().replace('version = "2"', 'version = "3"'))
+
+    monkeypatch.setattr(venv, "poetry", run)
+    packages = "[[package]]\nname = 'a'\nversion = '1'\n[[package]]\nname = 'B_c'\nversion = '2'\n"
+    packages += "[[package]]\nname = 'torch'\nversion = '2.3+cpu'\n"
+    take(write({"app.py": APP, "requirements.txt": "a>=1\n", name: f"{packages}[[package]]\nname = 'own'\n"}))
+    told = capsys.readouterr().out
+    assert "and a poetry.lock of its own: it has the versions of the project's own\n" in told
+    assert "warning: other versions than in the project's own lock: b-c 3\n" in told
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["project"]["dependencies"][0] == "a>=1"
+    # It has no tests; the shared test tools, which its image would have otherwise, may not go with its lock.
+    assert made["dependency-groups"] == {"tests": ["hypothesis", "pytest"]}
+    assert seen == [{("a", "1"), ("b-c", "2")}, {("a", "1"), ("b-c", "3")}]
+
+
+def test_test_tools_never_change_a_version_of_production(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, seen = ours / "services/theirs", []
+
+    def run(*_: object, **__: bool) -> None:
+        groups = tomllib.loads((folder / "pyproject.toml").read_text()).get("dependency-groups", {})
+        seen.append(groups.get("tests", []))
+        version = "1" if "moto==4" in seen[-1] else "2"
+        (folder / "poetry.lock").write_text(f'[[package]]\nname = "werkzeug"\nversion = "{version}"\n')
+
+    monkeypatch.setattr(venv, "poetry", run)
+    files = {"app.py": APP, "test_app.py": "def test(): ...\n", "requirements.txt": "flask\n"}
+    take(write(files | {"requirements-dev.txt": "pytest==8\nmoto==4\n"}))
+    choices = [["hypothesis", "pytest==8", "moto==4"], ["pytest==8", "pytest-cov", "moto==4"]]
+    assert seen == [[], *choices, ["moto", "pytest", "pytest-cov"]]
+    told = "what its tests need is tried in other versions, because production would get other versions\n"
+    assert told in capsys.readouterr().out
+    assert 'version = "2"' in (folder / "poetry.lock").read_text()
+
+
 def test_what_else_fails_leads_to_no_lock(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        venv, "poetry", poetry(ours / "services/theirs", "All attempts to connect to h.invalid failed.")
-    )
+    words = "All attempts to connect to h.invalid failed."
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", words))
     with pytest.raises(UserError, match=r"All attempts to connect to h.invalid failed"):
         take(write({"app.py": APP, "requirements.txt": "x==1\n"}))
     assert git(ours, "status", "--porcelain") == ""
@@ -171,14 +217,15 @@ def test_a_package_without_a_wheel_is_told(
     lines = 'psycopg2\ne>=1; python_version >= "3" and sys_platform == "linux"\n'
     monkeypatch.setattr(resolve, "wheels", lambda *_: " (1.1 to 2.0 have one)")
     take(write({"app.py": APP, "requirements.txt": f"A==1\n{lines}"}))
-    told = "warning: without a wheel for Python 3.13: a 1 (1.1 to 2.0 have one), indirect 1, e 1; what needs a compiler"
+    lacking = ", ".join(f"{package} 1 (1.1 to 2.0 have one)" for package in ("a", "indirect", "e"))
+    told = f"warning: without a wheel for Python 3.13: {lacking}; what needs a compiler"
     assert told in capsys.readouterr().out
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert "        BUILD_PACKAGES: gcc libc6-dev python3-dev libpq-dev\n" in compose
 
 
 def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs"))
     lists = {
         "requirements.txt": "flask\ncoverage==1\npytest-flask<9\n",
         "requirements-test.txt": "-r requirements.txt\nblack\nPytest==8\nmoto>5\nmysqlclient\n",
@@ -187,7 +234,7 @@ def test_what_its_tests_need_goes_to_its_own_group(ours: Path, write: Write, mon
     take(write({"app.py": APP, "test_app.py": "def test(): ...\n", **lists}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["dependency-groups"] == {
-        "tests": ["hypothesis>=6,<7", "pytest>=9,<10", "pytest-flask<9", "moto>5", "pytest-xdist"]
+        "tests": ["hypothesis", "Pytest==8", "pytest-flask<9", "moto>5", "pytest-xdist"]
     }
     assert made["project"]["dependencies"][0:2] == ["flask", service.SERVERS["wsgi"][0]]
     assert (ours / "services/theirs/tests/test_app.py").exists()
@@ -198,21 +245,21 @@ def test_other_versions_of_test_tools(
 ) -> None:
     seen = []
 
-    def run(_: object, *arguments: str, silent: bool = False) -> None:
+    def run(_: object, *arguments: str, **__: bool) -> None:
         groups = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text()).get("dependency-groups")
         if groups:
-            assert silent
             seen.append(groups["tests"])
+        if groups and "pytest-asyncio" in " ".join(groups["tests"]):
             raise CommandFailed(["poetry", *arguments], CONFLICT)
 
     monkeypatch.setattr(venv, "poetry", run)
     files = {"requirements-dev.txt": "pytest==8.3\npytest-cov==5\npytest-asyncio==0.24\nmypy\n", ".gitignore": "*.db\n"}
     take(write({"app.py": APP, "tests/test_app.py": "def test(): ...\n", "requirements.txt": "flask\n", **files}))
-    shared = ["hypothesis>=6,<7", "pytest>=9,<10"]
     assert seen == [
-        [*shared, "pytest-asyncio==0.24"],
+        ["hypothesis", "pytest==8.3", "pytest-asyncio==0.24"],
         ["pytest==8.3", "pytest-cov", "pytest-asyncio==0.24"],
         ["pytest", "pytest-asyncio", "pytest-cov"],
+        ["pytest", "pytest-cov"],
     ]
     told = capsys.readouterr().out
     assert told.count("warning: what its tests need is tried in other versions, because the requirements cannot") == 2
@@ -242,7 +289,7 @@ def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypat
     take(write(files))
     assert not project.has_own_lock("theirs")
     service.remove(NO_SESSION, "theirs")
-    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs", ""))
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs"))
     take(write({"cart/tests.py": "class Cart(TestCase):\n    def test_it(self): ...\n"}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["dependency-groups"]["tests"][-1] == "pytest-django"
@@ -252,6 +299,12 @@ def test_tests_inside_of_django_applications(ours: Path, write: Write, monkeypat
     take(write({"tox.ini": "[testenv]\nsetenv =\n    DJANGO_SETTINGS_MODULE = tests.settings\n"}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
     assert made["tool"]["pytest"]["ini_options"]["DJANGO_SETTINGS_MODULE"] == "tests.settings"
+
+
+def test_tests_inside_of_other_packages(ours: Path, write: Write) -> None:
+    take(write({"web/__init__.py": APP, "web/tests.py": "def test_it(): ...\n", "requirements.txt": "flask\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert made["tool"]["pytest"]["ini_options"] == {"python_files": ["test*.py", "*_test.py"]}
 
 
 def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
@@ -284,40 +337,33 @@ def test_the_settings_of_djangos_tests(ours: Path, write: Write, file: str, line
 def test_a_requirement_that_needs_a_newer_python_than_this_machine_has(
     ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(_: object, *arguments: str, silent: bool = False) -> None:
+    def run(_: object, *arguments: str, **__: bool) -> None:
         own = ours / "services/theirs/pyproject.toml"
-        if silent and 'python_version == \\"3.13\\"' not in own.read_text():
+        if arguments != ("lock",) and 'python_version == \\"3.13\\"' not in own.read_text():
             raise CommandFailed(["poetry", *arguments], CONFLICT.replace("theirs on", "theirs requires Python >=3.12;"))
 
     monkeypatch.setattr(venv, "poetry", run)
     monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
     take(write({"app.py": APP, "requirements.txt": 'x==1; sys_platform == "linux"\ny[z]\n'}))
     assert "locked for Python 3.13 alone, because the requirements cannot" in capsys.readouterr().out
+    group = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"]
+    assert group[:2] == ['x==1 ; python_version == "3.13"', 'y[z] ; python_version == "3.13"']
+
+
+def test_the_test_tools_of_a_lock_of_its_own(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(venv, "poetry", poetry(ours / "services/theirs"))
+    files = {"app.py": APP, "test_app.py": "def test(): ...\n", "requirements.txt": "x==1\npytest==7.2\n"}
+    take(write(files), own=True)
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
-    assert made["project"]["dependencies"][:2] == ['x==1 ; python_version == "3.13"', 'y[z] ; python_version == "3.13"']
-
-
-def test_shared_test_tools_that_do_not_go_with_what_it_needs(
-    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, fits = ours / "services/theirs/pyproject.toml", False
-
-    def run(_: object, *arguments: str, silent: bool = False) -> None:
-        if silent and (arguments == ("lock",) or ("hypothesis" in path.read_text() and not fits)):
-            raise CommandFailed(["poetry", *arguments], CONFLICT)
-        path.with_name("poetry.lock").write_text("")
-
-    monkeypatch.setattr(venv, "poetry", run)
-    files = {"app.py": APP, "test_app.py": "def test(): ...\n", "requirements.txt": "h11==0.14\npytest==7.2\n"}
-    take(write(files))
-    assert tomllib.loads(path.read_text())["dependency-groups"] == {"tests": ["pytest==7.2", "pytest-cov"]}
+    assert made["dependency-groups"] == {"tests": ["hypothesis", "pytest==7.2"]}
     service.remove(NO_SESSION, "theirs")
-    fits = True
     take(write({}))
-    assert "dependency-groups" not in tomllib.loads(path.read_text())
+    assert not project.has_own_lock("theirs")
 
 
 def test_pins_give_way_to_newer_versions_of_the_same_major(ours: Path, write: Write) -> None:
-    take(write({"app.py": APP, "requirements.txt": "a==2.0.23\nb[x]==0.9rc1\nc>=1,<3\nd==1.*\n"}), unpin=True)
+    take(
+        write({"app.py": APP, "requirements.txt": "a==2.0.23\nb[x]==0.9rc1\nc>=1,<3\nd==1.*\ne~=0.25.1\n"}), unpin=True
+    )
     group = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"]
-    assert group[:-1] == ["a<3,>=2.0.23", "b[x]<1,>=0.9rc1", "c<3,>=1", "d==1.*"]
+    assert group[:-1] == ["a<3,>=2.0.23", "b[x]<1,>=0.9rc1", "c<3,>=1", "d==1.*", "e<1,>=0.25.1"]
