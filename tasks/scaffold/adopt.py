@@ -62,7 +62,7 @@ def adopt(session: Session, args: Namespace) -> None:
         service.check_name(f"{args.name}-worker")
     needs = find_needs(session, source, args.extra or (), found.root)
     locked = {one for name in LOCKS for one in resolve.versions(source / name)}
-    for one in [one for one in [*needs.main, *needs.tests] * args.unpin if not one.url]:
+    for one in [one for one in (*needs.main, *needs.tests) if args.unpin and not one.url]:
         versions = [version for name, version in locked if name == canonicalize_name(one.name)]
         pins = [*one.specifier.filter(versions, prereleases=True)]
         pin = f"=={pins[0]}" if len(pins) == 1 else str(one.specifier)
