@@ -17,7 +17,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
 from gunicorn.workers import gthread
 from gunicorn_clients import Client, memory_is_being_freed
-from server_limits import HEAD_BYTES, LARGE_BYTES, TIMEOUT_S, fault
+from server_limits import HEAD_BYTES, LARGE_BYTES, MEMORY_BYTES, TIMEOUT_S, fault
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
 # So many requests at a time compete for the processor, and more, step by step, while this process does not take most of its
@@ -115,11 +115,12 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
                 self.start(conn, self.tpool)
 
     def limit(self, now: float) -> int:
-        """How many requests may compete for the processor: some more when this process has not taken most of its time lately."""
+        """How many requests may compete for the processor: some more where this process takes little of its time, and memory."""
         last, used, _ = self.measured
         if now > last + MEASURED_S:
-            takes_most = time.process_time() - used > MOST * (now - last)
-            self.measured = now, time.process_time(), BUSY if takes_most else BUSY + len(self.busy)
+            unread = sum(client.answer_bytes for client in list(Client.slow))
+            takes_much = time.process_time() - used > MOST * (now - last) or unread > MEMORY_BYTES // 2
+            self.measured = now, time.process_time(), BUSY if takes_much else BUSY + len(self.busy)
         return self.measured[2]
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:

@@ -88,8 +88,7 @@ class Server:
 
     def memory_mb(self) -> float:
         """The memory of the process that answers."""
-        status = Path(f"/proc/{max(self.workers(), key=int)}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+        return int(Path(f"/proc/{max(self.workers(), key=int)}/statm").read_text().split()[1]) / 256  # pages of 4 KiB
 
 
 @contextmanager

@@ -49,16 +49,16 @@ def test_few_requests_at_a_time_compete_for_the_processor() -> None:
     one.alive, one.tpool, one.starting, one.measured = True, None, Lock(), (0.0, 0.0, 0)
     one.waiting, one.busy = deque(range(100)), {}
     one.start = lambda conn, _: started.append(conn)
-    with patch.object(worker.Client, "slow", {Mock(disconnected=True, answer_bytes=1 << 30)}):
-        one.start_waiting()  # when their threads have freed their memory
-    for most, busy_s, pause_s, not_busy, expected in [
-        (0.0, 60.0, 0, None, 16),  # none before
-        (0.0, 60.0, 0, 0, 17),  # one has ended, or its client is slow
-        (0.0, 0.01, 0.02, None, 33),
-        (0.5, 60.0, 0.1, None, 49),  # they wait for something else than the processor
-        (0.5, 60.0, 0.1, None, 65),
+    for most, busy_s, pause_s, not_busy, unread, freed, expected in [
+        (0.0, 60.0, 0, None, 1 << 30, True, 0),  # when the threads of disconnected clients have freed their memory
+        (0.0, 60.0, 0, None, 0, False, 16),
+        (0.0, 60.0, 0, 0, 0, False, 17),  # one has ended, or its client is slow
+        (0.0, 0.01, 0.02, None, 0, False, 33),
+        (0.5, 60.0, 0.1, None, 1 << 30, False, 33),  # when slow clients have read their answers
+        (0.5, 60.0, 0.1, None, 0, False, 49),  # they wait for something else than the processor
     ]:
-        with patch.multiple(worker, MOST=most, BUSY_S=busy_s):
+        slow = {Mock(disconnected=freed, answer_bytes=unread)}
+        with patch.multiple(worker, MOST=most, BUSY_S=busy_s), patch.object(worker.Client, "slow", slow):
             time.sleep(pause_s)
             one.start_waiting(not_busy)
         assert len(started) == expected
