@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from ..changes import base_of, git
 from ..cli import FLAVORS
@@ -156,6 +157,7 @@ def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[
             return weigh([f"{clone}/{service}:{flavor}" for flavor in flavors for service in found])
         finally:
             if (tree / ".env").exists():
-                run(*nox, "-s", "clean", quiet=True)
+                with suppress(KeyboardInterrupt):  # the worktree goes all the same, and then this session ends
+                    run(*nox, "-s", "clean", quiet=True)
             shutil.rmtree(tree, ignore_errors=True)
             git("worktree", "prune")

@@ -191,9 +191,8 @@ def under_test(stack: Stack, part: str = "") -> Stack:
     """A stack for this session's tests, on free ports of 127.0.0.1; ``part`` tells apart several of a session."""
     ports = dict.fromkeys(port_variables(stack.model), "0")
     hosts = dict.fromkeys((f"{port.removesuffix('PORT')}HOST" for port in ports), "127.0.0.1")
-    return replace(
-        stack, project=project_of_tests(session_id(), part), settings={SESSION: session_id(), **ports, **hosts}
-    )
+    settings = {SESSION: session_id(), **ports, **hosts}
+    return replace(stack, project=project_of_tests(session_id(), part), settings=settings)
 
 
 def port_variables(model: Mapping[str, Any]) -> dict[str, str]:

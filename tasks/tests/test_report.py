@@ -187,6 +187,20 @@ def test_an_earlier_commit_is_built_weighed_and_removed(project: Path, monkeypat
     assert earlier.left() == 0
 
 
+def test_an_interrupt_of_the_clean_up_leaves_no_worktree(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = Earlier(project, monkeypatch)
+
+    def run(*command: str, quiet: bool = False, env: Mapping[str, str] | None = None) -> int:
+        code = earlier.run(*command, quiet=quiet, env=env)
+        if command[-1] == "clean":
+            raise KeyboardInterrupt
+        return code
+
+    monkeypatch.setattr(report, "run", run)
+    assert report.weigh_at("HEAD", ["pilot"], ["prod"])
+    assert earlier.left() == 0
+
+
 def test_an_earlier_commit_with_none_of_the_services(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when a clone's first branch takes the samples out: nothing is built, and all is new."""
     earlier = Earlier(project, monkeypatch)
