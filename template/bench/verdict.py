@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.images import bake
-from tasks.ownership import remove_own
 from tasks.project import ROOT, clone_id, env_prefix
 from tasks.shell import UserError, output, start
+from tasks.stack.lifecycle import remove_tested_stacks
 from tasks.stack.model import COMPOSE
 from tasks.terminal import say
 from tasks.testing.watch import rerun
@@ -117,7 +117,7 @@ def watching(settings: dict[str, str]) -> Iterator[Callable[[], None]]:
         finally:
             process.terminate()
             process.wait()
-            remove_own()
+            remove_tested_stacks()
 
 
 def report(times: dict[str, list[float]], reference: str) -> dict[str, Any]:
