@@ -19,8 +19,8 @@ from ..machine import engine
 from ..release import image
 from ..shell import UserError
 from .conftest import fake_docker
+from .publishing import COMMIT, SERVICES, made
 from .test_bake import MODEL
-from .test_publish import COMMIT, SERVICES, made
 
 
 def layer(folder: Path, *members: dict[str, Any]) -> Path:

@@ -17,11 +17,12 @@ PARTS = {
     "tasks.machine.debian": ("tasks/machine/debian.py", "docker/bases", "tasks/tests/test_debian.py"),
     "tasks.machine.podman": ("tasks/machine/podman.py", "tasks/tests/test_podman.py"),
     "tasks.release": (
-        *("tasks/release", "deploy", "docs/releasing.md", "docs/deploying.md", "tasks/tests/registry.py"),
+        *("tasks/release", "deploy", "docs/releasing.md", "docs/deploying.md"),
+        *("tasks/tests/registry.py", "tasks/tests/publishing.py"),
         *(
             f"tasks/tests/test_{name}.py"
             for name in (
-                *("publish", "registry", "rollout", "release", "release_image"),
+                *("publish", "publish_refused", "registry", "rollout", "release", "release_image"),
                 *("deploy", "deploy_kubernetes", "deploy_swarm"),
             )
         ),
@@ -39,7 +40,10 @@ PARTS = {
         "tasks/scaffold/adopting",
         *(
             f"tasks/tests/test_{name}.py"
-            for name in ("adopt", "adopt_copy", "adopt_slow", "application", "environment", "requirements", "resolve")
+            for name in (
+                *("adopt", "adopt_copy", "adopt_slow", "adopt_tests"),
+                *("application", "environment", "requirements", "resolve"),
+            )
         ),
     ),
 }
