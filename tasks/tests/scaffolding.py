@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import cast
 
@@ -84,6 +85,19 @@ def small_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(root, "init", "-q")
     commit(root)
     return root
+
+
+def make(name: str, model: str = "", kind: str = "flask") -> None:
+    """Make a service in the small project, as `nox -s new` does."""
+    service.check_name(name)
+    with service.all_or_nothing(name):
+        service.new(NO_SESSION, Namespace(name=name, like=model, kind=kind))
+
+
+def take_away(name: str) -> None:
+    """Remove a service of the small project, as `nox -s remove` does."""
+    with service.all_or_nothing(name):
+        service.remove(NO_SESSION, name)
 
 
 def git(root: Path, *args: str) -> str:

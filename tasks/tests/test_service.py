@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import tomllib
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from ..project import ROOT
 from ..scaffold import groups, service
 from ..shell import UserError
 from ..testing.host import SUITES
-from .scaffolding import LOCK, NO_SESSION, PYPROJECT, commit, git, in_git, real, small_project
+from .scaffolding import LOCK, NO_SESSION, PYPROJECT, commit, git, in_git, make, real, small_project, take_away
 
 
 @pytest.fixture
@@ -26,17 +24,6 @@ def test_a_pyproject_without_groups_is_no_reason_against_a_name(ours: Path) -> N
     (ours / "pyproject.toml").write_text("[project]\n")
     git(ours, "rm", "-rq", "services")
     service.check_name("scout")
-
-
-def make(name: str, model: str = "", kind: str = "flask") -> None:
-    service.check_name(name)
-    with service.all_or_nothing(name):
-        service.new(NO_SESSION, Namespace(name=name, like=model, kind=kind))
-
-
-def take_away(name: str) -> None:
-    with service.all_or_nothing(name):
-        service.remove(NO_SESSION, name)
 
 
 @pytest.mark.parametrize(
@@ -165,36 +152,6 @@ def test_each_service_has_a_port_of_its_own(ours: Path) -> None:
     assert "${TWO_PORT:-5001}" in (ours / "services/two/compose.yaml").read_text()
 
 
-def test_remove_undoes_new_to_the_last_byte(ours: Path) -> None:
-    make("one")
-    make("two", model="one")
-    make("three", model="pilot")
-    for name in ("one", "three", "two"):
-        take_away(name)
-    assert git(ours, "status", "--porcelain", "--ignored") == ""
-
-
-def test_remove_takes_all_that_is_the_services(ours: Path) -> None:
-    take_away("pilot")
-    data = tomllib.loads((ours / "pyproject.toml").read_text())
-    assert data["dependency-groups"].keys() == {"tests"}
-    assert not data["tool"]["poetry"].get("group")
-    assert data["tool"]["stack"]["budgets"] == {}
-    text = (ours / "pyproject.toml").read_text()
-    assert [line for line in text.splitlines() if "pilot" in line] == []
-    assert {line for line in PYPROJECT.splitlines() if line.startswith("#")} <= {*text.splitlines()}
-    assert "pilot" not in (ours / "docker/compose.yaml").read_text()
-    assert not (ours / "services/pilot").exists()
-
-
-def test_a_stack_without_services_is_valid(ours: Path) -> None:
-    before = (ours / "docker/compose.yaml").read_text()
-    take_away("pilot")
-    assert "\ninclude: []\n\n# More." in (ours / "docker/compose.yaml").read_text()
-    make("pilot")
-    assert (ours / "docker/compose.yaml").read_text() == before
-
-
 @pytest.mark.parametrize("words", [("flask",), ("--group", "pilto", "flask"), ("--group=pilto", "flask")])
 def test_a_package_is_added_to_a_group_that_is_there(
     ours: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
@@ -230,102 +187,6 @@ def test_a_group_that_poetry_removes_comes_back(ours: Path, monkeypatch: pytest.
     with pytest.raises(UserError, match="pilot uses libs/ink without its path"):
         service.lock(NO_SESSION, "lock")
     assert len(asked) == 3
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "depends_on: [pilot]",
-        "depends_on: [a, pilot]",
-        "- pilot",
-        "pilot:",
-        "URL: http://pilot:8000",
-        "URL: http://u@pilot/x",
-        "URL: ${URL:-http://pilot}",
-    ],
-)
-def test_what_another_service_needs_is_not_removed(ours: Path, line: str) -> None:
-    make("two")
-    compose = ours / "services/two/compose.yaml"
-    compose.write_text(f"{compose.read_text()}    {line}\n")
-    commit(ours)
-    with pytest.raises(UserError, match=r"services/two/compose.yaml, line \d+, names pilot: change it first"):
-        take_away("pilot")
-    assert git(ours, "status", "--porcelain") == ""
-
-
-@pytest.mark.parametrize("line", ["# like pilot", "- two-data:/app/pilot", "X: pilot-x", "X: a.pilot"])
-def test_what_only_looks_like_a_service_is_no_obstacle(ours: Path, line: str) -> None:
-    make("two")
-    compose = ours / "services/two/compose.yaml"
-    compose.write_text(f"{compose.read_text()}    {line}\n")
-    take_away("pilot")
-    assert not (ours / "services/pilot").exists()
-
-
-@pytest.mark.parametrize("untracked", ["all", "no"])
-def test_a_service_with_changes_is_not_removed(ours: Path, untracked: str) -> None:
-    """Not even if the user's git shows no new files."""
-    git(ours, "config", "status.showUntrackedFiles", untracked)
-    (ours / "services/pilot/notes").write_text("mine")
-    with pytest.raises(UserError, match="changes that git does not have"):
-        take_away("pilot")
-    assert git(ours, "status", "--porcelain", "--untracked-files") == "?? services/pilot/notes\n"
-
-
-def test_a_stack_that_is_written_in_another_way_is_told(ours: Path) -> None:
-    (ours / "docker/compose.yaml").write_text("include: [../services/pilot/compose.yaml]\n")
-    commit(ours)
-    with pytest.raises(UserError, match="no line `include:`"):
-        make("two")
-    with pytest.raises(UserError, match=r"no line `- \.\./services/pilot/compose\.yaml`"):
-        take_away("pilot")
-    assert git(ours, "status", "--porcelain") == ""
-
-
-@pytest.mark.parametrize("failure", [UserError("no index"), KeyboardInterrupt()])
-@pytest.mark.parametrize("action", ["new", "like", "remove"])
-def test_what_fails_or_is_interrupted_changes_nothing(
-    ours: Path, monkeypatch: pytest.MonkeyPatch, action: str, failure: BaseException
-) -> None:
-    def fail(*words: object) -> None:
-        if "lock" in words:
-            (ours / "poetry.lock").write_text("half")
-            raise failure
-
-    monkeypatch.setattr(venv, "poetry", fail)
-    with pytest.raises(type(failure)):
-        take_away("pilot") if action == "remove" else make("two", model="pilot" if action == "like" else "")
-    assert git(ours, "status", "--porcelain", "--ignored") == ""
-
-
-def test_a_removed_folder_comes_back(ours: Path) -> None:
-    def interrupted() -> None:
-        with service.all_or_nothing("pilot"):
-            service.remove(NO_SESSION, "pilot")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert git(ours, "status", "--porcelain", "--ignored") == ""
-
-
-def test_of_two_at_once_one_waits_for_the_other(ours: Path) -> None:
-    """Else the first that fails would undo what the other has done."""
-
-    def second() -> None:
-        with pytest.raises(RuntimeError), service.all_or_nothing("second"):
-            raise RuntimeError
-
-    thread = threading.Thread(target=second, daemon=True)
-    with service.all_or_nothing("first"):
-        thread.start()
-        thread.join(0.1)
-        assert thread.is_alive()
-        (ours / "poetry.lock").write_text("of the first")
-    thread.join(9)
-    assert not thread.is_alive()
-    assert (ours / "poetry.lock").read_text() == "of the first"
 
 
 @pytest.mark.slow
