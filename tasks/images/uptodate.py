@@ -60,8 +60,8 @@ def restore(targets: Mapping[str, Target], before: Mapping[str, str]) -> None:
     """Give names back to the engine's images of ``before`` a build that failed, and remove what the build has made."""
     made = present()
     for tag in [tag for target in targets.values() for tag in target.tags if tag in made]:
-        command = ("tag", before[tag]) if tag in before else ("rm",)
-        output("docker", "image", *command, tag)
+        with suppress(CommandFailed):  # another session has removed what was there: why the build failed is to be told
+            output("docker", "image", *(("tag", before[tag]) if tag in before else ("rm",)), tag)
     remove_replaced(targets, made)
 
 

@@ -163,6 +163,17 @@ def test_an_image_that_fails_its_verification_gets_no_name(no_docker: Path, proj
     assert "image rm new" in calls(no_docker)
 
 
+def test_why_a_build_failed_is_told_though_another_session_has_removed_the_image_before(
+    no_docker: Path, project: Path
+) -> None:
+    (images := project / "images").write_text("ours/pilot:prod old\n")
+    fails = f"cat >/dev/null; echo ours/pilot:prod new >'{images}'; exit 1"
+    answers = {"compose config": f"cat '{project}/model.json'", "image ls": f"cat '{images}'", "buildx bake": fails}
+    fake_docker(no_docker, {**answers, "image tag": "echo 'No such image: old' >&2; exit 1"})
+    with pytest.raises(UserError, match="the build failed"):
+        bake.build(["pilot"], "prod")
+
+
 def test_an_image_whose_build_fails_stays_stale(no_docker: Path) -> None:
     tool = (no_docker / "docker").read_text()
     (no_docker / "docker").write_text(tool.replace("'buildx bake'*)", "'buildx bake'*) exit 1;"))
