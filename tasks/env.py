@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
@@ -59,13 +60,20 @@ def users_part(text: str) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """The settings in a text like .env."""
-    return {found["key"]: _unquote(found) for found in _SETTING.finditer(text)}
+    """The settings in a text like .env; a value may name variables of the environment, and settings above it."""
+    settings: dict[str, str] = {}
+    for found in _SETTING.finditer(text):
+        double = re.sub(r'\\(["\\$])', lambda it: it[1].replace("$", "$$"), found["double"] or "")
+        value = Template(found["plain"] or double).safe_substitute(defaultdict(str, {**settings, **os.environ}))
+        single = found["single"]  # where a dollar sign has no meaning
+        settings[found["key"]] = value if single is None else single.replace("\\'", "'")
+    return settings
 
 
 def chosen_by_user() -> dict[str, str]:
     """The settings that the user has made: in the environment, and in his part of .env."""
-    return parse(users_part(read())) | dict(os.environ)
+    chosen = {*parse(users_part(read())), *os.environ}
+    return {key: value for key, value in env().items() if key in chosen}
 
 
 def write_env(found: Mapping[str, str]) -> None:
@@ -105,17 +113,7 @@ def write_secrets() -> None:
 
 
 def _quote(value: str) -> str:
-    """A value as .env has it. Backslashes need double quotes: before a single quote they could not be told from escapes."""
+    """A value as .env has it."""
     if re.fullmatch(r"[\w./:@-]*", value, re.ASCII):
         return value
-    if "\\" in value:
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$") + '"'
-    return "'" + value.replace("'", "\\'") + "'"
-
-
-def _unquote(found: re.Match[str]) -> str:
-    """The value of a setting, with the variables that it names, except between single quotes."""
-    if (single := found["single"]) is not None:
-        return single.replace("\\'", "'")
-    text = re.sub(r'\\(["\\])', r"\1", found["double"] or "") or found["plain"] or ""
-    return Template(text).safe_substitute(os.environ)
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$") + '"'

@@ -23,7 +23,6 @@ from . import like
 
 SKELETON = ROOT / "tasks" / "scaffold" / "skeleton"
 STACK = ROOT / "docker" / "compose.yaml"
-NOTHING = "include: []\n"  # in STACK, where no service is left
 LOCK = ROOT / "poetry.lock"
 EDITED = (ROOT / "pyproject.toml", STACK, LOCK)
 REMOVED = ROOT / ".nox" / "removed"  # a removed service's folder, until all else went well
@@ -200,7 +199,7 @@ def remove(session: Session, service: str) -> None:
     text = STACK.read_text(encoding="utf-8")
     if include(service) not in text:
         raise UserError(f"docker/compose.yaml has no line `{include(service).strip()}`: take {service} out by hand")
-    left = re.sub(r"^include:\n(?! )", NOTHING, text.replace(include(service), ""), flags=re.MULTILINE)
+    left = re.sub(r"^include:\n(?! )", "include: []\n", text.replace(include(service), ""), flags=re.MULTILINE)
     STACK.write_text(left, encoding="utf-8")
     edit_group(session, "remove", service)
     if not has_own_lock(service):

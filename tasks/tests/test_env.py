@@ -89,12 +89,17 @@ LINES = {
     'P="a b"': "a b",
     r"P='it\'s'": "it's",
     "P=it's": "it's",
+    r"P=it\'s": r"it\'s",
     "P=": "",
     "  P=x  ": "x",
     "P=$MINE/ca.crt": "/my own/ca.crt",
     'P="${MINE}/ca.crt"': "/my own/ca.crt",
     "P='$MINE'": "$MINE",
     "P=a$$b": "a$b",
+    r'P="a\$MINE \\ \"b\""': r'a$MINE \ "b"',
+    "P=a$NOWHERE": "a",
+    "TOKEN=secret\nP=https://me:${TOKEN}@host/": "https://me:secret@host/",
+    "MINE=other\nP=$MINE": "/my own",
 }
 
 
