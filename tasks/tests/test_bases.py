@@ -88,6 +88,17 @@ def test_without_a_registry_images_are_built(
     assert "no image registry answers (no such host)" in capsys.readouterr().out
 
 
+def test_what_builds_images_is_installed_only_where_that_is_allowed(
+    no_docker: Path, debian: FakeDistribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    debian.missing = ("mmdebstrap",)
+    fake_docker(no_docker, {INSPECT: on_engine(), "pull": PULL_FAILS})
+    with pytest.raises(UserError, match=r"only root can install mmdebstrap\. Run `sudo apt-get install mmdebstrap`"):
+        bases.ensure()
+    assert (debian.installed, debian.built) == ([], [])
+
+
 def test_without_a_registry_and_a_known_distribution_the_way_out_is_told(
     no_docker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

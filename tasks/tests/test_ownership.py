@@ -135,8 +135,12 @@ def test_only_what_no_session_owns_any_more_is_removed(
         f"container rm --force --volumes {us}-pilot-run-1 {us}-stack-{gone}-gw0-pilot-1",
         f"network rm {us}-stack-{gone}_default {us}-stack-{gone}-gw1_default",
     ]
-    listed = [call for call in calls(no_docker) if " ls " in call]
-    assert all(f"--filter label=stack.clone={us} " in call or f"--filter name={us} " in call for call in listed)
+    listed = {call.split(" --format ")[0] for call in calls(no_docker) if " ls " in call}
+    assert listed == {
+        f"container ls --all --filter label=stack.clone={us}",
+        f"network ls --filter name={us}",
+        f"volume ls --filter name={us}",
+    }
     assert [path.name for path in tmp_path.glob(f"{ownership.TEMPORARY}*")] == [f"{ownership.TEMPORARY}{here}-abc"]
     assert "removing what a killed session has left" in capsys.readouterr().out
     fake_docker(no_docker, {f"{kind} ls": "" for kind in ownership.KINDS})

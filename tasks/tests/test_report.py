@@ -105,6 +105,7 @@ def test_over_budget_names_what_has_grown(project: Path) -> None:
     small = weighing(9_000_000, groups=BEFORE)
     report.check_budgets([small], [])
     assert report.limits_of(small) == [(10_000_000, 9_000_000), (4_500_000, 4_000_000)]
+    report.check_budgets([weighing(10_000_000, 4_500_000)], [])
     told = r"^ours/pilot:prod is 15\.00 MB raw, over its 10\.00 MB \(numpy \+6\.00, new \+1\.00, flask \+0\.00\)$"
     with pytest.raises(UserError, match=told):
         report.check_budgets([weighing(15_000_000)], [small])
