@@ -163,6 +163,15 @@ def test_an_image_that_fails_its_verification_gets_no_name(no_docker: Path, proj
     assert "image rm new" in calls(no_docker)
 
 
+def test_an_image_that_a_build_replaces_is_removed(no_docker: Path, project: Path) -> None:
+    (images := project / "images").write_text("ours-1/pilot:prod old\nours/pilot:prod old\n")
+    built = f"cat >/dev/null; sed -i s/old/new/ '{images}'"
+    answers = {"compose config": f"cat '{project}/model.json'", "image ls": f"cat '{images}'", "image rm old": ""}
+    fake_docker(no_docker, {**answers, "buildx bake": built})
+    bake.build(["pilot"])
+    assert "image rm old" in calls(no_docker)
+
+
 def test_why_a_build_failed_is_told_though_another_session_has_removed_the_image_before(
     no_docker: Path, project: Path
 ) -> None:

@@ -187,6 +187,28 @@ def test_what_is_missing_is_installed_and_the_daemon_started(
     assert len(started(no_docker)) == 1
 
 
+def test_with_sudo_the_user_may_use_the_engine(
+    no_docker: Path, debian: FakeDistribution, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_tool(no_docker / "usermod", f'echo "$*" >>"{no_docker}/groups"')
+    fake_engine(no_docker, engine="Cannot connect to the Docker daemon", compose="", buildx="")
+    monkeypatch.setattr(debian, "install", lambda *_: install_daemon(no_docker))
+    monkeypatch.setenv("SUDO_USER", "me")
+    setup.ensure()
+    assert (no_docker / "groups").read_text() == "-aG docker me\n"
+    assert "me may use Docker from the next login on" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("old_daemon")
+def test_systemd_restarts_the_daemon_where_it_runs(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_daemon(no_docker)
+    write_tool(no_docker / "systemctl", f'echo "$*" >"{no_docker}/systemd"; dockerd >/dev/null 2>&1 &')
+    is_dir = Path.is_dir
+    monkeypatch.setattr(Path, "is_dir", lambda path: path == Path("/run/systemd/system") or is_dir(path))
+    setup.ensure()
+    assert (no_docker / "systemd").read_text() == "restart docker\n"
+
+
 @pytest.mark.usefixtures("old_daemon")
 def test_a_daemon_that_is_older_than_the_installed_one_is_restarted(no_docker: Path, debian: FakeDistribution) -> None:
     """After an upgrade of the packages, without a restart."""
