@@ -89,7 +89,6 @@ def small_project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make(name: str, model: str = "", kind: str = "flask") -> None:
     """Make a service in the small project, as `nox -s new` does."""
-    service.check_name(name)
     with service.all_or_nothing(name):
         service.new(NO_SESSION, Namespace(name=name, like=model, kind=kind))
 

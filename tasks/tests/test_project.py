@@ -123,7 +123,11 @@ def test_a_lock_with_marks_of_a_merge_is_told(project: Path) -> None:
 def test_libs_are_those_that_the_service_asks_for(project: Path) -> None:
     (project / "libs/plain/plain").mkdir(parents=True)
     uses = "[tool.poetry.group]\npilot.dependencies.plain = {path = 'libs/plain', develop = true}\n"
-    (project / "pyproject.toml").write_text(GROUPS + uses)
+    others = (
+        "pilot.dependencies.flask = {version = '3', extras = ['async']}\npilot.dependencies.x = {path = 'vendor/x'}\n"
+    )
+    groups = GROUPS.replace("pilot = []", "pilot = ['flask', {include-group = 'other'}]")
+    (project / "pyproject.toml").write_text(groups + uses + others)
     assert (libs_of("pilot"), libs_of("other")) == (["plain"], [])
     (project / "libs/plain/plain").rmdir()
     with pytest.raises(UserError, match="pilot uses libs/plain, and there is no package libs/plain/plain"):
