@@ -24,9 +24,8 @@ Versions = Set[tuple[str, str]]  # names and versions of packages
 
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
-# A package in a poetry.lock, as far as Poetry needs it to take that version if it can; and what is there besides.
+# A package in a poetry.lock, as far as Poetry needs it to take that version if it can.
 PACKAGE = '{{name = "{}", version = "{}", optional = false, python-versions = "*", files = []}}'
-METADATA = 'metadata = {lock-version = "2.1", python-versions = "*", content-hash = ""}'
 
 
 def lock(session: Session, name: str, lines: list[str], choices: list[list[str]], why: str, kept: Versions) -> None:
@@ -67,8 +66,8 @@ def attempt(session: Session, name: str, settings: str, kept: Versions, lines: l
     words["tests"] = f"\n[dependency-groups]\ntests = {json.dumps(tests, indent=4)}\n" if tests else ""
     text, here = template("pyproject.toml.in", words) + settings, f'python_version == "{image_python()}"'
     (SERVICES / name / "pyproject.toml").write_text(text, encoding="utf-8")
-    locked = f"package = [{', '.join(PACKAGE.format(*one) for one in sorted(kept))}]\n{METADATA}\n"
-    (SERVICES / name / "poetry.lock").write_text(locked, encoding="utf-8")
+    words["packages"] = ", ".join(PACKAGE.format(*one) for one in sorted(kept))
+    (SERVICES / name / "poetry.lock").write_text(template("poetry.lock.in", words), encoding="utf-8")
     try:
         venv.poetry(session, f"--directory=services/{name}", "lock", silent=True)
     except CommandFailed as error:
