@@ -62,8 +62,8 @@ def find_application(code: Code, wanted: str = "") -> Application:
     if len(found := [*dict.fromkeys(found or code.every)] or commands * bool(code.interface)) == 1:
         return found[0]
     if not found:
-        run = commands[0].call if len(commands) == 1 else "python -m MODULE"
-        ways = code.proposals.replace("python -m MODULE", run)
+        run = [code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.stem == "__main__"]
+        ways = code.proposals.replace("-m MODULE", f"-m {[*run, 'MODULE'][0]}")
         lost = f"no application found, see docs/adopting.md; say --app MODULE:NAME, or a command: {ways}"
         raise UserError(f"{source}: {lost if code.trees else 'it has no Python code, or none but tests'}")
     # By its folder, too: two may have modules of one name.

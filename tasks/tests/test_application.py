@@ -66,6 +66,7 @@ Write = Callable[[Mapping[str, str]], Path]
         ({"main.py": "from a import make\n\n\ndef get_app():\n    return make('x')\n"}, "main:get_app() wsgi"),
         ({"main.py": "from a import b\nimport fastapi\napp = create_application(b)\n"}, "main:app asgi"),
         ({"main.py": "import bottle\napp = bottle.Bottle()\n"}, "main:app wsgi"),
+        ({"main.py": "import connexion\napi = connexion.App('x')\n"}, "main:api wsgi"),
         ({"main.py": "import falcon\napi = falcon.App()\n"}, "main:api wsgi"),
         ({"main.py": "import falcon.asgi\napi = falcon.asgi.App()\n"}, "main:api asgi"),
         ({"main.py": "from litestar import Litestar\napp = Litestar([])\n"}, "main:app asgi"),
@@ -197,11 +198,25 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
             "",
             "no application found.* or a command: 'python -m MODULE'$",
         ),
-        # A server of its own runs as a file says, on our port.
+        # What is made for `python -m`; a server of its own on our port, whatever a file says.
         (
-            {"main.py": "import aiohttp.web\n", "Procfile": "web: python3 main.py\n"},
+            {"crew/__init__.py": "", "crew/__main__.py": "", "crew/tools/__main__.py": "", "crew/x.py": ""},
+            "",
+            "no application found.* or a command: 'python -m crew'$",
+        ),
+        (
+            {
+                "main/__init__.py": "",
+                "main/__main__.py": "import aiohttp.web\n",
+                "Procfile": "web: python3 -m main --port=80\n",
+            },
             "",
             "no application found.* or a command: 'python -m main --port 8000'$",
+        ),
+        (
+            {"web.py": "from twisted.application import service\n\n\ndef get_application():\n    return service.A()\n"},
+            "",
+            "no application found.* or a command: 'python -m MODULE --port 8000'$",
         ),
         (
             {f"{name}.py": "if __name__ == '__main__':\n    print()\n" for name in ("one", "two")},
