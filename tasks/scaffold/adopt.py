@@ -28,8 +28,6 @@ from .requirements import LINTERS, LOCKS, Needs, by_name, find_needs
 
 # For a process that no port can tell anything about.
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
-# A version that is pinned, and its major.
-PIN = re.compile(r"[=~]=((\d+)[\w.]*)$")
 # How a Django project's tox.ini names its tests' settings, and manage.py its own.
 DJANGO = r"""DJANGO_SETTINGS_MODULE(?:\s*=\s*['"]?|['"]\]?\s*[=,]\s*['"])([\w.]+)"""
 # How code names a document beside it, or one in docs/.
@@ -105,7 +103,7 @@ def unpin(requirements: list[Requirement], locked: resolve.Versions) -> None:
         versions = [version for name, version in locked if name == canonicalize_name(one.name)]
         fitting = [*one.specifier.filter(versions, prereleases=True)]
         pin = f"=={fitting[0]}" if len(fitting) == 1 else str(one.specifier)
-        one.specifier = SpecifierSet(PIN.sub(lambda found: f">={found[1]},<{int(found[2]) + 1}", pin))
+        one.specifier = SpecifierSet(re.sub(r"[=~]=((\d+)[\w.]*)$", lambda it: f">={it[1]},<{int(it[2]) + 1}", pin))
 
 
 def write_settings(code: Code, folder: Path, needs: Needs, *, django: bool) -> None:
@@ -115,9 +113,11 @@ def write_settings(code: Code, folder: Path, needs: Needs, *, django: bool) -> N
     settings: dict[str, object] = {"python_files": ["test*.py", "*_test.py"]} if any(folder.rglob("tests.py")) else {}
     if django:
         needs.tests.append(Requirement("pytest-django"))
-        files = [code.source / "tox.ini", *(path for path in code.trees if path.name == "manage.py")]
-        if named := re.search(DJANGO, "".join(map(text_of, files))):
-            settings |= {"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]}
+        files = [path for path in (code.source / "tox.ini", *code.trees) if path.name in {"tox.ini", "manage.py"}]
+        # Where these take the name from a variable, the first module that has such settings.
+        modules = [code.importable(path)[1] for path in code.trees if "\nINSTALLED_APPS" in text_of(path)]
+        if named := re.findall(DJANGO, "".join(map(text_of, files))) or modules:
+            settings |= {"DJANGO_SETTINGS_MODULE": named[0], "python_files": ["test*.py"]}
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in (settings | needs.settings).items()]
     text = environment.template("pytest.toml", {}) + "".join(lines)
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
@@ -151,7 +151,7 @@ def place_tests(folder: Path) -> None:
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
     (folder / "tests").mkdir(exist_ok=True)
-    moved = [path for path in folder.glob("*.py") if matches(path.name, [*TESTS, "tests.py"])]
+    moved = [path for path in folder.glob("*.py") if matches(path.name, TESTS)]
     for path in [path for path in moved if not (folder / "tests" / path.name).exists()]:
         path.rename(folder / "tests" / path.name.replace("tests.py", "test_all.py"))
     if not any((folder / "tests").iterdir()):
