@@ -57,14 +57,10 @@ def find_application(code: Code, wanted: str = "") -> Application:
     # What a factory has made counts only where that takes arguments, or where its own module adds routes and the like.
     routed = [one for one in made if f"\n@{one.call}." in text_of(one.root / f"{one.module.replace('.', '/')}.py")]
     found = [one._replace(interface=code.interface) for one in routed or made * (not known)] or known
-    # A server of its own needs our port, which no file for another machine says.
-    commands = [*dict.fromkeys(code.commands())]
-    if len(found := [*dict.fromkeys(found or code.every)] or commands * bool(code.interface)) == 1:
+    if len(found := [*dict.fromkeys(found or code.every or code.commands())]) == 1:
         return found[0]
     if not found:
-        run = [code.importable(path)[1].removesuffix(".__main__") for path in code.trees if path.stem == "__main__"]
-        ways = code.proposals.replace("-m MODULE", f"-m {[*run, 'MODULE'][0]}")
-        lost = f"no application found, see docs/adopting.md; say --app MODULE:NAME, or a command: {ways}"
+        lost = f"no application found, see docs/adopting.md; say --app MODULE:NAME, or a command: {code.proposals}"
         raise UserError(f"{source}: {lost if code.trees else 'it has no Python code, or none but tests'}")
     # By its folder, too: two may have modules of one name.
     choices = [(f"{one.root.relative_to(source) / one.module}:" if one.module else "") + one.call for one in found]
@@ -81,8 +77,7 @@ def text_of(path: Path) -> str:
 def said(source: Path, table: str) -> Iterator[tuple[str, str]]:
     """What the lines say that a table of known.toml looks for in files, each after the file's name."""
     for name, line in KNOWN[table].items():
-        text = text_of(source / name).replace("\\\n", " ")
-        yield from ((name, found) for found in re.findall(line, text, re.MULTILINE))
+        yield from ((name, found) for found in re.findall(line, text_of(source / name).replace("\\\n", " ")))
 
 
 def named(source: Path) -> Iterator[tuple[str, str]]:
@@ -111,8 +106,10 @@ class Code:
         # Folders whose modules import by relative names: packages, with or without __init__.py.
         self.packages = {folder for path, node in nodes for folder in path.parents[: getattr(node, "level", 0)]}
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
-        proposals = [how for name, how in KNOWN["proposals"].items() if name in libraries] or ["python -m MODULE"]
-        self.proposals = " or ".join(f"'{how}'" for how in dict.fromkeys(proposals))
+        made_to_run = [self.importable(path)[1] for path in self.trees if path.stem == "__main__"] or ["MODULE"]
+        module = made_to_run[0].removesuffix(".__main__")
+        ways = [way for name, way in KNOWN["proposals"].items() if name in libraries] or ["python -m MODULE"]
+        self.proposals = " or ".join(f"'{way.replace('-m MODULE', f'-m {module}')}'" for way in dict.fromkeys(ways))
         # The interface where an application does not tell; with a server of its own, as Tornado has one, it has neither.
         wsgi = "" if "8000" in self.proposals else "wsgi"
         self.interface = "asgi" if libraries & {*ASGI} and not libraries & {"flask", "django"} else wsgi
@@ -120,8 +117,8 @@ class Code:
         self.every = [one for found in self.found.values() for one in found if one.interface or self.interface]
 
     def commands(self) -> Iterator[Application]:
-        """The modules that files say to run, as commands."""
-        for name, line in said(self.source, "commands"):
+        """The modules that files say to run, as commands; none where they are servers, which need our port."""
+        for name, line in said(self.source, "commands") if self.interface else ():
             for script, words in RUNS.findall(re.sub(r"""[]["',]""", " ", line)):
                 for path in self.modules(script.removesuffix(".py").strip("./").replace("/", "."))[:1]:
                     root, module = self.importable(path)
@@ -138,10 +135,10 @@ class Code:
             calls = {ast.unparse(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)}
             maker = next((maker for maker in MAKERS if any(f".{call}".endswith(f".{maker}") for call in calls)), "")
             interface = MAKERS.get(maker, "")
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if isinstance(node, ast.FunctionDef):
                 positional = node.args.posonlyargs + node.args.args
-                required = len(positional) > len(node.args.defaults) or None in node.args.kw_defaults
-                factory = type(node) is ast.FunctionDef and (interface in {"wsgi", "asgi"} or node.name in FACTORIES)
+                required = positional[len(node.args.defaults) :] or None in node.args.kw_defaults
+                factory = interface in {"wsgi", "asgi"} or node.name in FACTORIES
                 if factory and not required and any(isinstance(it, ast.Return) and it.value for it in ast.walk(node)):
                     yield Application(*place, f"{node.name}()", interface or self.interface)
             elif isinstance(node, ast.Assign | ast.AnnAssign):

@@ -61,7 +61,7 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
 
 
 def attempt(session: Session, name: str, settings: str, kept: Versions, lines: list[str], tests: list[str]) -> str:
-    """Lock requirements, and what tests need, in a service's folder, at the versions ``kept`` if these go; return why that fails, or ""."""
+    """Lock requirements, and what tests need, in a service's folder, at the versions ``kept`` if these go and have wheels; return why that fails, or ""."""
     words = {"name": name, "python": pyproject()["project"]["requires-python"], "lines": json.dumps(lines, indent=4)}
     words["tests"] = f"\n[dependency-groups]\ntests = {json.dumps(tests, indent=4)}\n" if tests else ""
     text, here = template("pyproject.toml.in", words) + settings, f'python_version == "{image_python()}"'
@@ -78,6 +78,9 @@ def attempt(session: Session, name: str, settings: str, kept: Versions, lines: l
             added[:] = [f"{line.partition(';')[0].strip()} ; {here}" for line in added]
             return attempt(session, name, settings, kept, lines, tests)
         return reason(error.text)
+    # Nobody has asked for these versions, and no image could have them.
+    if lacking := dict(kept).keys() & {package for package, _ in without_wheels(name)}:
+        return attempt(session, name, settings, {one for one in kept if one[0] not in lacking}, lines, tests)
     return ""
 
 
@@ -132,5 +135,5 @@ def fits(file: str) -> bool:
     """Whether a file of an index is a wheel for the Python of the images."""
     minor = int(image_python().split(".")[1])
     older = "|".join(f"cp3{number}" for number in range(2, minor + 1))
-    tags = rf"[\w.]*py3\d*-none|cp3{minor}-(cp3{minor}|none)|({older})-abi3"
-    return re.search(rf"-({tags})-(any|[\w.]*linux[\w.]*)\.whl$", file) is not None
+    tags = rf"(\S*py3\d*-none|cp3{minor}-(cp3{minor}|none)|({older})-abi3)-(any|\S*linux\S*)"
+    return re.search(rf"-{tags}\.whl$", file) is not None
