@@ -23,11 +23,9 @@ from ..project import ROOT, SERVICES, pyproject
 from ..shell import UserError
 from ..terminal import say
 from . import environment, resolve, service
-from .application import CACHES, LEFT, TESTS, Application, Code, find_application, matches, text_of, worker
+from .application import CACHES, LEFT, TESTS, Application, Code, find_application, matches, said, text_of
 from .requirements import LINTERS, LOCKS, Needs, by_name, find_needs
 
-# What precedes the settings for pytest that code was written with.
-SETTINGS = "# Its own settings for pytest; without this table, the project's hold.\n[tool.pytest.ini_options]\n"
 # For a process that no port can tell anything about.
 HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
 # How a Django project's tox.ini names its tests' settings, and manage.py its own.
@@ -57,56 +55,72 @@ def adopt(session: Session, args: Namespace) -> None:
     source, folder = args.source.resolve(), SERVICES / args.name
     if not source.is_dir() or folder.is_relative_to(source):
         raise UserError(f"there is no folder {args.source}, or it has this project in it")
-    found = find_application(code := Code(source), args.app)
-    if worker(source):
+    code = Code(source)
+    found = find_application(code, args.app)
+    second = next((line for _, line in said(source, "workers")), "")
+    if second:
         service.check_name(f"{args.name}-worker")
     needs = find_needs(session, source, args.extra or (), found.root)
     locked = {one for name in LOCKS for one in resolve.versions(source / name)}
-    for one in [one for one in (*needs.main, *needs.tests) if args.unpin and not one.url]:
-        versions = [version for name, version in locked if name == canonicalize_name(one.name)]
-        pins = [*one.specifier.filter(versions, prereleases=True)]
-        pin = f"=={pins[0]}" if len(pins) == 1 else str(one.specifier)
-        one.specifier = SpecifierSet(re.sub(r"[=~]=((\d+)[\w.]*)$", lambda it: f">={it[1]},<{int(it[2]) + 1}", pin))
+    if args.unpin:
+        unpin([*needs.main, *needs.tests], locked)
     taken, left = copy(code, found.root, folder)
-    own = found.module.partition(".")[0] + ("" if (folder / found.module.partition(".")[0]).is_dir() else ".py")
+    first = found.module.partition(".")[0]
+    own = first if (folder / first).is_dir() else f"{first}.py"
     if own in left:
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
     place_tests(folder)
-    others = {path.name for path in folder.iterdir()} - {own, "tests", "tox.ini", "setup.cfg"}
-    texts = [path.read_text("utf-8", "replace") for path in [*source.glob("*.ini"), *code.trees]]
-    kept = environment.databases(code.texts, code.imports, *texts)
+    kept = environment.databases(code.texts, code.imports, *map(text_of, [*source.glob("*.ini"), *code.trees]))
     keep(source, folder, kept)
     packages: set[str] = {canonicalize_name(one.name) for one in needs.main}
+    others = {path.name for path in folder.iterdir()} - {own, "tests", "tox.ini", "setup.cfg"}
     # Whether production needs more than the application's own package or module.
-    more = own not in taken or kept or any(".py" in own + item or (folder / item).is_dir() for item in others)
-    arguments = build_arguments(found, needs, packages, "." if more else own)
+    named = [it for it in others if ".py" in own + it or it in code.texts or (folder / it).is_dir()]
+    arguments = build_arguments(found, needs, packages, "." if own not in taken or kept or named else own)
     service.fill(args.name, {"SERVICE": args.name} | arguments, "compose.yaml.in")
-    read = environment.variables(code.trees.values())
-    beside = [*environment.neighbours(packages, code.texts)]
-    second = next((one.call for one in code.every if one.interface == "command"), "")
-    finish(args.name, found, worker(source), second, environment.compose_lines(args.name, beside, read))
-    if not (folder / "ruff.toml").exists():
-        shutil.copy(environment.FOLDER / "ruff.toml", folder)
-    if "django" in packages and has_tests(args.name):
-        needs.tests.append(Requirement("pytest-django"))
-        files = [source / "tox.ini", *(path for path in code.trees if path.name == "manage.py")]
-        if named := re.search(DJANGO, "".join(map(text_of, files))):
-            needs.settings.update({"DJANGO_SETTINGS_MODULE": named[1], "python_files": ["test*.py"]} | needs.settings)
-    settings = ({"python_files": ["test*.py", "*_test.py"]} if any(folder.rglob("tests.py")) else {}) | needs.settings
-    text = SETTINGS + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
-    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+    variables = environment.variables(code.trees.values())
+    neighbours = [*environment.neighbours(packages, code.texts)]
+    possible = next((one.call for one in code.every if one.interface == "command"), "")
+    finish(args.name, found, second, possible, environment.compose_lines(args.name, neighbours, variables))
+    write_settings(code, folder, needs, django="django" in packages and has_tests(args.name))
     left += lock(session, args, found.interface, needs, set() if args.unpin else locked)
     say(f"{json.loads(arguments['APPLICATION'])} ({found.interface}), named by {found.said_by}")
     say(f"taken: {', '.join(taken)}; left out: {', '.join(left) or 'nothing'}")
     if kept:
         say(f"kept in instance/, a volume in production: {', '.join(kept)}")
-    if read:
-        told = ", ".join(name + " (needed)" * read[name] for name in sorted(read))
+    if variables:
+        told = ", ".join(name + " (needed)" * variables[name] for name in sorted(variables))
         say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {told}")
-    if found.interface != "command" and second and not worker(source):
-        say(f"it has a worker, {second}: uncomment it in services/{args.name}/compose.yaml")
-    for near in beside:
+    if found.interface != "command" and possible and not second:
+        say(f"it has a worker, {possible}: uncomment it in services/{args.name}/compose.yaml")
+    for near in neighbours:
         say(f"it seems to use {near.name}: {near.how} in services/{args.name}/compose.yaml")
+
+
+def unpin(requirements: list[Requirement], locked: resolve.Versions) -> None:
+    """Ask for newer versions of the same major in place of pins, and of the versions in the project's own lock."""
+    for one in [one for one in requirements if not one.url]:
+        versions = [version for name, version in locked if name == canonicalize_name(one.name)]
+        fitting = [*one.specifier.filter(versions, prereleases=True)]
+        pin = f"=={fitting[0]}" if len(fitting) == 1 else str(one.specifier)
+        one.specifier = SpecifierSet(re.sub(r"[=~]=((\d+)[\w.]*)$", lambda it: f">={it[1]},<{int(it[2]) + 1}", pin))
+
+
+def write_settings(code: Code, folder: Path, needs: Needs, *, django: bool) -> None:
+    """Write the settings of linters and pytest; with ``django``, its tests run by pytest-django."""
+    if not (folder / "ruff.toml").exists():
+        shutil.copy(environment.FOLDER / "ruff.toml", folder)
+    settings: dict[str, object] = {"python_files": ["test*.py", "*_test.py"]} if any(folder.rglob("tests.py")) else {}
+    if django:
+        needs.tests.append(Requirement("pytest-django"))
+        files = [path for path in (code.source / "tox.ini", *code.trees) if path.name in {"tox.ini", "manage.py"}]
+        # Where these take the name from a variable, the first module that has such settings.
+        modules = [code.importable(path)[1] for path in code.trees if "\nINSTALLED_APPS" in text_of(path)]
+        if named := re.findall(DJANGO, "".join(map(text_of, files))) or modules:
+            settings |= {"DJANGO_SETTINGS_MODULE": named[0], "python_files": ["test*.py"]}
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in (settings | needs.settings).items()]
+    text = environment.template("pytest.toml", {}) + "".join(lines)
+    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
 
 
 def keep(source: Path, folder: Path, files: list[str]) -> None:
@@ -122,12 +136,12 @@ def keep(source: Path, folder: Path, files: list[str]) -> None:
             (folder / name).symlink_to("../" * name.count("/") + f"instance/{Path(name).name}")
 
 
-def build_arguments(found: Application, needs: Needs, packages: set[str], own: str) -> dict[str, str]:
-    """The arguments of the image's build, for an application, what it needs, and the package in which it is."""
+def build_arguments(found: Application, needs: Needs, packages: set[str], package: str) -> dict[str, str]:
+    """The arguments of the image's build; ``packages`` is what it needs, and ``package`` its own, "." for the whole folder."""
     application = f"{found.module}:{found.call}".removeprefix(":")
     told = {"APPLICATION": application, "DISTRIBUTION": needs.distribution, "ENTRY_POINTS": needs.entry_points}
-    arguments = {"PACKAGE": own} | {key: json.dumps(text) for key, text in told.items() if text}
-    if headers := [text for package, text in environment.COMPILED.items() if package in packages]:
+    arguments = {"PACKAGE": package} | {key: json.dumps(text) for key, text in told.items() if text}
+    if headers := [text for name, text in environment.COMPILED.items() if name in packages]:
         arguments["BUILD_PACKAGES"] = " ".join(["gcc libc6-dev python3-dev", *headers])
     return arguments | ({} if found.interface == "wsgi" else {"INTERFACE": found.interface})
 
@@ -137,7 +151,7 @@ def place_tests(folder: Path) -> None:
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
     (folder / "tests").mkdir(exist_ok=True)
-    moved = [path for path in folder.glob("*.py") if matches(path.name, [*TESTS, "tests.py"])]
+    moved = [path for path in folder.glob("*.py") if matches(path.name, TESTS)]
     for path in [path for path in moved if not (folder / "tests" / path.name).exists()]:
         path.rename(folder / "tests" / path.name.replace("tests.py", "test_all.py"))
     if not any((folder / "tests").iterdir()):
@@ -183,8 +197,7 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
         words = {"name": name, "command": json.dumps(said or seen), "health": HEALTH}
         block = environment.template("worker.yaml", words | {"shared": indent(shared, "#") if said else shared})
         text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + (block if said else indent(block, "#"))
-    text += f"\n{services}" if services else ""
-    text += f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else ""
+    text += services + (f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else "")
     compose.write_text(text, encoding="utf-8")
 
 

@@ -6,10 +6,10 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from symtable import symtable
+from typing import NamedTuple
 
 from ..project import toml
 from ..shell import UserError
@@ -21,10 +21,11 @@ MAKERS = {maker: interface for interface, makers in KNOWN["makers"].items() for 
 CACHES, LEFT, TESTS = (KNOWN["files"][name] for name in ("caches", "left", "tests"))
 ASGI, FACTORIES, CELERY, MODULES, NAMES = KNOWN["names"].values()
 WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
+# What runs a module or a file: its name, and the words behind it.
+RUNS = re.compile(r"\bpython[\d.]*\s+(?:-[uBO]+\s+)*(?:-m\s+)?([\w./]+)([^;&|]*)")
 
 
-@dataclass(frozen=True)
-class Application:
+class Application(NamedTuple):
     """What runs: the expression ``call`` in ``module``, which is imported from the folder ``root``.
 
     ``interface`` is wsgi or asgi; "" where the code does not tell. With the interface command, ``call`` is a command line.
@@ -45,7 +46,7 @@ def find_application(code: Code, wanted: str = "") -> Application:
     for said_by, text in [("--app", wanted)] if wanted else named(source):
         if one := code.resolve(text):
             interface = one.interface or ("asgi" if one.module.endswith("asgi") else code.interface or "wsgi")
-            return replace(one, said_by=said_by, interface=interface)
+            return one._replace(said_by=said_by, interface=interface)
     for ini in (wanted or "production.ini development.ini").split():  # of Pyramid and the like
         if "\n[app:main]" in f"\n{text_of(source / ini)}":
             return Application(source, "paste.deploy", f'loadapp("config:{ini}", relative_to=".")', "wsgi", ini)
@@ -55,13 +56,11 @@ def find_application(code: Code, wanted: str = "") -> Application:
     made = [one for one in code.every if not one.interface]
     # What a factory has made counts only where that takes arguments, or where its own module adds routes and the like.
     routed = [one for one in made if f"\n@{one.call}." in text_of(one.root / f"{one.module.replace('.', '/')}.py")]
-    found = [replace(one, interface=code.interface) for one in routed or made * (not known)] or known
-    # Of several factories, the one that a script imports, such as manage.py.
-    found = [one for one in found if f"{one.module}.{one.call}" in code.called] or found
-    if len(found := [*dict.fromkeys(found or code.every)]) == 1:
+    found = [one._replace(interface=code.interface) for one in routed or made * (not known)] or known
+    if len(found := [*dict.fromkeys(found or code.every or code.commands())]) == 1:
         return found[0]
     if not found:
-        lost = f"no application found, see docs/adopting.md; say --app MODULE:NAME, or a command: {code.command}"
+        lost = f"no application found, see docs/adopting.md; say --app MODULE:NAME, or a command: {code.proposals}"
         raise UserError(f"{source}: {lost if code.trees else 'it has no Python code, or none but tests'}")
     # By its folder, too: two may have modules of one name.
     choices = [(f"{one.root.relative_to(source) / one.module}:" if one.module else "") + one.call for one in found]
@@ -70,28 +69,23 @@ def find_application(code: Code, wanted: str = "") -> Application:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file, "" where there is none; raises UserError unless it is in UTF-8, or, as of PowerShell, UTF-16."""
+    """The text of a file, "" where there is none, in UTF-8 or, as of PowerShell, UTF-16; other bytes, as of a comment, are replaced."""
     content = path.read_bytes() if path.is_file() else b""
-    try:
-        return content.decode("utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text in UTF-8: {error}") from None
+    return content.decode("utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig", "replace")
+
+
+def said(source: Path, table: str) -> Iterator[tuple[str, str]]:
+    """What the lines say that a table of known.toml looks for in files, each after the file's name."""
+    for name, line in KNOWN[table].items():
+        yield from ((name, found) for found in re.findall(line, text_of(source / name).replace("\\\n", " ")))
 
 
 def named(source: Path) -> Iterator[tuple[str, str]]:
     """The applications that files for servers may name, the likeliest first, each after the file's name."""
-    for name, starts in KNOWN["starters"].items():
-        for line in text_of(source / name).replace("\\\n", " ").splitlines():
-            for start in filter(line.startswith, starts):
-                words = WORD.findall(line.removeprefix(start))
-                # A word alone may be a folder.
-                yield from ((name, word) for word in sorted(words, key=lambda word: not re.search(r":|\.py$", word)))
+    for name, line in said(source, "servers"):
+        words = sorted(WORD.findall(line), key=lambda word: ":" not in word and not word.endswith(".py"))
+        yield from ((name, word) for word in words)  # a word alone may be a folder
     yield from ((f"{name}.py", f"{name}:{call}") for name in MODULES for call in [*NAMES, ""])
-
-
-def worker(source: Path) -> str:
-    """The command line of a Procfile's worker, without variables in front; "" where it has none."""
-    return next(iter(re.findall(r"(?m)^worker:\s*(?:[A-Z_]+=\S*\s+)*(.*\S)", text_of(source / "Procfile"))), "")
 
 
 class Code:
@@ -112,20 +106,24 @@ class Code:
         # Folders whose modules import by relative names: packages, with or without __init__.py.
         self.packages = {folder for path, node in nodes for folder in path.parents[: getattr(node, "level", 0)]}
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
-        # The module to run: of those that are made for `python -m`, else of all that are run, the one in the fewest folders.
-        scripts = {path for path, node in nodes if getattr(node, "value", "") == "__main__"}
-        run = {path for path in self.trees if path.stem == "__main__"} or scripts
-        names = {self.importable(path)[1].removesuffix(".__main__") for path in run}
-        self.called = {f"{name}()" for path, node in nodes if path in scripts for name in imported(node)}
-        first = [name for name in names if all(name.count(".") <= other.count(".") for other in names)]
-        python = f"python -m {first[0] if len(first) == 1 else 'MODULE'}"
-        commands = [how for name, how in KNOWN["commands"].items() if name in libraries] or [python]
-        self.command = " or ".join(f"'{how.replace('python -m MODULE', python)}'" for how in dict.fromkeys(commands))
+        made_to_run = [self.importable(path)[1] for path in self.trees if path.stem == "__main__"] or ["MODULE"]
+        module = made_to_run[0].removesuffix(".__main__")
+        ways = [way for name, way in KNOWN["proposals"].items() if name in libraries] or ["python -m MODULE"]
+        self.proposals = " or ".join(f"'{way.replace('-m MODULE', f'-m {module}')}'" for way in dict.fromkeys(ways))
         # The interface where an application does not tell; with a server of its own, as Tornado has one, it has neither.
-        wsgi = "" if "8000" in self.command else "wsgi"
+        wsgi = "" if "8000" in self.proposals else "wsgi"
         self.interface = "asgi" if libraries & {*ASGI} and not libraries & {"flask", "django"} else wsgi
         self.found = {path: [*self.applications(path, tree)] for path, tree in self.trees.items()}
         self.every = [one for found in self.found.values() for one in found if one.interface or self.interface]
+
+    def commands(self) -> Iterator[Application]:
+        """The modules that files say to run, as commands; none where they are servers, which need our port."""
+        for name, line in said(self.source, "commands") if self.interface else ():
+            for script, words in RUNS.findall(re.sub(r"""[]["',]""", " ", line)):
+                for path in self.modules(script.removesuffix(".py").strip("./").replace("/", "."))[:1]:
+                    root, module = self.importable(path)
+                    run = f"python -m {module.removesuffix('.__main__')} {words}"
+                    yield Application(root, "", " ".join(run.split()), "command", name)
 
     def applications(self, path: Path, tree: ast.Module) -> Iterator[Application]:
         """The applications, and functions that make one without being told more, in a module.
@@ -137,14 +135,12 @@ class Code:
             calls = {ast.unparse(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)}
             maker = next((maker for maker in MAKERS if any(f".{call}".endswith(f".{maker}") for call in calls)), "")
             interface = MAKERS.get(maker, "")
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                positional = [argument.arg for argument in node.args.posonlyargs + node.args.args]
-                required = len(positional) > len(node.args.defaults) or None in node.args.kw_defaults
-                factory = type(node) is ast.FunctionDef and (interface in {"wsgi", "asgi"} or node.name in FACTORIES)
+            if isinstance(node, ast.FunctionDef):
+                positional = node.args.posonlyargs + node.args.args
+                required = positional[len(node.args.defaults) :] or None in node.args.kw_defaults
+                factory = interface in {"wsgi", "asgi"} or node.name in FACTORIES
                 if factory and not required and any(isinstance(it, ast.Return) and it.value for it in ast.walk(node)):
                     yield Application(*place, f"{node.name}()", interface or self.interface)
-                elif node.name in NAMES and (raw := KNOWN["parameters"].get(" ".join(positional))):
-                    yield Application(*place, node.name, raw)
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 made = interface or any(call.rpartition(".")[2] in FACTORIES for call in calls)
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
@@ -164,7 +160,7 @@ class Code:
             for one in sorted(self.found[path], key=lambda one: one.call not in NAMES):
                 if one.module and first in {"", re.split(r"\W", one.call)[0]}:
                     # A factory is called, though it is not said.
-                    return replace(one, root=root, module=module, call=one.call if call in {"", first} else call)
+                    return one._replace(root=root, module=module, call=one.call if call in {"", first} else call)
             bound = {one.get_name() for one in symtable(text_of(path), "", "exec").get_symbols() if one.is_local()}
             starred = call and "import *" in text_of(path)
             if usual := [each for each in ([first] if call else NAMES) if each in bound or starred]:

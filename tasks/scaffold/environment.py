@@ -62,7 +62,7 @@ def neighbours(packages: Collection[str], texts: Iterable[str]) -> Iterator[Simp
 def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Mapping[str, bool]) -> tuple[str, str, str]:
     """Lines of compose.yaml that provide neighbours, and variables that the code needs: of the service itself, further services, and volumes."""
     provided = [one for one in found if one.url]
-    values = {name: '""' for name in sorted(read) if read[name]}
+    values = {name: '"8000"' if name == "PORT" else '""' for name in sorted(read) if read[name] or name == "PORT"}
     for one in provided:
         told = [(one.variable, one.url), *one.parts.items()]
         own = {name: value for pattern, value in told for name in sorted(read) if re.fullmatch(pattern, name)}
@@ -71,7 +71,7 @@ def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Mapping[
     waits = [f"      %name-{one.name}: {{condition: service_healthy}}\n" for one in provided]
     itself = "".join(["    environment: &environment\n", variables, *(waits and [WAITS, *waits])]) if values else ""
     words = {"name": service, "PREFIX": env_prefix(service)}
-    services = "\n".join(template(f"{one.name}.yaml", words) for one in provided)
+    services = "".join("\n" + template(f"{one.name}.yaml", words) for one in provided)
     volumes = "".join(template("volume.yaml", words | {"volume": one.name}) for one in provided)
     return Skeleton(itself).substitute(words), services, volumes
 

@@ -24,9 +24,8 @@ Versions = Set[tuple[str, str]]  # names and versions of packages
 
 # How Poetry tells that requirements exclude each other: two of one package, or some that follow from others.
 CONFLICT = re.compile(r"Incompatible constraints (?:.+\n?)*|(?:.+\n)*.*version solving failed")
-# A package in a poetry.lock, as far as Poetry needs it to take that version if it can; and what is there besides.
+# A package in a poetry.lock, as far as Poetry needs it to take that version if it can.
 PACKAGE = '{{name = "{}", version = "{}", optional = false, python-versions = "*", files = []}}'
-METADATA = 'metadata = {lock-version = "2.1", python-versions = "*", content-hash = ""}'
 
 
 def lock(session: Session, name: str, lines: list[str], choices: list[list[str]], why: str, kept: Versions) -> None:
@@ -62,13 +61,13 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
 
 
 def attempt(session: Session, name: str, settings: str, kept: Versions, lines: list[str], tests: list[str]) -> str:
-    """Lock requirements, and what tests need, in a service's folder, at the versions ``kept`` if these go; return why that fails, or ""."""
+    """Lock requirements, and what tests need, in a service's folder, at the versions ``kept`` if these go and have wheels; return why that fails, or ""."""
     words = {"name": name, "python": pyproject()["project"]["requires-python"], "lines": json.dumps(lines, indent=4)}
     words["tests"] = f"\n[dependency-groups]\ntests = {json.dumps(tests, indent=4)}\n" if tests else ""
     text, here = template("pyproject.toml.in", words) + settings, f'python_version == "{image_python()}"'
     (SERVICES / name / "pyproject.toml").write_text(text, encoding="utf-8")
-    locked = f"package = [{', '.join(PACKAGE.format(*one) for one in sorted(kept))}]\n{METADATA}\n"
-    (SERVICES / name / "poetry.lock").write_text(locked, encoding="utf-8")
+    words["packages"] = ", ".join(PACKAGE.format(*one) for one in sorted(kept))
+    (SERVICES / name / "poetry.lock").write_text(template("poetry.lock.in", words), encoding="utf-8")
     try:
         venv.poetry(session, f"--directory=services/{name}", "lock", silent=True)
     except CommandFailed as error:
@@ -79,6 +78,9 @@ def attempt(session: Session, name: str, settings: str, kept: Versions, lines: l
             added[:] = [f"{line.partition(';')[0].strip()} ; {here}" for line in added]
             return attempt(session, name, settings, kept, lines, tests)
         return reason(error.text)
+    # Nobody has asked for these versions, and no image could have them.
+    if lacking := dict(kept).keys() & {package for package, _ in without_wheels(name)}:
+        return attempt(session, name, settings, {one for one in kept if one[0] not in lacking}, lines, tests)
     return ""
 
 
@@ -133,5 +135,5 @@ def fits(file: str) -> bool:
     """Whether a file of an index is a wheel for the Python of the images."""
     minor = int(image_python().split(".")[1])
     older = "|".join(f"cp3{number}" for number in range(2, minor + 1))
-    tags = rf"[\w.]*py3\d*-none|cp3{minor}-(cp3{minor}|none)|({older})-abi3"
-    return re.search(rf"-({tags})-(any|[\w.]*linux[\w.]*)\.whl$", file) is not None
+    tags = rf"(\S*py3\d*-none|cp3{minor}-(cp3{minor}|none)|({older})-abi3)-(any|\S*linux\S*)"
+    return re.search(rf"-{tags}\.whl$", file) is not None

@@ -24,6 +24,7 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"blog/__init__.py": FACTORY, "blog/templates/x.html": "", "app.json": "", "tests/test_x.py": ""}, "blog"),
         ({"blog/__init__.py": FACTORY, "migrations/env.py": "", "alembic.ini": ""}, "."),
         ({"blog/__init__.py": FACTORY, "config/settings.py": ""}, "."),
+        ({"blog/__init__.py": f"{FACTORY}WORDS = open('words.txt')\n", "words.txt": ""}, "."),
         ({"blog/__init__.py": FACTORY, "blog/build/__init__.py": "", "blog/env/x.html": ""}, "blog"),
         ({"src/blog/__init__.py": FACTORY, "tests/conftest.py": "", "setup.py": ""}, "blog"),
         ({"src/blog/__init__.py": "", "wsgi.py": f"import blog\n{APP}"}, "."),

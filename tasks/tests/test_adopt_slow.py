@@ -74,7 +74,7 @@ def test_pins_that_do_not_go_with_the_other_services(clone: Path, write: Write) 
     source = write(
         {
             "app.py": APP + asks,
-            "requirements.txt": "Flask==3.0.0\ntyping_extensions==4.8.0\n",
+            "requirements.txt": "Flask==3.0.0\ntyping_extensions==4.8.0\nwatchfiles==0.24.0\n",  # which live reload needs, too
             "setup.cfg": "[metadata]\nname = old-blog\nversion = 1.2.3\n",
             "tests/test_app.py": test,
         }

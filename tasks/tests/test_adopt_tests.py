@@ -129,6 +129,14 @@ def test_the_settings_of_djangos_tests(ours: Path, write: Write, file: str, line
     assert made["DJANGO_SETTINGS_MODULE"] == "shop.test"
 
 
+def test_the_settings_that_djangos_manage_py_chooses(ours: Path, write: Write) -> None:
+    files = {"manage.py": "os.environ.setdefault('DJANGO_SETTINGS_MODULE', chosen)\n", "shop/urls.py": ""}
+    files |= {"shop/local.py": "from .test import *\n", "shop/test.py": "import os\n\nINSTALLED_APPS = []\n"}
+    take(write({**DJANGO, **files, "requirements.txt": "django\n", "tests/test_x.py": "def test_x(): ...\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert made["DJANGO_SETTINGS_MODULE"] == "shop.test"
+
+
 def test_tests_inside_of_other_packages(ours: Path, write: Write) -> None:
     take(write({"web/__init__.py": APP, "web/tests.py": "def test_it(): ...\n", "requirements.txt": "flask\n"}))
     made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())

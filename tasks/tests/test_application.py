@@ -66,14 +66,16 @@ Write = Callable[[Mapping[str, str]], Path]
         ({"main.py": "from a import make\n\n\ndef get_app():\n    return make('x')\n"}, "main:get_app() wsgi"),
         ({"main.py": "from a import b\nimport fastapi\napp = create_application(b)\n"}, "main:app asgi"),
         ({"main.py": "import bottle\napp = bottle.Bottle()\n"}, "main:app wsgi"),
+        ({"main.py": "import connexion\napi = connexion.App('x')\n"}, "main:api wsgi"),
         ({"main.py": "import falcon\napi = falcon.App()\n"}, "main:api wsgi"),
         ({"main.py": "import falcon.asgi\napi = falcon.asgi.App()\n"}, "main:api asgi"),
         ({"main.py": "from litestar import Litestar\napp = Litestar([])\n"}, "main:app asgi"),
         ({"main.py": "from sanic import Sanic\napp = Sanic('x')\n"}, "main:app asgi"),
         ({"main.py": "from apiflask import APIFlask\napp = APIFlask(__name__)\n"}, "main:app wsgi"),
         ({"main.py": "import dash\nboard = dash.Dash(__name__)\n"}, "main:board.server wsgi"),
-        ({"main.py": "def application(environ, start_response):\n    return []\n"}, "main:application wsgi"),
-        ({"main.py": "async def app(scope, receive, send):\n    pass\n"}, "main:app asgi"),
+        # A function that is an application itself, in a module for servers.
+        ({"wsgi.py": "def application(environ, start_response):\n    return []\n"}, "wsgi:application wsgi"),
+        ({"asgi.py": "async def app(scope, receive, send):\n    pass\n"}, "asgi:app asgi"),
         # As uWSGI and mod_wsgi look for it, made by somebody's function; a name that only a function knows is none.
         (
             {"app.py": "import web\n\napplication = web.main('x')\n", "web.py": "def main(x):\n    app = x\n"},
@@ -97,15 +99,7 @@ Write = Callable[[Mapping[str, str]], Path]
             },
             "web:app wsgi",
         ),
-        # Of two factories, the one that a script imports; and a function that returns nothing is none.
-        (
-            {
-                "web/__init__.py": FACTORY,
-                "web/main.py": FACTORY,
-                "manage.py": "from web import create_app\napp = create_app()\nif __name__ == '__main__':\n    app.run()\n",
-            },
-            "web:create_app() wsgi",
-        ),
+        # A function that returns nothing is no factory.
         ({"cli.py": "def main():\n    run(Bottle())\n    return\n", "web.py": "app = Bottle()\n"}, "web:app wsgi"),
         # Tornado is imported, and Flask's factory makes the application.
         ({"main.py": f"import tornado.web\n{FACTORY}"}, "main:create_app() wsgi"),
@@ -204,21 +198,25 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
             "",
             "no application found.* or a command: 'python -m MODULE'$",
         ),
-        # What is run: a module as `python -m` does it, of several the one in the fewest folders.
+        # What is made for `python -m`; a server of its own on our port, whatever a file says.
         (
-            {
-                "crew/__init__.py": "",
-                "crew/__main__.py": "",
-                "crew/tools/more.py": "if __name__ == '__main__':\n    print()\n",
-                "crew/x.py": "",
-            },
+            {"crew/__init__.py": "", "crew/__main__.py": "", "crew/tools/__main__.py": "", "crew/x.py": ""},
             "",
             "no application found.* or a command: 'python -m crew'$",
         ),
         (
-            {"main.py": "import aiohttp.web\n\n\nif __name__ == '__main__':\n    print()\n"},
+            {
+                "main/__init__.py": "",
+                "main/__main__.py": "import aiohttp.web\n",
+                "Procfile": "web: python3 -m main --port=80\n",
+            },
             "",
             "no application found.* or a command: 'python -m main --port 8000'$",
+        ),
+        (
+            {"web.py": "from twisted.application import service\n\n\ndef get_application():\n    return service.A()\n"},
+            "",
+            "no application found.* or a command: 'python -m MODULE --port 8000'$",
         ),
         (
             {f"{name}.py": "if __name__ == '__main__':\n    print()\n" for name in ("one", "two")},
@@ -252,6 +250,16 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
             "has 2 applications: choose with --app 'a/web:app' or --app 'b/web:app'$",
         ),
         ({"README": "", "tests/test_app.py": APP}, "", "has no Python code, or none but tests"),
+        (
+            {
+                "a.py": "",
+                "b.py": "",
+                "docker-compose.yml": "  a:\n    command: python a.py\n  b:\n    command: [python, b.py]\n",
+            },
+            "",
+            "has 2 applications: choose with --app 'python -m a' or --app 'python -m b'$",
+        ),
+        ({"a.py": "", "Dockerfile": "CMD python other.py\n"}, "", "or a command: 'python -m MODULE'$"),
     ],
 )
 def test_no_application_or_several(write: Write, files: dict[str, str], wanted: str, told: str) -> None:
@@ -277,6 +285,37 @@ def test_the_worker_in_code_without_an_application(write: Write, files: dict[str
     source = write(files)
     root = source / "src" if (source / "src").is_dir() else source
     assert find_application(Code(source)) == Application(root, "", command, "command")
+
+
+@pytest.mark.parametrize(
+    ("files", "command", "said_by"),
+    [
+        ({"Dockerfile": 'CMD ["python3", "-u", "bot.py", "--all"]\n'}, "bot --all", "Dockerfile"),
+        ({"Dockerfile": 'ENTRYPOINT [ "/tini", "--", \\\n  "python", "-m", "crew" ]\n'}, "crew", "Dockerfile"),
+        (
+            {"Procfile": "release: python seed.py\nworker: A=1 python src/jobs/run.py $QUEUE\n"},
+            "jobs.run $QUEUE",
+            "Procfile",
+        ),
+        ({"compose.yml": "services:\n  bot:\n    command: poetry run python bot.py & sleep 1\n"}, "bot", "compose.yml"),
+        (
+            {"Dockerfile": "HEALTHCHECK \\\n  CMD python seed.py\nCMD alembic upgrade head && exec python bot.py\n"},
+            "bot",
+            "Dockerfile",
+        ),
+    ],
+)
+def test_a_command_that_a_file_says(write: Write, files: dict[str, str], command: str, said_by: str) -> None:
+    code = ["bot.py", "seed.py", "crew/__init__.py", "crew/__main__.py", "src/jobs/__init__.py", "src/jobs/run.py"]
+    source = write(dict.fromkeys(code, "") | files)
+    root = source / "src" if command.startswith("jobs") else source
+    assert find_application(Code(source)) == Application(root, "", f"python -m {command}", "command", said_by)
+
+
+def test_code_in_another_encoding(write: Write) -> None:
+    source = write({"wsgi.py": ""})
+    (source / "wsgi.py").write_bytes(b"# coding: latin-1\nfrom caf\xe9 import make\n\napplication = make()\n")
+    assert find_application(Code(source)).call == "application"
 
 
 @pytest.mark.parametrize("folder", ["a", "b"])

@@ -74,6 +74,14 @@ four = os.getenv("FOUR_PATH", "four.db")
     assert sorted(path.name for path in folder.iterdir() if path.is_symlink()) == ["data", "four.db"]
 
 
+def test_the_port_of_a_server_that_takes_it_from_a_variable(ours: Path, write: Write) -> None:
+    code = "import os\n\nimport aiohttp.web\n\naiohttp.web.run_app(make(), port=os.environ.get('PORT'))\n"
+    take(write({"bot/__init__.py": "", "bot/__main__.py": code, "requirements.txt": "x\n"}), app="python -m bot 8000")
+    text = (ours / "services/theirs/compose.yaml").read_text()
+    assert '#    environment: &environment\n#      PORT: "8000"\n' in text
+    assert ":8000\n" in text.partition("    ports:\n")[2]
+
+
 def test_a_worker_in_the_code_of_an_application(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     files = {"web/__init__.py": FACTORY, "web/jobs.py": "celery = make('redis://h')\n"}
     take(write({**files, "requirements.txt": "flask\ncelery\n"}))

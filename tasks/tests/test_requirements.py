@@ -174,8 +174,10 @@ def test_how_requirements_are_encoded(tmp_path: Path) -> None:
     assert [str(one) for one in find_needs(NO_SESSION, tmp_path).main] == ["a"]
     (tmp_path / "setup.cfg").write_text("[metadata]\nname = x\n", encoding="utf-8-sig")
     assert find_needs(NO_SESSION, tmp_path).distribution == "x==0"
-    (tmp_path / "requirements.txt").write_bytes(b"\xe4\n")
-    with pytest.raises(UserError, match=r"requirements.txt is not text in UTF-8: 'utf-8' codec can't decode byte 0xe4"):
+    (tmp_path / "requirements.txt").write_bytes(b"a  # f\xfcr Caf\xe9s\n")
+    assert [str(one) for one in find_needs(NO_SESSION, tmp_path).main] == ["a"]
+    (tmp_path / "requirements.txt").write_bytes(b"a\n\xe4\n")
+    with pytest.raises(UserError, match=r"requirements.txt, line 2: '\ufffd' is no requirement"):
         find_needs(NO_SESSION, tmp_path)
 
 

@@ -223,6 +223,30 @@ def test_a_package_without_a_wheel_is_told(
     assert "        BUILD_PACKAGES: gcc libc6-dev python3-dev libpq-dev\n" in compose
 
 
+def test_a_version_of_its_own_lock_without_a_wheel_is_not_kept(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, seen = ours / "services/theirs/poetry.lock", []
+
+    def run(*_: object, **__: bool) -> None:
+        kept = {each["name"]: each["version"] for each in tomllib.loads(path.read_text())["package"]}
+        seen.append(kept)
+        files = {"a": "a-1.zip", "b": "b-1-py3-none-any.whl", "c": f"c-1-cp{312 if 'c' in kept else 313}-none-any.whl"}
+        lines = [f'[[package]]\nname = "{name}"\nversion = "{kept.get(name, 9)}"\n' for name in files]
+        groups = [f'groups = ["main"]\nfiles = [{{file = "{file}"}}]\n' for file in files.values()]
+        path.write_text("".join(map("".join, zip(lines, groups, strict=True))))
+
+    monkeypatch.setattr(venv, "poetry", run)
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
+    monkeypatch.setattr(resolve, "wheels", lambda *_: "")
+    lock = "".join(f'[[package]]\nname = "{name}"\nversion = "1"\n' for name in "abc")
+    take(write({"app.py": APP, "requirements.txt": "a==1\nb\n", "uv.lock": lock}))
+    assert seen[:2] == [{"a": "1", "b": "1", "c": "1"}, {"b": "1"}]
+    told = capsys.readouterr().out
+    assert "warning: other versions than in the project's own lock: a 9, c 9\n" in told
+    assert "without a wheel for Python 3.13: a 9;" in told
+
+
 def test_a_requirement_that_needs_a_newer_python_than_this_machine_has(
     ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
