@@ -57,8 +57,7 @@ def adopt(session: Session, args: Namespace) -> None:
         raise UserError(f"there is no folder {args.source}, or it has this project in it")
     code = Code(source)
     found = find_application(code, args.app)
-    second = next((line for _, line in said(source, "workers")), "")
-    if second:
+    if second := next((line for _, line in said(source, "workers")), ""):
         service.check_name(f"{args.name}-worker")
     needs = find_needs(session, source, args.extra or (), found.root)
     locked = {one for name in LOCKS for one in resolve.versions(source / name)}
@@ -119,8 +118,7 @@ def write_settings(code: Code, folder: Path, needs: Needs, *, django: bool) -> N
         if named := re.findall(DJANGO, "".join(map(text_of, files))) or modules:
             settings |= {"DJANGO_SETTINGS_MODULE": named[0], "python_files": ["test*.py"]}
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in (settings | needs.settings).items()]
-    text = environment.template("pytest.toml", {}) + "".join(lines)
-    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+    (folder / "pyproject.toml").write_text(environment.template("pytest.toml", {}) + "".join(lines), encoding="utf-8")
 
 
 def keep(source: Path, folder: Path, files: list[str]) -> None:

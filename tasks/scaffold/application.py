@@ -135,12 +135,14 @@ class Code:
             calls = {ast.unparse(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)}
             maker = next((maker for maker in MAKERS if any(f".{call}".endswith(f".{maker}") for call in calls)), "")
             interface = MAKERS.get(maker, "")
-            if isinstance(node, ast.FunctionDef):
-                positional = node.args.posonlyargs + node.args.args
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                positional = [argument.arg for argument in node.args.posonlyargs + node.args.args]
                 required = positional[len(node.args.defaults) :] or None in node.args.kw_defaults
-                factory = interface in {"wsgi", "asgi"} or node.name in FACTORIES
+                factory = type(node) is ast.FunctionDef and (interface in {"wsgi", "asgi"} or node.name in FACTORIES)
                 if factory and not required and any(isinstance(it, ast.Return) and it.value for it in ast.walk(node)):
                     yield Application(*place, f"{node.name}()", interface or self.interface)
+                elif node.name in NAMES and (raw := KNOWN["parameters"].get(" ".join(positional))):
+                    yield Application(*place, node.name, raw)
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 made = interface or any(call.rpartition(".")[2] in FACTORIES for call in calls)
                 for target in node.targets if isinstance(node, ast.Assign) else [node.target]:

@@ -73,9 +73,8 @@ Write = Callable[[Mapping[str, str]], Path]
         ({"main.py": "from sanic import Sanic\napp = Sanic('x')\n"}, "main:app asgi"),
         ({"main.py": "from apiflask import APIFlask\napp = APIFlask(__name__)\n"}, "main:app wsgi"),
         ({"main.py": "import dash\nboard = dash.Dash(__name__)\n"}, "main:board.server wsgi"),
-        # A function that is an application itself, in a module for servers.
-        ({"wsgi.py": "def application(environ, start_response):\n    return []\n"}, "wsgi:application wsgi"),
-        ({"asgi.py": "async def app(scope, receive, send):\n    pass\n"}, "asgi:app asgi"),
+        ({"main.py": "def application(environ, start_response):\n    return []\n"}, "main:application wsgi"),
+        ({"main.py": "async def app(scope, receive, send):\n    pass\n"}, "main:app asgi"),
         # As uWSGI and mod_wsgi look for it, made by somebody's function; a name that only a function knows is none.
         (
             {"app.py": "import web\n\napplication = web.main('x')\n", "web.py": "def main(x):\n    app = x\n"},
