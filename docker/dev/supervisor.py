@@ -22,7 +22,8 @@ from typing import NoReturn
 END = {signal.SIGTERM, signal.SIGINT}
 SIGNALS = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, *END}
 END_GRACE_S = 0.5  # what children have after SIGTERM when everything ends
-NAME = Path.cwd().name  # of the service
+HERE = Path.cwd()
+NAME = HERE.name  # of the service
 DONE = 100  # the exit code of a child that has not failed
 LIBRARIES = tuple({sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
@@ -105,6 +106,8 @@ class Supervisor:
         gc.freeze()
         if not (message := os.read(self.turn[0], 4096)):
             sys.exit()  # the parent has ended
+        with suppress(FileNotFoundError):
+            os.chdir(HERE)  # it may be another folder by now
         return message.decode().strip()
 
     def report(self) -> None:

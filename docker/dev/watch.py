@@ -31,7 +31,10 @@ def notify(pid: int, *, poll: bool | None) -> None:
     for batch in batches:
         if os.getppid() != pid:
             return
-        new = {path for path in {os.path.relpath(path) for _, path in batch} if not IGNORED.search(path)}
+        if HERE.is_dir() and not HERE.samefile("."):  # git has checked out a branch without it, and one with it again
+            os.chdir(HERE)
+            os.execv(sys.executable, (sys.executable, *sys.argv))  # noqa: S606
+        new = {path for path in {os.path.relpath(path, HERE) for _, path in batch} if not IGNORED.search(path)}
         changed |= new
         # Many changes may not be all yet, as of a checkout, and a new folder may be filling up: those wait until it is quiet.
         if changed and (not new or (len(changed) <= FEW and not any(map(os.path.isdir, changed)))):
