@@ -106,8 +106,6 @@ class Supervisor:
         gc.freeze()
         if not (message := os.read(self.turn[0], 4096)):
             sys.exit()  # the parent has ended
-        with suppress(FileNotFoundError):
-            os.chdir(HERE)  # it may be another folder by now
         return message.decode().strip()
 
     def report(self) -> None:
@@ -140,7 +138,7 @@ class Supervisor:
                 kill(pid)  # orphans that it has left
                 self.leaving.pop(pid, None)
                 if pid == self.watcher:
-                    self.end(1)
+                    self.end(1 if code else DONE)  # it has ended because the folder is another one now
                 if pid == self.next:
                     os.close(self.turn[1])
                     self.next = 0
@@ -161,13 +159,16 @@ class Supervisor:
         self.leaving = {pid: min(until, earlier) for pid, earlier in self.leaving.items()}
 
     def end(self, code: int) -> NoReturn:
-        """End everything and leave no process."""
+        """End everything and leave no process; with DONE, begin again in the folder that has the name now."""
         kill(self.watcher)
         self.watcher = 0
         self.stop(END_GRACE_S)
         while self.leaving:
             self.wait()
             self.reap()
+        if code == DONE:
+            os.chdir(HERE)
+            os.execv(sys.executable, sys.orig_argv)  # noqa: S606
         sys.exit(code)
 
 
