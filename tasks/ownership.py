@@ -128,29 +128,21 @@ def remove_own() -> None:
 
 
 def clean() -> None:
-    """Remove everything that this clone has on the engine, under names before `rename` too: containers, volumes, images."""
-    own = (f"label=stack.clone={clone_id()}", f"label=com.docker.compose.project={clone_id()}", f"name={here()}")
+    """Remove everything that this clone has on the engine, under names before `rename` too: containers, volumes, images.
+
+    An image's name ``<project>/...`` is shared by clones: it goes if the image is this clone's, and no other's.
+    """
+    here = clone_id().removeprefix(name())  # which tells machine and path
+    own = (f"label=stack.clone={clone_id()}", f"label=com.docker.compose.project={clone_id()}", f"name={here}")
     for kind, (every, force) in KINDS.items():
         listed = [output("docker", kind, "ls", *every, "--quiet", "--filter", wanted) for wanted in own]
         if found := {line for lines in listed for line in lines.split()}:
             run("docker", kind, "rm", *force, *sorted(found))
-    if images := own_images():
-        run("docker", "image", "rm", "--force", *images)
-
-
-def own_images() -> list[str]:
-    """The names of this clone's images, under former names of the project too.
-
-    A name ``<project>/...`` is shared by clones: it counts if the image is the same.
-    """
     form = "{{.ID}} {{.Repository}}:{{.Tag}}"
-    listed = [line.split() for line in output("docker", "image", "ls", "--format", form).splitlines()]
+    images = [line.split() for line in output("docker", "image", "ls", "--format", form).splitlines()]
+    ours = {title for _, title in images if re.search(f"{here}[/-]", title)}  # the latter are of Compose's own builds
     # By id and project: of ours-0123abcd/pilot:prod, and so of ours/pilot:prod where that is the same image.
-    own = {(image, title.partition(f"{here()}/")[0]) for image, title in listed if f"{here()}/" in title}
-    ours = {title for image, title in listed if (image, title.rpartition("/")[0].removesuffix(here())) in own}
-    return sorted(ours | {title for _, title in listed if f"{here()}-" in title})  # those are of Compose's own builds
-
-
-def here() -> str:
-    """The end of this clone's id, which tells machine and path."""
-    return clone_id().removeprefix(name())
+    shared = {(image, title.partition(here)[0]) for image, title in images if title in ours}
+    shared -= {(image, re.split("-[0-9a-f]{8}/", title)[0]) for image, title in images if title not in ours}
+    if names := ours | {title for image, title in images if (image, title.rpartition("/")[0]) in shared}:
+        run("docker", "image", "rm", "--force", *sorted(names))

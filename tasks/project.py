@@ -74,12 +74,12 @@ def service_names() -> list[str]:
 
     Raises UserError when a folder lacks its compose file or its dependency group.
     """
+    # git leaves folders with bytecode, coverage, caches and data behind when it switches branches.
+    left = r"/\.|^/_|\.pyc$|^/[^/]+/instance/"
     found = sorted(
         folder.name
         for folder in SERVICES.glob("*")  # git keeps no empty folder: there may be no services/
-        # git leaves folders with bytecode, coverage and caches behind when it switches branches.
-        if not re.match(r"[._]", folder.name)
-        and any(f.is_file() and not re.search(r"/\.|\.pyc$", f"/{f.relative_to(folder)}") for f in folder.rglob("*"))
+        if any(f.is_file() and not re.search(left, f"/{f.relative_to(SERVICES)}") for f in folder.rglob("*"))
     )
     groups = pyproject().get("dependency-groups", {})
     for service in found:

@@ -22,7 +22,8 @@ from typing import NoReturn
 END = {signal.SIGTERM, signal.SIGINT}
 SIGNALS = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, *END}
 END_GRACE_S = 0.5  # what children have after SIGTERM when everything ends
-NAME = Path.cwd().name  # of the service
+HERE = Path.cwd()
+NAME = HERE.name  # of the service
 DONE = 100  # the exit code of a child that has not failed
 LIBRARIES = tuple({sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
@@ -137,7 +138,7 @@ class Supervisor:
                 kill(pid)  # orphans that it has left
                 self.leaving.pop(pid, None)
                 if pid == self.watcher:
-                    self.end(1)
+                    self.end(1 if code else DONE)  # it has ended because the folder is another one now
                 if pid == self.next:
                     os.close(self.turn[1])
                     self.next = 0
@@ -158,13 +159,16 @@ class Supervisor:
         self.leaving = {pid: min(until, earlier) for pid, earlier in self.leaving.items()}
 
     def end(self, code: int) -> NoReturn:
-        """End everything and leave no process."""
+        """End everything and leave no process; with DONE, begin again in the folder that has the name now."""
         kill(self.watcher)
         self.watcher = 0
         self.stop(END_GRACE_S)
         while self.leaving:
             self.wait()
             self.reap()
+        if code == DONE:
+            os.chdir(HERE)
+            os.execv(sys.executable, sys.orig_argv)  # noqa: S606
         sys.exit(code)
 
 

@@ -22,16 +22,17 @@ NO_INOTIFY = re.compile(r"virtiofs|9p|fakeowner|nfs4?|cifs|vboxsf|prl_fs|(fuse\.
 
 
 def notify(pid: int, *, poll: bool | None) -> None:
-    """Send the signals for as long as the process, which is this one's parent, lives."""
+    """Send the signals while the process, this one's parent, lives, and the folder is the one that has its name."""
     options = {"debounce": 50, "step": 5, "rust_timeout": QUIET_MS, "yield_on_timeout": True, "force_polling": poll}
     batches = watch(HERE, *LIBS, watch_filter=None, ignore_permission_denied=True, **options)  # type: ignore[arg-type]
     next(batches)
     os.kill(pid, signal.SIGUSR1)
     changed: set[str] = set()
     for batch in batches:
-        if os.getppid() != pid:
+        # Another folder has the name after git has checked out a branch without it, and one with it again.
+        if os.getppid() != pid or (HERE.is_dir() and not HERE.samefile(".")):
             return
-        new = {path for path in {os.path.relpath(path) for _, path in batch} if not IGNORED.search(path)}
+        new = {path for path in {os.path.relpath(path, HERE) for _, path in batch} if not IGNORED.search(path)}
         changed |= new
         # Many changes may not be all yet, as of a checkout, and a new folder may be filling up: those wait until it is quiet.
         if changed and (not new or (len(changed) <= FEW and not any(map(os.path.isdir, changed)))):

@@ -29,7 +29,7 @@ PACKAGES = {
 }
 # Debian 12 has no Compose v2 and no buildx: these packages, and no others, come from Debian 13.
 FROM_TRIXIE = (*PACKAGES["debian"], "containerd")
-MMDEBSTRAP = ("mmdebstrap", "debian-archive-keyring")
+MMDEBSTRAP = ("mmdebstrap", "debian-archive-keyring", "uidmap")
 # Like the official slim images: no manuals in a container.
 SLIM = tuple(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "info", "locale", "man"))
 _NAME = "docker-from-trixie"
@@ -75,6 +75,7 @@ class Debian:
         plan = read(recipe)
         suite = str(plan["suite"])
         with temporary_folder() as folder:
+            folder.chmod(0o711)  # an ordinary user's mmdebstrap works under other ids, which must get through
             tar = f"{folder}/base.tar"
             include = f"--include={','.join(plan['packages'])}"
             sources = [f"deb {uri} {found} main" for uri, found in mirrors(suite)]

@@ -40,8 +40,9 @@ def choose(stack: Stack) -> dict[str, str]:
                 found += 1
             claimed.add(found)
             if found != wanted:
-                say(f"setup: port {wanted} is taken: {service} gets {found}")
                 settings[variable] = str(found)
+                if env().get(variable) != str(found):  # else it has been told before
+                    say(f"setup: port {wanted} is taken: {service} gets {found}")
     return settings
 
 

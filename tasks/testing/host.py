@@ -129,8 +129,7 @@ def command(session: Session, name: str, pytest_args: Sequence[str]) -> list[str
     """The command that runs a suite."""
     named = any(Path(word.partition("::")[0]).exists() for word in pytest_args)
     start = (venv.python(session), "-B", "-m", "pytest", *SUITES[name].options)
-    report = f"--junitxml={REPORTS}/junit-{name}.xml"
-    return [*start, report, *([] if named else paths(SUITES[name])), *pytest_args]
+    return [*start, f"--junitxml={REPORTS}/junit-{name}.xml", *([] if named else paths(SUITES[name])), *pytest_args]
 
 
 def write_plan(parts: Sequence[str]) -> None:

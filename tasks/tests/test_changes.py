@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .. import changes
+from ..project import ROOT
 from ..shell import UserError
 from .conftest import write_tool
 
@@ -143,6 +144,20 @@ def test_of_a_branch_only_this_side_counts(repo: Repo) -> None:
     assert changes.services_since("main") == ["a"]
     repo.git("merge", "-q", "-m", "merge", "main")
     assert changes.services_since("main") == ["a"]
+
+
+def test_a_lock_that_two_branches_have_changed_still_parses(repo: Repo) -> None:
+    repo.write(".gitattributes", (ROOT / ".gitattributes").read_text())
+    repo.commit()
+    repo.git("switch", "-q", "-c", "feature")
+    repo.write("poetry.lock", LOCK.format(**VERSIONS) + "theirs = 1\n")
+    repo.commit()
+    repo.git("switch", "-q", "main")
+    repo.write("poetry.lock", ours := LOCK.format(**VERSIONS) + "ours = 1\n")
+    repo.commit()
+    with pytest.raises(subprocess.CalledProcessError):  # `git add` has to say that `nox -s lock` has run
+        repo.git("merge", "-q", "feature")
+    assert (repo.root / "poetry.lock").read_text() == ours
 
 
 def test_a_shallow_clone(repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,7 @@ def test_the_engines_packages_are_the_systems(
 
 def test_what_builds_base_images_is_installed_once(no_docker: Path) -> None:
     assert debian.Debian().base_packages() == debian.MMDEBSTRAP
+    assert "uidmap" in debian.MMDEBSTRAP  # without which no ordinary user can run it
     write_tool(no_docker / "mmdebstrap", "")
     assert debian.Debian().base_packages() == ()
 
@@ -176,10 +177,12 @@ def test_a_recipes_files_are_roots_and_for_all_to_run(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("recipe")
 def test_a_base_image_is_made_of_packages_and_knows_its_recipe(no_docker: Path, project: Path) -> None:
     empty = 'for word; do case "$word" in /*.tar) tar -cf "$word" -T /dev/null ;; esac; done'
-    write_tool(no_docker / "mmdebstrap", f'echo "$*" >"{no_docker}/asked"; {empty}; echo a long line')
+    mode = f'stat --format %a "$TMPDIR" >"{no_docker}/mode"'
+    write_tool(no_docker / "mmdebstrap", f'echo "$*" >"{no_docker}/asked"; {mode}; {empty}; echo a long line')
     fake_docker(no_docker, {"import": ""})
     debian.Debian().build_base("store", "localhost/base/store:17-trixie")
     asked = (no_docker / "asked").read_text()
+    assert (no_docker / "mode").read_text() == "711\n"  # it runs as other users, who must get to what is in there
     assert "--include=a,b --x trixie /" in asked
     assert asked.endswith("deb http://mirror/security/ trixie-security main\n")
     label = f"LABEL {setup.RECIPE_LABEL}={debian.Debian().recipe_id('store')}"

@@ -190,6 +190,7 @@ def test_clean_removes_images_that_are_this_clones_and_no_others(no_docker: Path
     images = [f"id1 {us}/pilot:prod", f"id2 {us}/other:prod", f"id3 before{here}/pilot:prod", "id4 <none>:<none>"]
     images += [f"id7 {us}-pilot-proxy:latest"]  # Compose has built it
     images += ["id3 before/pilot:prod", "id8 before/other:prod", "id1 ours/pilot:prod", "id9 ours/other:prod"]
+    images += [f"id5 {us}/dune:prod", "id5 ours/dune:prod", "id5 ours-89abcdef/dune:prod"]  # another clone's, too
     fake_docker(
         no_docker,
         {
@@ -207,5 +208,5 @@ def test_clean_removes_images_that_are_this_clones_and_no_others(no_docker: Path
     assert [call for call in calls(no_docker) if " rm " in call] == [
         "volume rm --force before-data data",
         f"image rm --force before{here}/pilot:prod before/pilot:prod {us}-pilot-proxy:latest"
-        f" {us}/other:prod {us}/pilot:prod ours/pilot:prod",
+        f" {us}/dune:prod {us}/other:prod {us}/pilot:prod ours/pilot:prod",
     ]

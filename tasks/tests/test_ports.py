@@ -71,6 +71,9 @@ def test_a_taken_port_gives_way_to_the_next(machine: Machine, capsys: pytest.Cap
     machine.taken = {5000, 5001}
     assert ports.choose(STACK) == {"PILOT_PORT": "5002"}
     assert capsys.readouterr().out == "setup: port 5000 is taken: pilot gets 5002\n"
+    env.write_env({"PILOT_PORT": "5002"})
+    assert ports.choose(STACK) == {"PILOT_PORT": "5002"}
+    assert capsys.readouterr().out == ""  # it is told once
 
 
 def test_two_services_do_not_get_the_same_port(machine: Machine) -> None:

@@ -75,7 +75,8 @@ def test_the_services_are_the_folders(project: Path) -> None:
         ".coverage",
         ".ruff_cache/0.15/1",
         "gone/__pycache__/x.pyc",
-    ):  # by tests, of a branch with this service
+        "instance/db.sqlite3",
+    ):  # by tests and by `dev`, of a branch with this service
         (project / "services/gone" / left).parent.mkdir(parents=True, exist_ok=True)
         (project / "services/gone" / left).touch()
     assert service_names() == ["other", "pilot"]

@@ -161,13 +161,7 @@ def test_many_changes_are_one_and_generated_files_are_none(web: Program) -> None
 
 @pytest.mark.parametrize(
     ("setting", "kind", "polls"),
-    [
-        ("", "ext4", None),
-        ("", "virtiofs", True),
-        ("", "fuse.grpcfuse", True),
-        ("0", "virtiofs", False),
-        ("1", "ext4", True),
-    ],
+    [("", "ext4", None), ("", "9p", True), ("", "fuse.grpcfuse", True), ("0", "virtiofs", False), ("1", "ext4", True)],
 )
 def test_file_systems_that_tell_of_no_changes_are_polled(
     monkeypatch: pytest.MonkeyPatch, setting: str, kind: str, polls: bool | None

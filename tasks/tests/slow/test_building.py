@@ -31,6 +31,15 @@ def test_a_service_cannot_replace_a_file_of_the_server(clone: Clone) -> None:
     assert "error: services/pilot has a gunicorn.conf.py as the server has: rename it" in said
 
 
+def test_tests_in_a_build_see_no_variables_of_the_build(clone: Clone) -> None:
+    """numpy.f2py takes the first one for a number, if there is one; services have settings with the second's name."""
+    names = {"SOURCE_DATE_EPOCH", "ENVIRONMENT"}
+    test = clone.root / "services/pilot/tests/test_variables.py"
+    test.write_text(f"import os\n\n\ndef test_variables() -> None:\n    assert {names}.isdisjoint(os.environ)\n")
+    clone.nox("-s", "build", "--", "pilot")
+    test.unlink()
+
+
 def test_a_change_of_source_installs_nothing_and_builds_one_image(clone: Clone) -> None:
     clone.nox("-s", "build")
     with (clone.root / "services/pilot/pilot/__init__.py").open("a") as file:

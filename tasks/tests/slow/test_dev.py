@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from collections.abc import Callable
 
@@ -23,6 +24,20 @@ def test_dev_serves_and_reloads(clone: Clone) -> None:
     assert answer(url, expect="Changed") == "Changed\n"
     clone.git("checkout", "--quiet", ".")
     answer(url, expect=TEXT)
+
+
+def test_a_service_that_another_branch_lacks_is_reloaded_when_it_is_back(clone: Clone) -> None:
+    url = url_of(clone.nox("-s", "dev", "--", "--detach"))
+    clone.git("switch", "--quiet", "--create", "without")
+    clone.git("rm", "-r", "--quiet", "--force", "services/pilot")
+    shutil.rmtree(clone.root / "services/pilot", ignore_errors=True)
+    clone.commit("Remove pilot")
+    assert "No module named 'pilot'" in answer(url, expect="ModuleNotFoundError")
+    clone.git("checkout", "--quiet", "main")
+    answer(url, expect=TEXT)
+    edit(clone.root / "services/pilot/pilot/__init__.py", TEXT, "Changed")
+    answer(url, expect="Changed")
+    clone.git("checkout", "--quiet", ".")
 
 
 def test_the_log_has_requests_and_no_health_checks(clone: Clone) -> None:

@@ -54,6 +54,12 @@ def test_tests_run_in_the_container_against_the_mounted_source(clone: Clone) -> 
     assert clone.left("container", "network") == []
 
 
+def test_whoever_mounts_the_source_has_a_name(clone: Clone) -> None:
+    clone.nox("-s", "test", "--", "pilot")
+    ask = ("python3", "-c", "import getpass; print(getpass.getuser())")
+    assert clone.docker("run", "--rm", "--user=4321", f"{clone.name}/pilot:dev", *ask) == "app\n"
+
+
 def test_tests_that_need_neighbours_get_them(clone: Clone) -> None:
     compose = clone.root / "services/pilot/compose.yaml"
     edit(compose, "SERVICE: pilot", 'SERVICE: pilot\n        TESTS_NEED_NEIGHBOURS: "1"')
