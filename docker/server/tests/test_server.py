@@ -162,12 +162,17 @@ def test_what_asyncio_has_sent_in_part_is_held_as_a_whole(unsent: object, held: 
     assert client.held_bytes() == import_module("asgi_clients").CONNECTION_BYTES + held
 
 
-def test_connections_that_are_idle_keep_nobody_out(settings: dict[str, str]) -> None:
+@pytest.mark.parametrize("sent", ["", f"{G}|"])
+def test_connections_that_are_idle_keep_nobody_out(settings: dict[str, str], sent: str) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (8000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     with running(**settings, STACK_CLIENT_TIMEOUT_S="20") as server, ExitStack() as stack:
         for _ in range(4100):
-            stack.enter_context(server.connect())
-        assert (server.ask(GET), server.healthcheck()) == ([200], 0)
+            stack.enter_context(server.connect(sent))
+        time.sleep(1)  # they are accepted
+        late = stack.enter_context(server.connect())
+        time.sleep(0.5)
+        late.sendall(encoded(GET))
+        assert (statuses(late), server.ask(GET), server.healthcheck()) == ([200], [200], 0)
 
 
 def test_slow_clients_are_disconnected(server: Server) -> None:
