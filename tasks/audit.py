@@ -121,9 +121,14 @@ def affected(vulnerability: Mapping[str, Any], package: Package) -> list[dict[st
     return [one for one in vulnerability.get("affected", ()) if one.get("package", {}).items() >= named]
 
 
-def fixed_in(vulnerability: Mapping[str, Any], package: Package) -> str:
-    """The versions that fix it; "" where there is none yet."""
-    ranges = [one for found in affected(vulnerability, package) for one in found.get("ranges", ())]
+def names_of(vulnerability: Mapping[str, Any]) -> list[str]:
+    """What a vulnerability is called, by its own source and by others."""
+    return [vulnerability["id"], *vulnerability.get("aliases", ()), *vulnerability.get("upstream", ())]
+
+
+def fixed_in(sources: Iterable[Mapping[str, Any]], package: Package) -> str:
+    """The versions that fix a vulnerability, by any of its sources; "" where there is none yet."""
+    ranges = [one for source in sources for found in affected(source, package) for one in found.get("ranges", ())]
     events = [event for one in ranges if one.get("type") != "GIT" for event in one.get("events", ())]
     return ", ".join(dict.fromkeys(event["fixed"] for event in events if "fixed" in event))
 
@@ -139,28 +144,25 @@ def report(
     """
     rows = [["package", "in", "vulnerability", "level", "fixed in", ""]]
     allowed = {entry["id"]: entry for entry in settings["allow"]}
-    used: set[str] = set()
     failing = []
     for package, vulnerabilities in sorted(found.items()):
         title, services = f"{package[1]} {package[2]}", ", ".join(name for name in images if package in images[name])
-        seen: set[str] = set()
-        for one in sorted(vulnerabilities, key=lambda one: LEVELS.index(level(one, package))):
-            names = [one["id"], *one.get("aliases", ()), *one.get("upstream", ())]
-            if seen.intersection(names):
-                continue
-            seen.update(names)
-            name = next((name for name in names if name.startswith("CVE-")), one["id"])
+        left = sorted(vulnerabilities, key=lambda one: LEVELS.index(level(one, package)))
+        while left:
+            names = names_of(left[0])
+            same = [one for one in left if not set(names).isdisjoint(names_of(one))]
+            left = [one for one in left if one not in same]
+            name = next((name for name in names if name.startswith("CVE-")), names[0])
             entries = [allowed[name] for name in names if name in allowed]
-            used.update(entry["id"] for entry in entries)
             valid = [entry for entry in entries if entry["until"] >= datetime.datetime.now(datetime.UTC).date()]
             note = valid[0]["reason"] if valid else f"was allowed until {entries[0]['until']}" if entries else ""
-            how_bad, fix = level(one, package), fixed_in(one, package)
+            how_bad, fix = level(same[0], package), fixed_in(same, package)
             if fix and not valid and LEVELS.index(how_bad) >= LEVELS.index(settings["level"]):
                 failing.append(f"{name} in {title}")
             rows.append([title, services, name, how_bad, fix or "-", note])
     if len(rows) > 1:
         say(table(rows))
-    if unused := sorted(allowed.keys() - used):
+    if unused := sorted(allowed.keys() - {name for each in found.values() for one in each for name in names_of(one)}):
         say(f"warning: not found any more, take it out of [tool.stack.audit]: {', '.join(unused)}")
     if failing:
         raise UserError(f"known vulnerabilities: {'; '.join(failing)}: update them (nox -s lock), or allow them")

@@ -124,7 +124,7 @@ class Http(Client, HttpToolsProtocol):
     in_head = True  # whether a head is being received
     # The latter since the last head or part of a body: of a head, chunk sizes, trailers.
     request_bytes = framing_bytes = 0
-    half_closed = rejected = False
+    half_closed = ends = False  # whether the client, or the server, sends no more
 
     def is_awaited(self) -> bool:
         """Whether the client is to read, or to send; or sends no more, and has most likely gone."""
@@ -143,7 +143,7 @@ class Http(Client, HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what the client has sent, unless a head or trailer is too large."""
-        if self.rejected:
+        if self.ends:
             return
         self.request_bytes += len(data)
         self.framing_bytes += len(data)
@@ -231,8 +231,7 @@ class Http(Client, HttpToolsProtocol):
             self.cycle.keep_alive = False
         elif self.cycle and self.cycle.response_started and not self.cycle.response_complete:
             self.disconnect()
-        elif not self.rejected:
-            self.rejected = True
+        elif not self.ends:
             if self.cycle:
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
@@ -242,10 +241,14 @@ class Http(Client, HttpToolsProtocol):
                 f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nX-Request-ID: {exchange.request_id}\r\n"
                 "Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
             )
-            self.transport.write_eof()
-            # At once, it would be reset if the client still sends.
-            self.loop.call_later(limits.LINGER_S, self.transport.close)
+            self.close_gracefully()
             exchange.end()
+
+    def close_gracefully(self) -> None:
+        """Close the connection in a while; at once, it would be reset if the client still sends, and the answer lost."""
+        self.ends = True
+        self.transport.write_eof()
+        self.loop.call_later(limits.LINGER_S, self.transport.close)
 
     def shutdown(self) -> None:
         """Close the connection after the current request, or one that may be on its way."""

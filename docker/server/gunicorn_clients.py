@@ -12,7 +12,7 @@ from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, socket
 from typing import Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
-from server_limits import HEAD_BYTES, LARGE_BODIES, LINGER_BYTES, LINGER_S, MEMORY_BYTES, RATE, RESET, TIMEOUT_S
+from server_limits import HEAD_BYTES, LARGE_BODIES, LARGE_BYTES, LINGER_S, MEMORY_BYTES, RATE, RESET, TIMEOUT_S
 from server_telemetry import Exchange
 
 LARGE_BODY_SLOTS = threading.Semaphore(LARGE_BODIES)
@@ -157,12 +157,12 @@ class Client(socket):
 
     def close_gracefully(self) -> None:
         """Close the connection when the client has received the answer and hung up, or after a while."""
-        until, left, self.time_left_s = time.monotonic() + LINGER_S, LINGER_BYTES, LINGER_S
+        until, self.time_left_s = time.monotonic() + LINGER_S, LINGER_S
         self.does_not_compute()
         with suppress(OSError):
             self.shutdown(SHUT_WR)
-            while left > 0 and time.monotonic() < until and (data := self.when_ready(POLLIN, self.discard, left)):
-                left -= len(data)
+            while time.monotonic() < until and self.when_ready(POLLIN, self.discard, LARGE_BYTES):
+                pass
         self.not_slow()
         self.close()
 

@@ -127,9 +127,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         """Wait for events and handle them; when there are too many connections, close the one that is idle for longest."""
         super().wait_for_and_dispatch_events(min(timeout, MEASURED_S) if self.waiting else timeout)
         self.start_waiting()
-        idle = self.pending_conns or self.keepalived_conns
-        if idle and self.nr_conns >= self.worker_connections:
-            idle[0].timeout = 0
+        idle_longest = [connections[0] for connections in (self.pending_conns, self.keepalived_conns) if connections]
+        if idle_longest and self.nr_conns >= self.worker_connections:
+            min(idle_longest, key=lambda conn: conn.timeout).timeout = 0
 
     def handle(self, conn: Any) -> object:
         """Handle a connection's next request, in a thread."""

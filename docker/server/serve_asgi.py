@@ -23,6 +23,7 @@ QUEUE = asyncio.Semaphore(100)  # for these; a request that waits holds some of 
 # The fields that are read or made here, and their names in capitals.
 NAMED = "CONTENT-LENGTH HOST TRANSFER-ENCODING X-FORWARDED-FOR TRACEPARENT TRACESTATE X-REQUEST-ID"
 NAMES = {name.lower().encode(): name for name in NAMED.split()}
+MOST_DROPPED = 1000  # events for a client that has gone: frameworks notice sooner; others might go on for ever
 # The fields of an application's answer that are not sent, and those where its status allows no body.
 OURS = {b"x-request-id", b"transfer-encoding"}
 NO_BODY = dict.fromkeys((204, 304), OURS | {b"content-length"})
@@ -32,54 +33,80 @@ class Request(Exchange):
     """A request, and the application's answer to it."""
 
     started = False  # whether a part of the answer is sent
-    dropped = 0  # events for a client that has gone
+    received = 0  # bytes of the body that the application has
+    dropped = 0  # events
     has_slot = False  # whether it has one of LARGE_BODY_SLOTS
-    head: Any = None  # of an answer with a length: sent with the body's first part, so that an error before gets 500
-    length = -1  # of the body, according to the head; -1: unknown
+    has_length = False  # whether the answer's head tells that of the body
 
-    def __init__(self, scope: Any, send: Any) -> None:
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         super().__init__(health_check=not scope["server"] or scope["server"][1] is None)
-        self.scope, self.send_event, self.state = scope, send, scope["stack.state"]()  # the last is uvicorn's
+        self.scope, self.receive_event, self.send_event = scope, receive, send
+        self.state = scope["stack.state"]()  # uvicorn's
 
     def gone(self) -> bool:
         """Whether the client has gone; uvicorn tells that only the last request that it has sent."""
         return self.state.disconnected or self.state.transport.is_closing()  # type: ignore[no-any-return]
 
+    async def receive(self) -> Any:
+        """Receive an event for the application; raises ConnectionError where the body is large and has no turn."""
+        event = await self.receive_event()
+        self.received += len(event.get("body") or b"")
+        if self.received > limits.LARGE_BYTES and not self.started and not await self.has_turn():
+            await self.respond(503)
+            self.state.disconnected = True
+            raise ConnectionError("too many requests with large bodies")
+        return event
+
+    async def has_turn(self) -> bool:
+        """Wait for one of LARGE_BODY_SLOTS, if necessary; False when too many wait already, or it takes too long."""
+        if not self.has_slot and not QUEUE.locked():
+            async with QUEUE:
+                with suppress(TimeoutError):
+                    self.has_slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
+        return self.has_slot
+
     async def send(self, event: Any) -> None:
-        """Send an event of the application's; raises ValueError where head and body contradict each other."""
+        """Send an event of the application's; raises ValueError for an invalid head."""
         if self.gone() and self.scope["type"] == "http":
             self.dropped += 1
-            if self.dropped > 1000:  # frameworks notice sooner; without one, the application might go on for ever
+            if self.dropped > MOST_DROPPED:
                 raise ConnectionError("the client has gone")
             await asyncio.sleep(0)
-            return
-        head, body, more = self.head, event.get("body") or b"", event.get("more_body")
-        bodiless = self.scope.get("method") == "HEAD" or self.status in NO_BODY
-        if bodiless and self.started:  # what the application sends is dropped, and may be endless
-            event, body, more = {"type": event["type"]}, b"", False
-        if head:
-            if len(body) > self.length or (len(body) < self.length and not more):
-                raise ValueError(f"the answer has Content-Length {self.length} and a body of {len(body)} bytes")
-            self.head = None
-        elif not self.started:
+        elif self.started:
+            await self.send_part(event)
+        elif event["type"] == "websocket.close":
+            await self.respond(403)
+        else:
+            head = self.checked(event)
             self.release_slot()
-            if event["type"] == "websocket.close":
-                await self.respond(403)
-                return
-            event = self.checked(event)
-            if self.length >= 0:
-                self.head = event
-                return
-        self.started = True
-        self.bytes += len(body)
-        if head:
+            self.started = True
+            if self.ends_with_connection():
+                self.state.chunked_encoding = False
             await self.send_event(head)
-        if self.scope["http_version"] == "1.0" and self.length < 0:  # no chunks: the body ends with the connection
-            self.state.chunked_encoding, self.state.expected_content_length = False, len(body)
+
+    def ends_with_connection(self) -> bool:
+        """Whether the end of the connection ends the body: HTTP/1.0 has no chunks."""
+        return self.scope["http_version"] == "1.0" and not self.has_length
+
+    async def send_part(self, event: Any) -> None:
+        """Send what comes after the head."""
+        body, more = event.get("body") or b"", event.get("more_body")
+        bodiless = self.scope.get("method") == "HEAD" or self.status in NO_BODY
+        if bodiless:  # what the application sends is dropped, and may be endless
+            event, body, more = {"type": event["type"]}, b"", False
+        self.bytes += len(body)
+        if self.ends_with_connection():
+            self.state.expected_content_length = len(body)
+        last = event["type"] == "http.response.body" and not more
+        still_sends = last and self.state.more_body and not self.state.keep_alive
+        if still_sends:
+            self.state.keep_alive = True  # else uvicorn closes the connection at once
         await self.send_event(event)
+        if still_sends:
+            self.state.transport.get_protocol().close_gracefully()
         if more:
             await asyncio.sleep(0)  # all others would have to wait for an application that waits for nothing
-        elif event["type"] == "http.response.body":
+        elif last:
             self.state.disconnected |= bodiless
             self.end()  # the application may go on for long
 
@@ -95,17 +122,18 @@ class Request(Exchange):
             faults += lengths
         if faults or not (accepts or 200 <= self.status < 600):
             raise ValueError(f"the answer is invalid: status {self.status}, fields {faults}")
-        if lengths and self.scope.get("method") != "HEAD":
-            self.length = int(lengths[0])
-        return {**head, "headers": [*fields, (b"x-request-id", self.request_id.encode())]}
+        self.has_length = bool(lengths)
+        if self.scope["type"] == "http" and self.state.waiting_for_100_continue:
+            # The client need not send the body, and its next request would be taken for that.
+            fields.append((b"connection", b"close"))
+        return {**head, "status": self.status, "headers": [*fields, (b"x-request-id", self.request_id.encode())]}
 
     async def respond(self, status: int) -> None:
         """Answer in the application's place."""
-        self.started, self.status, self.bytes = True, status, 0
         kind = "websocket.http.response" if self.scope["type"] == "websocket" else "http.response"
-        fields = [(b"content-length", b"0"), (b"connection", b"close"), (b"x-request-id", self.request_id.encode())]
-        await self.send_event({"type": f"{kind}.start", "status": status, "headers": fields})
-        await self.send_event({"type": f"{kind}.body", "body": b""})
+        fields = [(b"content-length", b"0"), (b"connection", b"close")]
+        await self.send({"type": f"{kind}.start", "status": status, "headers": fields})
+        await self.send({"type": f"{kind}.body", "body": b""})
 
     def release_slot(self) -> None:
         """Let the next request with a large body have its turn."""
@@ -125,7 +153,7 @@ class Middleware:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        request = Request(scope, send)
+        request = Request(scope, receive, send)
         headers, method, path = scope["headers"], scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
         target = scope.get("stack.target", scope["raw_path"]).decode("latin-1")
         known = [(NAMES[name], value.decode("latin-1")) for name, value in headers if name in NAMES]
@@ -137,13 +165,9 @@ class Middleware:
             length = fields.get("CONTENT-LENGTH", "0")  # a long one is zeros; Python takes no more than 4,300 digits
             status = too_large(target, headers) or 400 * (len(length) > 20)
             status = status or limits.fault(method, scope["http_version"], target, known) or scope.get("stack.status")
-            if not status and (int(length) > limits.LARGE_BYTES or "TRANSFER-ENCODING" in fields):
-                if not QUEUE.locked():
-                    async with QUEUE:
-                        with suppress(TimeoutError):
-                            request.has_slot = await asyncio.wait_for(LARGE_BODY_SLOTS.acquire(), 2 * limits.TIMEOUT_S)
-                status = 0 if request.has_slot else 503
-            await (request.respond(status) if status else self.app(scope, receive, request.send))
+            if not status and int(length) > limits.LARGE_BYTES and not await request.has_turn():
+                status = 503
+            await (request.respond(status) if status else self.app(scope, request.receive, request.send))
             if not request.started and not request.gone():
                 raise RuntimeError("the application has not answered")
         except BaseException as error:

@@ -17,8 +17,8 @@ MEMORY_BYTES, CONNECTIONS = 40 * 1024 * 1024, 4000
 # Bodies of more bytes are large, and those of unknown length may be; so many are received and processed at a time.
 LARGE_BYTES, LARGE_BODIES = 64 * 1024, 10
 MESSAGE_BYTES = 1024 * 1024  # of a web socket
-# A client may go on sending for so long, and so much, before its connection is reset, to get to see the last answer.
-LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024
+# A client may go on sending for so long before its connection is reset, to get to see the last answer.
+LINGER_S = 2.0
 # RFC 9110, section 7.2, without the punctuation that RFC 3986 allows in names but no name has.
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(:[0-9]*)?")
 

@@ -44,7 +44,7 @@ def known(package: audit.Package, fixed: str = "", **more: Any) -> dict[str, Any
 
 
 VULNERABILITIES = {
-    "GHSA-1": known(FLASK, "3.1.4", aliases=["CVE-1"], database_specific={"severity": "MODERATE"}),
+    "GHSA-1": known(FLASK, aliases=["CVE-1"], database_specific={"severity": "MODERATE"}),  # which knows of no fix
     "PYSEC-1": known(FLASK, "3.1.4", aliases=["CVE-1", "GHSA-1"]),
     "DSA-1": known(OPENSSL, "3.5.10-1", upstream=["CVE-2"]),
     "DEBIAN-CVE-3": known(OPENSSL, upstream=["CVE-3"], affected={"ecosystem_specific": {"urgency": "high"}}),

@@ -21,7 +21,7 @@ from tasks.terminal import say
 from . import SERVICE, row
 
 # As docker/service.yaml has them.
-LIMITS = ("--memory=256m", "--cpus=1", "--pids-limit=2048", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL")
+LIMITS = ("--memory=256m", "--cpus=1", "--pids-limit=2048", "--read-only", "--tmpfs=/tmp:size=64m", "--cap-drop=ALL")
 POST = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {0}\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
 # How many connections send what, and then what each second.

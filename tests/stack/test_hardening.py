@@ -70,7 +70,9 @@ def test_the_root_file_system_is_read_only(container: dict[str, Any]) -> None:
 
 
 def test_memory_file_systems_only_where_needed(container: dict[str, Any]) -> None:
-    assert set(container["HostConfig"]["Tmpfs"] or {}) <= {"/tmp"}  # noqa: S108
+    found = container["HostConfig"]["Tmpfs"] or {}
+    assert set(found) <= {"/tmp"}  # noqa: S108
+    assert all("size=" in options for options in found.values())
 
 
 def test_all_capabilities_are_dropped(container: dict[str, Any]) -> None:

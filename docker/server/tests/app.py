@@ -1,10 +1,9 @@
 """Applications to test the servers with: they answer with the body, /ids with ids and the scheme, /large with 4 MB.
 
-/unread does not read the body, /fail, /exit and /pipe raise, /none does not answer, the answer of /headless is a body, those
-of /short and /less are incomplete, that of /more has too much, that of /endless has no end, a field of /invalid has no valid
-name, those of /length and /negative no valid value, /twice has it twice, /wait takes 1 s, and a number is the answer's status. A
-web socket gets the size of each binary message, and is
-flooded with messages of the size that it sends as text; /refuse accepts none.
+/unread does not read the body, /fail, /exit and /pipe raise, /none does not answer, the answer of /headless is a body, that
+of /short is incomplete, that of /endless has no end, a field of /invalid has no valid name, those of /length and /negative
+no valid value, /twice has it twice, /wait takes 1 s, and a number is the answer's status. A web socket gets the size of each
+binary message, and is flooded with messages of the size that it sends as text; /refuse accepts none.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ def answer(path: str, body: bytes, *ids: str) -> tuple[int, list[tuple[str, str]
     if path in RAISED:
         raise RAISED[path](3, path)
     body = " ".join(ids).encode() if path == "/ids" else b"x" * 4_000_000 if path == "/large" else body
-    length = len(body) + {"/short": 100, "/less": 1, "/more": -1}.get(path, 0)
+    length = len(body) + 100 * (path == "/short")
     fields = [("Content-Length", {"/length": "x", "/negative": "-1"}.get(path, str(length)))]
     fields *= {"/endless": 0, "/twice": 2}.get(path, 1)
     fields += [("X-Request-ID", "own")] + [("a b", "c")] * (path == "/invalid")

@@ -1,25 +1,30 @@
 """Runs the server as a plain process, and plays its clients."""
 
+import ctypes
 import os
 import random
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from subprocess import Popen, run
 from tempfile import TemporaryDirectory
 
 from corpus import encoded
 
-SERVER = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+SERVER = TESTS.parent
 sys.path.insert(0, str(SERVER))  # for tests that import its modules
 TIMEOUT_S, THREADS = 1.5, 32
 WSGI = {"INTERFACE": "wsgi", "APPLICATION": "app:app"}
 ASGI = {"INTERFACE": "asgi", "APPLICATION": "app:asgi_app"}
+# PR_SET_CHILD_SUBREAPER: orphans become this process's, as they become PID 1's.
+become_reaper = partial(ctypes.CDLL(None).prctl, 36, 1)
 STARTED = {"wsgi": "Booting worker", "asgi": "startup complete"}  # in the log
 
 
@@ -49,9 +54,9 @@ class Server:
             **WSGI,
             **env,
         }
-        command = ["setsid", sys.executable, "-B", str(SERVER / "serve.py")]
+        words = ["setsid", sys.executable, "-B", str(SERVER / "serve.py")]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=SERVER / "tests", env=self.env, stdout=log, stderr=log)
+            self.process = Popen(words, cwd=TESTS, env=self.env, stdout=log, stderr=log, preexec_fn=become_reaper)
 
     def wait_for(self, line: str) -> None:
         until = time.monotonic() + 20
@@ -80,7 +85,7 @@ class Server:
             return statuses(client)
 
     def healthcheck(self) -> int:
-        return subprocess.run([sys.executable, str(SERVER / "healthcheck.py")], env=self.env, check=False).returncode
+        return run([sys.executable, str(SERVER / "healthcheck.py")], env=self.env, check=False).returncode
 
     def workers(self) -> set[str]:
         pid = self.process.pid
@@ -92,15 +97,15 @@ class Server:
 
 
 @contextmanager
-def running(line: str = "", **env: str) -> Iterator[Server]:
-    """A server that has started, or logged a line, and that must end well."""
+def running(line: str = "", code: int = 0, /, **env: str) -> Iterator[Server]:
+    """A server that has started, or logged a line, and that must end with an exit code."""
     with TemporaryDirectory() as folder:
         server = Server(Path(folder), **env)
         try:
             server.wait_for(line or STARTED[server.env["INTERFACE"]])
             yield server
             server.stop()
-            assert server.process.wait(10) == 0, server.log.read_text()  # Docker kills it then
+            assert server.process.wait(10) == code, server.log.read_text()  # Docker kills it then
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(server.process.pid, signal.SIGKILL)

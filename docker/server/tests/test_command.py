@@ -1,35 +1,19 @@
 """What APPLICATION may name; commands, such as workers: signals, orphans, exit codes, errors."""
 
-import ctypes
+import os
 import runpy
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-from subprocess import PIPE, STDOUT, Popen, run
-from threading import Timer
+from subprocess import PIPE, STDOUT, check_output, run
 from types import SimpleNamespace
 
 import pytest
-from harness import SERVER
+from harness import SERVER, TESTS, running
 
-SERVE = SERVER / "serve.py"
-WORKER = """
-import os, signal, time
-if not os.fork():
-    os.fork() or time.sleep(0.2)
-    os._exit(0)
-time.sleep(0.4)
-signal.signal(signal.SIGUSR1, lambda *_: os.write(1, os.environ.get("PYTHONPATH", "none").encode() + b"\\n"))
-signal.signal(signal.SIGTERM, lambda *_: exit(7))
-print("ready", flush=True)
-while True: time.sleep(1)
-"""
+SERVE = [sys.executable, str(SERVER / "serve.py")]
+WORKERS = [("command", "python3 worker.py", str(TESTS)), ("asgi", "worker:app", "None")]
 EXPRESSIONS = {":application": "it", "": "it", ":create_app()": "app", ":sites['y'].wsgi": "z"}
 EXPRESSIONS[':create_app("x").upper()'] = "X"
-# PR_SET_CHILD_SUBREAPER: orphans become this process's, as they become PID 1's.
-become_reaper = partial(ctypes.CDLL(None).prctl, 36, 1)
 
 
 @pytest.mark.parametrize(("expression", "found"), EXPRESSIONS.items())
@@ -41,56 +25,29 @@ def test_an_expression_names_the_application(monkeypatch: pytest.MonkeyPatch, ex
     assert runpy.run_path(str(SERVER / "serve_application.py"))["application"] == found
 
 
-@contextmanager
-def started(
-    application: str, interface: str = "command", folder: Path = SERVE.parent, **env: str
-) -> Iterator[Popen[str]]:
-    env |= {"PATH": f"{Path(sys.executable).parent}:/bin:/usr/bin", "INTERFACE": interface, "APPLICATION": application}
-    env |= {"OTEL_PYTHON_CONFIGURATOR": "x"} if interface == "command" else {}
-    command = [sys.executable, str(SERVE)]
-    process = Popen(command, cwd=folder, env=env, text=True, stdout=PIPE, stderr=STDOUT, preexec_fn=become_reaper)
-    with process:  # which waits for its end
-        timer = Timer(10, process.kill)  # seconds
-        timer.start()
-        yield process
-        process.wait()
-        timer.cancel()
-
-
-@pytest.mark.parametrize(("interface", "application"), [("command", "python3 worker.py"), ("asgi", "worker:app")])
-def test_signals_arrive_orphans_are_reaped_and_the_exit_code_comes_back(
-    tmp_path: Path, interface: str, application: str
-) -> None:
-    (tmp_path / "worker.py").write_text(WORKER)
-    with started(application, interface, tmp_path) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(10)
-        assert process.stdout.readline() == ("none\n" if interface == "asgi" else f"{tmp_path}\n")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        while len(children.read_text().split()) > 1:  # its two orphans are reaped
-            assert process.poll() is None
-        process.terminate()
-    assert process.returncode == 7
+@pytest.mark.parametrize(("interface", "application", "path"), WORKERS)
+def test_signals_arrive_and_orphans_are_reaped(interface: str, application: str, path: str) -> None:
+    with running("ready", 7, INTERFACE=interface, APPLICATION=application) as server:
+        server.process.send_signal(signal.SIGUSR1)
+        server.wait_for(f"PYTHONPATH {path}\n")
+        while len(server.workers()) > 1:  # its two orphans are reaped
+            assert server.process.poll() is None
 
 
 def test_no_signal_is_blocked_or_ignored() -> None:
     ask = "grep -E Sig(Blk|Ign) /proc/self/status"
-    with started(ask) as process:
-        assert process.stdout
-        masks = [int(line.split()[1], 16) & 0x7FFFFFFF for line in process.stdout]  # without those of threads
+    env = os.environ | {"INTERFACE": "command", "APPLICATION": ask}
+    lines = check_output(SERVE, env=env, text=True, timeout=10).splitlines()
+    masks = [int(line.split()[1], 16) & 0x7FFFFFFF for line in lines]  # without those of threads
     # A script's background job inherits SIGINT and SIGQUIT as ignored.
-    inherited = int(run(ask.split(), capture_output=True, text=True, check=True).stdout.split()[3], 16)
+    inherited = int(check_output(ask.split(), text=True).split()[3], 16)
     assert (masks[0], masks[1] & ~inherited) == (0, 0)
 
 
 def test_a_command_that_a_signal_ends() -> None:
-    with started("sleep 100") as process:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        while not any("sleep" in Path(f"/proc/{pid}/cmdline").read_text() for pid in children.read_text().split()):
-            assert process.poll() is None
-        process.terminate()
-    assert process.returncode == 143
+    command = "sh -c 'echo ready && exec sleep 100'"
+    with running("ready", 143, INTERFACE="command", APPLICATION=command, OTEL_PYTHON_CONFIGURATOR="x"):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -106,7 +63,6 @@ def test_a_command_that_a_signal_ends() -> None:
     ],
 )
 def test_mistakes_are_told_in_one_line(interface: str, application: str, told: str, code: int) -> None:
-    with started(application, interface, FORWARDED_ALLOW_IPS="127.0.0.1, proxy") as process:
-        assert process.stdout
-        assert process.stdout.read() == told
-    assert process.returncode == code
+    env = os.environ | {"INTERFACE": interface, "APPLICATION": application, "FORWARDED_ALLOW_IPS": "127.0.0.1, proxy"}
+    found = run(SERVE, env=env, text=True, stdout=PIPE, stderr=STDOUT, check=False, timeout=10)
+    assert (found.stdout, found.returncode) == (told, code)
