@@ -203,7 +203,9 @@ def objects(model: Object, service: str) -> list[Object]:
         size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}
         templates = [{"metadata": {"name": name}, "spec": size} for name in claims]
         content = {"serviceName": service, "replicas": replicas(spec), **selected, "template": template}
-        return [*found, made("StatefulSet", "apps/v1", {**content, "volumeClaimTemplates": templates})]
+        # Otherwise a pod that never gets ready would never be replaced, not by a version that is mended either.
+        content |= {"podManagementPolicy": "Parallel", "volumeClaimTemplates": templates}
+        return [*found, made("StatefulSet", "apps/v1", content)]
     spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
     template["spec"]["topologySpreadConstraints"] = [{**spread, "labelSelector": {"matchLabels": app}}]
     rolling: Object = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}

@@ -50,6 +50,7 @@ def test_a_service_with_a_volume_is_a_stateful_set(rendered: dict[tuple[str, str
     assert container(store)["readinessProbe"]["exec"]["command"] == ["pg_isready"]
     assert container(store)["livenessProbe"]["periodSeconds"] == 7
     assert store["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 95
+    assert store["spec"]["podManagementPolicy"] == "Parallel"  # a pod that is never ready is replaced, too
     assert ("Deployment", "store") not in rendered
 
 
