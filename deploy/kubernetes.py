@@ -2,7 +2,7 @@
 
 `nox -s deploy` runs it, and gives it the model with images by digest. What it writes is checked against the schemas of
 the oldest and the newest version of Kubernetes that is supported. Its last line says, in JSON, the steps in which to
-apply it, values of the label stack.step, with what each starts, and the secrets.
+apply it, values of the label stack.step, with what each starts; the secrets; the services that have an autoscaler.
 """
 
 from __future__ import annotations
@@ -316,10 +316,15 @@ def main() -> None:
     for name, documents in files.items():
         (folder / name).write_text(f"{HEAD}{as_yaml(*documents)}", encoding="utf-8")
     steps: dict[int, list[str]] = {number: [] for number in sorted({step(model, name) for name in model["services"]})}
-    for found in [found for documents in files.values() for found in documents if found["kind"] in STARTED]:
-        label = found["metadata"]["labels"]["stack.step"]
-        steps[int(label)].append(f"{found['kind'].lower()}/{found['metadata']['name']}")
-    print(json.dumps({"steps": steps, "secrets": list(map(named, secrets(model)))}))
+    autoscaled = []
+    for found in [found for documents in files.values() for found in documents]:
+        if found["kind"] in STARTED:
+            label = found["metadata"]["labels"]["stack.step"]
+            steps[int(label)].append(f"{found['kind'].lower()}/{found['metadata']['name']}")
+        if found["kind"] == "HorizontalPodAutoscaler":
+            autoscaled.append(found["metadata"]["name"])
+    plan = {"steps": steps, "secrets": list(map(named, secrets(model))), "autoscaled": ",".join(autoscaled)}
+    print(json.dumps(plan))
 
 
 if __name__ == "__main__":

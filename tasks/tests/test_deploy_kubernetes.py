@@ -315,7 +315,8 @@ def test_a_process_that_must_run_once_on_kubernetes(tmp_path: Path) -> None:
     beat, three = {**OWN, "deploy": ONCE}, {**OWN, "scale": 3}
     model = {**MODEL, "services": {"beat": beat, "three": three}}
     steps = {"0": ["deployment/beat", "deployment/three"]}
-    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == {"steps": steps, "secrets": ["password"]}
+    plan = {"steps": steps, "secrets": ["password"], "autoscaled": ""}
+    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == plan
     once, several = (list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text())) for name in ("beat", "three"))
     assert [found["kind"] for found in once] == ["NetworkPolicy", "Deployment"]
     assert (once[1]["spec"]["replicas"], once[1]["spec"]["strategy"]) == (1, {"type": "Recreate"})
