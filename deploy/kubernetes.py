@@ -252,9 +252,9 @@ def check(model: Object) -> None:
     """Exit for a name that Kubernetes does not take."""
     for name in (model["name"], *map(named, secrets(model)), *model["services"]):
         # A service's is a host's name, too, which has no dots, and begins with a letter.
-        form = "[a-z]([a-z0-9-]{0,51}[a-z0-9])?" if name in model["services"] else "[a-z0-9]([a-z0-9.-]{0,51}[a-z0-9])?"
+        form = "[a-z]([a-z0-9-]{0,50}[a-z0-9])?" if name in model["services"] else "[a-z0-9]([a-z0-9.-]{0,50}[a-z0-9])?"
         if not re.fullmatch(form, name):
-            sys.exit(f"{name!r} is no name for Kubernetes: a lower-case letter, then such, digits, dashes, at most 53")
+            sys.exit(f"{name!r} is no name for Kubernetes: a lower-case letter, then such, digits, dashes, at most 52")
 
 
 def leave_out(model: Object) -> None:

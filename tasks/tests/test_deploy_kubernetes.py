@@ -117,7 +117,8 @@ def test_what_the_schemas_forbid_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "base").exists()
 
 
-@pytest.mark.parametrize("name", ["my_store", "2store", "Store", "my.store"])
+# A StatefulSet's pods have a label of its name, a dash and up to 10 characters, and a label at most 63.
+@pytest.mark.parametrize("name", ["my_store", "2store", "Store", "my.store", "s" * 53])
 def test_names_that_kubernetes_does_not_take(tmp_path: Path, name: str) -> None:
     model = {**MODEL, "services": {name: MODEL["services"]["store"]}}
     said = script("kubernetes.py", str(tmp_path / "base"), model=model)
