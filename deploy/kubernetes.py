@@ -2,7 +2,7 @@
 
 `nox -s deploy` runs it, and gives it the model with images by digest. What it writes is checked against the schemas of
 the oldest and the newest version of Kubernetes that is supported. Its last line says, in JSON, the steps in which to
-apply it, values of the label stack.step, with what each starts, and the secrets.
+apply it, values of the label stack.step, with what each starts; the secrets; the services that have an autoscaler.
 """
 
 from __future__ import annotations
@@ -203,7 +203,9 @@ def objects(model: Object, service: str) -> list[Object]:
         size = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}
         templates = [{"metadata": {"name": name}, "spec": size} for name in claims]
         content = {"serviceName": service, "replicas": replicas(spec), **selected, "template": template}
-        return [*found, made("StatefulSet", "apps/v1", {**content, "volumeClaimTemplates": templates})]
+        # Otherwise a pod that never gets ready would never be replaced, not by a version that is mended either.
+        content |= {"podManagementPolicy": "Parallel", "volumeClaimTemplates": templates}
+        return [*found, made("StatefulSet", "apps/v1", content)]
     spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
     template["spec"]["topologySpreadConstraints"] = [{**spread, "labelSelector": {"matchLabels": app}}]
     rolling: Object = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
@@ -250,9 +252,9 @@ def check(model: Object) -> None:
     """Exit for a name that Kubernetes does not take."""
     for name in (model["name"], *map(named, secrets(model)), *model["services"]):
         # A service's is a host's name, too, which has no dots, and begins with a letter.
-        form = "[a-z]([a-z0-9-]{0,51}[a-z0-9])?" if name in model["services"] else "[a-z0-9]([a-z0-9.-]{0,51}[a-z0-9])?"
+        form = "[a-z]([a-z0-9-]{0,50}[a-z0-9])?" if name in model["services"] else "[a-z0-9]([a-z0-9.-]{0,50}[a-z0-9])?"
         if not re.fullmatch(form, name):
-            sys.exit(f"{name!r} is no name for Kubernetes: a lower-case letter, then such, digits, dashes, at most 53")
+            sys.exit(f"{name!r} is no name for Kubernetes: a lower-case letter, then such, digits, dashes, at most 52")
 
 
 def leave_out(model: Object) -> None:
@@ -314,10 +316,15 @@ def main() -> None:
     for name, documents in files.items():
         (folder / name).write_text(f"{HEAD}{as_yaml(*documents)}", encoding="utf-8")
     steps: dict[int, list[str]] = {number: [] for number in sorted({step(model, name) for name in model["services"]})}
-    for found in [found for documents in files.values() for found in documents if found["kind"] in STARTED]:
-        label = found["metadata"]["labels"]["stack.step"]
-        steps[int(label)].append(f"{found['kind'].lower()}/{found['metadata']['name']}")
-    print(json.dumps({"steps": steps, "secrets": list(map(named, secrets(model)))}))
+    autoscaled = []
+    for found in [found for documents in files.values() for found in documents]:
+        if found["kind"] in STARTED:
+            label = found["metadata"]["labels"]["stack.step"]
+            steps[int(label)].append(f"{found['kind'].lower()}/{found['metadata']['name']}")
+        if found["kind"] == "HorizontalPodAutoscaler":
+            autoscaled.append(found["metadata"]["name"])
+    plan = {"steps": steps, "secrets": list(map(named, secrets(model))), "autoscaled": ",".join(autoscaled)}
+    print(json.dumps(plan))
 
 
 if __name__ == "__main__":

@@ -156,8 +156,8 @@ def packed(layer: Path) -> Path:
 
 def check_reproducible(services: Sequence[str]) -> None:
     """Build twice without cache; raises UserError with the first file that differs, or where the configurations do."""
-    both = (build(services, cache=False, folder=folder) for folder in ("release-first", "release"))
-    for one, other in zip(*both, strict=True):
+    first = build(services, cache=False, folder="release-first")
+    for one, other in zip(first, build(services, cache=False), strict=True):
         # The configuration, which names the layers, last.
         for left, right in zip(reversed(one.blobs), reversed(other.blobs), strict=False):
             if left.read_bytes() != right.read_bytes():

@@ -37,7 +37,9 @@ def deploy(session: nox.Session) -> None:
     if args.engine == "swarm":
         swarm(session, args.context, args.ports)
     else:
-        kubernetes(session, args.render, apply=args.apply)
+        plan = translate(session, "kubernetes.py", str(args.render))
+        if args.apply:
+            kubernetes(plan, args.render)
 
 
 def model() -> dict[str, Any]:
@@ -73,39 +75,36 @@ def secrets(plan: dict[str, Any], *command: str) -> None:
         try:
             output(*command, *plan["secrets"])
         except CommandFailed as failed:
-            raise UserError(f"a secret is missing, see docs/deploying.md: {failed.last}") from None
+            raise UserError(f"secrets are missing (docs/deploying.md): {'; '.join(failed.text.splitlines())}") from None
 
 
-def kubernetes(session: nox.Session, folder: Path, *, apply: bool) -> None:
-    """Write a Kustomize base; with ``apply``, apply it in the order of depends_on, waiting for each step."""
-    plan = translate(session, "kubernetes.py", str(folder))
-    if not apply:
-        return
-    output("kubectl", "apply", "--filename", str(folder / "namespace.yaml"))
+def kubernetes(plan: dict[str, Any], folder: Path) -> None:
+    """Apply a Kustomize base in the order of depends_on, waiting for each step; raises UserError."""
+    # One that is there may be another's, who lets this user change only what is in it.
+    if not output("kubectl", "get", "namespace", name(), "--ignore-not-found", "--output=name"):
+        output("kubectl", "apply", "--filename", str(folder / "namespace.yaml"))
     inside = ("kubectl", "--namespace", name())
     secrets(plan, *inside, "get", "secret")
+    # The autoscaler of a former version would go on to start two of what must run once.
+    output(*inside, "delete", "hpa", f"--selector=stack.step,app.kubernetes.io/name notin ({plan['autoscaled']})")
     for step, started in plan["steps"].items():
         if run("kubectl", "apply", "--kustomize", str(folder), f"--selector=stack.step={step}"):
-            raise UserError(f"step {step} was not applied; what ran before still runs")
+            raise UserError(f"step {step} was not applied, or not all of it; what ran before still runs")
         for found in started:
             wait(inside, found)
 
 
 def wait(inside: tuple[str, ...], found: str) -> None:
     """Wait until one of Kubernetes' jobs has ended, or a service is ready; raises UserError where it is not."""
-    if found.startswith("job"):
-        # A job has a condition as soon as it has ended, in whatever way.
-        run(*inside, "wait", found, "--for=jsonpath={.status.conditions[0].type}", f"--timeout={TIMEOUT_S}s")
-        if run(*inside, "wait", found, "--for=condition=Complete", "--timeout=10s"):
-            tell(found, *inside, "logs", "--tail=5", found)
-            raise failed(found, f"`kubectl delete {found}`, then deploy again")
-    elif run(*inside, "rollout", "status", found, f"--timeout={TIMEOUT_S}s"):
-        raise UserError(f"{found} is not ready; what ran before still runs: kubectl describe says more")
-
-
-def tell(title: str, *command: str) -> None:
-    """Print what a command prints, each line with a title."""
-    lines(*command, on_line=lambda line: say(f"{title}: {line}") if line else None)
+    # A job has a condition as soon as it has ended, in whatever way.
+    ended = "--for=jsonpath={.status.conditions[0].type}"
+    status = ["wait", found, ended] if found.startswith("job") else ["rollout", "status", found]
+    if run(*inside, *status, f"--timeout={TIMEOUT_S}s"):
+        run(*inside, "get", "events", "--field-selector=type=Warning", "--sort-by=.metadata.creationTimestamp")
+        raise UserError(f"{found} is not ready, see the warnings above; Kubernetes goes on trying")
+    if status[0] == "wait" and run(*inside, "wait", found, "--for=condition=Complete", "--timeout=10s"):
+        run(*inside, "logs", "--tail=5", found)
+        raise failed(found, f"`kubectl delete {found}`, then deploy again")
 
 
 def failed(job: str, again: str) -> UserError:
@@ -175,7 +174,8 @@ class Rollout(NamedTuple):
                 told.add(new)
                 say(f"{service}: {error}")
                 if state.startswith("Failed"):  # others have not run
-                    tell(service, *self.docker, "service", "logs", "--raw", "--tail=5", task)
+                    logs = (*self.docker, "service", "logs", "--raw", "--tail=5", task)
+                    lines(*logs, on_line=lambda line: say(f"{service}: {line}") if line else None)
         return any(state.startswith(("Failed", "Rejected")) for _, state, _ in tasks)
 
     def reason(self, service: str) -> str:

@@ -50,6 +50,7 @@ def test_a_service_with_a_volume_is_a_stateful_set(rendered: dict[tuple[str, str
     assert container(store)["readinessProbe"]["exec"]["command"] == ["pg_isready"]
     assert container(store)["livenessProbe"]["periodSeconds"] == 7
     assert store["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 95
+    assert store["spec"]["podManagementPolicy"] == "Parallel"  # a pod that is never ready is replaced, too
     assert ("Deployment", "store") not in rendered
 
 
@@ -116,7 +117,8 @@ def test_what_the_schemas_forbid_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "base").exists()
 
 
-@pytest.mark.parametrize("name", ["my_store", "2store", "Store", "my.store"])
+# A StatefulSet's pods have a label of its name, a dash and up to 10 characters, and a label at most 63.
+@pytest.mark.parametrize("name", ["my_store", "2store", "Store", "my.store", "s" * 53])
 def test_names_that_kubernetes_does_not_take(tmp_path: Path, name: str) -> None:
     model = {**MODEL, "services": {name: MODEL["services"]["store"]}}
     said = script("kubernetes.py", str(tmp_path / "base"), model=model)
@@ -314,7 +316,8 @@ def test_a_process_that_must_run_once_on_kubernetes(tmp_path: Path) -> None:
     beat, three = {**OWN, "deploy": ONCE}, {**OWN, "scale": 3}
     model = {**MODEL, "services": {"beat": beat, "three": three}}
     steps = {"0": ["deployment/beat", "deployment/three"]}
-    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == {"steps": steps, "secrets": ["password"]}
+    plan = {"steps": steps, "secrets": ["password"], "autoscaled": ""}
+    assert json.loads(script("kubernetes.py", str(tmp_path), model=model)) == plan
     once, several = (list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text())) for name in ("beat", "three"))
     assert [found["kind"] for found in once] == ["NetworkPolicy", "Deployment"]
     assert (once[1]["spec"]["replicas"], once[1]["spec"]["strategy"]) == (1, {"type": "Recreate"})
