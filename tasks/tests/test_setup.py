@@ -202,7 +202,9 @@ def test_with_sudo_the_user_may_use_the_engine(
 @pytest.mark.usefixtures("old_daemon")
 def test_systemd_restarts_the_daemon_where_it_runs(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_daemon(no_docker)
-    write_tool(no_docker / "systemctl", f'echo "$*" >"{no_docker}/systemd"; dockerd >/dev/null 2>&1 &')
+    old = setup.PID_FILES["dockerd"].read_text()
+    stop = f"kill {old}; while kill -0 {old} 2>/dev/null; do sleep 0.01; done"  # it waits for the daemon, as systemd's does
+    write_tool(no_docker / "systemctl", f'echo "$*" >"{no_docker}/systemd"; {stop}; dockerd >/dev/null 2>&1 &')
     is_dir = Path.is_dir
     monkeypatch.setattr(Path, "is_dir", lambda path: path == Path("/run/systemd/system") or is_dir(path))
     setup.ensure()
