@@ -15,7 +15,6 @@ from ..shell import UserError, output
 from ..stack import model as model_module
 from .conftest import calls, fake_docker, write_tool
 from .scaffolding import NO_SESSION
-from .test_deploy import script
 
 
 @pytest.mark.parametrize(
@@ -180,75 +179,6 @@ of gateway"\n' 0123456789ab c123456789ab ;;
 
 
 @pytest.mark.usefixtures("project")
-def test_kubernetes_is_given_one_step_after_the_other(no_docker: Path, tmp_path: Path) -> None:
-    """And asked for what the step has started, not for all that has its label: a former version's job may have failed."""
-    write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log')
-    plan = json.loads(script("kubernetes.py", str(tmp_path / "base")))
-    rollout.kubernetes(plan, tmp_path / "base")
-    told = [line.removeprefix("--namespace ours ") for line in (tmp_path / "log").read_text().splitlines()]
-    steps = [line.partition("stack.step=")[2][:1] for line in told if "stack.step=" in line]
-    assert steps == sorted(steps)
-    assert set(steps) == {"0", "1", "2"}
-    applied, waited, rolled = (
-        next(number for number, line in enumerate(told) if line.startswith(command))
-        for command in (
-            f"apply --kustomize {tmp_path}/base --selector=stack.step=1",
-            "wait job/web-migrate-",
-            "rollout status deployment/web",
-        )
-    )
-    assert applied < waited < rolled
-    assert "apply --filename" in "\n".join(told[:2])  # the namespace is not there
-    assert "get secret password" in told
-    # Two of what must run once would be started by the autoscaler of a former version.
-    assert told.index("delete hpa --selector=stack.step,app.kubernetes.io/name notin (web)") < applied
-    waited_for = [line.split()[2] for line in told if line.startswith("rollout status")]
-    assert waited_for == ["statefulset/store", "deployment/web"]
-    (job,) = {line.split()[1] for line in told if line.startswith("wait")}
-    assert job.startswith("job/web-migrate-")
-
-
-PLAN = {"secrets": [], "autoscaled": "", "steps": {"0": ["job/migrate-2"], "1": []}}
-
-
-@pytest.mark.usefixtures("project")
-def test_a_step_that_is_not_applied(no_docker: Path, tmp_path: Path) -> None:
-    write_tool(no_docker / "kubectl", """case "$*" in *step=0*) echo "is immutable" >&2; exit 1 ;; esac""")
-    with pytest.raises(UserError, match=r"^step 0 was not applied, or not all of it; what ran before still runs$"):
-        rollout.kubernetes(PLAN, tmp_path)
-
-
-@pytest.mark.usefixtures("project")
-def test_a_namespace_that_is_there_is_left_as_it_is(no_docker: Path, tmp_path: Path) -> None:
-    """Whoever may do everything in a namespace may still not change the namespace."""
-    write_tool(
-        no_docker / "kubectl",
-        """case "$*" in
-        "get namespace ours "*) echo namespace/ours ;;
-        *--filename*) echo "namespaces is forbidden" >&2; exit 1 ;;
-        esac""",
-    )
-    rollout.kubernetes(PLAN, tmp_path)
-
-
-@pytest.mark.parametrize("found", ["job/migrate-2", "deployment/web"])
-def test_what_does_not_get_ready_on_kubernetes_is_told_with_the_newest_warnings(
-    no_docker: Path, capfd: pytest.CaptureFixture[str], found: str
-) -> None:
-    """A job that goes on is not said to have failed."""
-    write_tool(
-        no_docker / "kubectl",
-        """case "$*" in
-        "wait job/migrate-2 --for=jsonpath="*|"rollout status deployment/web "*) exit 1 ;;
-        "get events --field-selector=type=Warning "*) echo "no such image" ;;
-        esac""",
-    )
-    with pytest.raises(UserError, match=rf"^{found} is not ready, see the warnings above"):
-        rollout.wait(("kubectl",), found)
-    assert "no such image" in capfd.readouterr().out
-
-
-@pytest.mark.usefixtures("project")
 def test_swarm_is_given_one_step_after_the_other(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it has the secrets; what is gone is removed with the last step."""
     plan = {"nodes": {"web": 1}, "files": {"0.yaml": ["migrate"], "1.yaml": ["web"]}, "secrets": ["password"]}
@@ -279,23 +209,6 @@ def test_a_script_of_deploy_is_told_to_the_user(
     (project / "deploy/swarm.py").write_text("raise SystemExit('web: no port')")
     with pytest.raises(UserError, match=r"^deploy/swarm\.py failed: web: no port$"):
         rollout.translate(NO_SESSION, "swarm.py", "stack.yaml")
-
-
-def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    write_tool(
-        no_docker / "kubectl",
-        """case "$1 $2 $3" in
-        *--for=jsonpath=*) ;;
-        *--for=condition=Complete) exit 1 ;;
-        "logs --tail=5 "*) echo "no such table for $3" ;;
-        *) exit 99 ;;
-        esac""",
-    )
-    with pytest.raises(
-        UserError, match=r"^job\.batch/web-migrate-abababab failed; .*`kubectl delete job\.batch/web-mig"
-    ):
-        rollout.wait(("kubectl",), "job.batch/web-migrate-abababab")
-    assert "no such table for job.batch/web-migrate-abababab\n" in "".join(capfd.readouterr())
 
 
 def test_a_secret_that_is_missing_is_named(no_docker: Path) -> None:

@@ -22,7 +22,8 @@ PARTS = {
         *(
             f"tasks/tests/test_{name}.py"
             for name in (
-                *("publish", "publish_refused", "registry", "rollout", "release", "release_image"),
+                *("publish", "publish_refused", "registry", "release", "release_image"),
+                *("rollout", "rollout_kubernetes"),
                 *("deploy", "deploy_kubernetes", "deploy_swarm"),
             )
         ),
