@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import random
 import re
 import signal
 import socket
@@ -28,9 +27,14 @@ become_reaper = partial(ctypes.CDLL(None).prctl, 36, 1)
 STARTED = {"wsgi": "Booting worker", "asgi": "startup complete"}  # in the log
 
 
+# Below the ports that clients get from the system, of which another test may have thousands. Each process of tests has its
+# own, and takes each once, for a server listens only some time after its port was found free.
+FIRST_PORT = 10_000 + 5_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4)
+PORTS = iter(range(FIRST_PORT + os.getpid() % 40 * 100, FIRST_PORT + 5_000))
+
+
 def free_port() -> int:
-    """A port that no client gets from the system before the server listens: another test may have thousands."""
-    with suppress(OSError), socket.create_server(("", random.randrange(10_000, 32_768))) as probe:  # noqa: S311
+    with suppress(OSError), socket.create_server(("", next(PORTS))) as probe:
         return int(probe.getsockname()[1])
     return free_port()
 
