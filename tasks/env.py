@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from string import Template
 
 from .project import ROOT, clone_id, compose_texts, name
 from .shell import UserError
@@ -23,6 +21,8 @@ _SETTING = re.compile(
     r"""(?mx) ^[ \t]* (?:export[ \t]+)? (?P<key>\w+) [ \t]*=[ \t]*
     (?: '(?P<single>(?:\\.|[^'\\])*)' | "(?P<double>(?:\\.|[^"\\])*)" | (?P<plain>[^'"\n].*?)?(?=[ \t]+\#|[ \t]*$) )"""
 )
+# How a value names a variable, and what to take where that is not set or empty.
+_NAMED = re.compile(r"(?a)\$(?:\$|([a-z_]\w*)|\{([a-z_]\w*)(?::-([^}]*))?\})", re.IGNORECASE)
 _CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
@@ -62,9 +62,14 @@ def users_part(text: str) -> str:
 def parse(text: str) -> dict[str, str]:
     """The settings in a text like .env; a value may name variables of the environment, and settings above it."""
     settings: dict[str, str] = {}
+
+    def named(it: re.Match[str]) -> str:
+        # Of $$, the name is "".
+        return {"": "$", **settings, **os.environ}.get(it[1] or it[2] or "") or it[3] or ""
+
     for found in _SETTING.finditer(text):
         double = re.sub(r'\\(["\\$])', lambda it: it[1].replace("$", "$$"), found["double"] or "")
-        value = Template(found["plain"] or double).safe_substitute(defaultdict(str, {**settings, **os.environ}))
+        value = _NAMED.sub(named, found["plain"] or double)
         single = found["single"]  # where a dollar sign has no meaning
         settings[found["key"]] = value if single is None else single.replace("\\'", "'")
     return settings

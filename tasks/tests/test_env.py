@@ -100,6 +100,8 @@ LINES = {
     "P=a$NOWHERE": "a",
     "TOKEN=secret\nP=https://me:${TOKEN}@host/": "https://me:secret@host/",
     "MINE=other\nP=$MINE": "/my own",
+    "P=https://me:${NOWHERE:-secret}@host/${MINE:-other}": "https://me:secret@host//my own",
+    "NONE=\nP=${NONE:-a}$5": "a$5",
 }
 
 
