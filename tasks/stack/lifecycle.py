@@ -24,7 +24,8 @@ from .model import COMPOSE, Container, Stack, development, production
 READY_TIMEOUT_S = 120
 POLL_S = 0.2
 RUN = (*COMPOSE, "--progress=quiet", "run", "--rm", "--no-deps")  # begins a command in a container by itself
-ERASE = "\33[2K"  # Compose 2.25 and 2.26 begin each line of a log with it (issue 11727 of Compose)
+# Colours of what runs in containers, and what Compose 2.25 and 2.26 begin each line of a log with (issue 11727 of Compose).
+ESCAPES = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 LAST_LINES = 30  # of its log, shown of a service that has failed
 # What optional parts do when a stack has come up, with the session's arguments, and gone down.
 ON_UP: list[Callable[[Stack, argparse.Namespace], None]] = []
@@ -76,7 +77,7 @@ def last_of_health_check(container: Container) -> list[str]:
 
 def log(stack: Stack, *options: str) -> list[str]:
     """The lines of a stack's log; ``options`` are those of ``docker compose logs``, services among them."""
-    return stack.compose("logs", "--no-color", *options).replace(ERASE, "").splitlines()
+    return ESCAPES.sub("", stack.compose("logs", "--no-color", *options)).splitlines()
 
 
 def keep_log(stack: Stack) -> Path:
@@ -125,7 +126,7 @@ def forward(logs: Popen[str]) -> None:
     """Show a log that goes through a pipe, and end its command where nobody reads any more."""
     with suppress(BrokenPipeError):
         for line in logs.stdout or ():
-            say(line.rstrip("\n").replace(ERASE, ""))
+            say(ESCAPES.sub("", line.rstrip("\n")))
     stop(logs)
 
 

@@ -52,7 +52,9 @@ def test_a_stack_is_waited_for_until_all_is_ready(no_docker: Path) -> None:
 def test_a_service_that_fails_is_told_with_its_last_lines(
     no_docker: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = "".join(f"printf '\\033[2Kline {number}\\n'; echo GET /healthz 500;" for number in range(40))
+    lines = "".join(
+        f"printf '\\033[2K\\033[35;1mline\\033[0m {number}\\n'; echo GET /healthz 500;" for number in range(40)
+    )
     fake_docker(no_docker, {"ps --all": FAILED, f"{LOG} pilot": lines, f"{LOG} --timestamps": "echo the whole log"})
     with pytest.raises(UserError, match=r"pilot exited with 3; .* all of it is in reports/logs/stack-development\.log"):
         lifecycle.wait(STACK)
@@ -172,7 +174,7 @@ def test_a_log_that_is_followed_ends_with_the_session(no_docker: Path, capsys: p
     with pytest.raises(UserError, match="pilot exited with 3"):
         lifecycle.follow(STACK, "pilot")
     assert time.monotonic() - began < shell.STOP_TIMEOUT_S / 2
-    escaped = {"compose logs --follow --no-color pilot": "printf '\\033[2Kpilot-1 | ready\\n'"}
+    escaped = {"compose logs --follow --no-color pilot": "printf '\\033[2Kpilot-1 | \\033[1mready\\033[0m\\n'"}
     fake_docker(no_docker, escaped | {"ps --all": HEALTHY})
     lifecycle.follow(STACK, "pilot")
     assert "compose logs --follow --no-color pilot" in calls(no_docker)
