@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
@@ -23,6 +23,8 @@ _SETTING = re.compile(
     r"""(?mx) ^[ \t]* (?:export[ \t]+)? (?P<key>\w+) [ \t]*=[ \t]*
     (?: '(?P<single>(?:\\.|[^'\\])*)' | "(?P<double>(?:\\.|[^"\\])*)" | (?P<plain>[^'"\n].*?)?(?=[ \t]+\#|[ \t]*$) )"""
 )
+# ${NAME-default}, or ${NAME:-default}, which has the default where NAME is empty, too.
+_DEFAULT = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<colon>:?)-(?P<default>[^{}]*)\}")
 _CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
@@ -62,11 +64,17 @@ def users_part(text: str) -> str:
 def parse(text: str) -> dict[str, str]:
     """The settings in a text like .env; a value may name variables of the environment, and settings above it."""
     settings: dict[str, str] = {}
+    known = ChainMap(os.environ, settings)
+
+    def variable(found: re.Match[str]) -> str:  # without its default, or only that
+        is_set = known.get(found["name"]) or (not found["colon"] and found["name"] in known)
+        return f"${{{found['name']}}}" if is_set else found["default"]
+
     for found in _SETTING.finditer(text):
         double = re.sub(r'\\(["\\$])', lambda it: it[1].replace("$", "$$"), found["double"] or "")
-        value = Template(found["plain"] or double).safe_substitute(defaultdict(str, {**settings, **os.environ}))
-        single = found["single"]  # where a dollar sign has no meaning
-        settings[found["key"]] = value if single is None else single.replace("\\'", "'")
+        single = (found["single"] or "").replace("\\'", "'").replace("$", "$$")  # where a dollar sign has no meaning
+        value = Template(_DEFAULT.sub(variable, found["plain"] or double or single))
+        settings[found["key"]] = value.safe_substitute(defaultdict(str, known))
     return settings
 
 
@@ -114,6 +122,5 @@ def write_secrets() -> None:
 
 def _quote(value: str) -> str:
     """A value as .env has it."""
-    if re.fullmatch(r"[\w./:@-]*", value, re.ASCII):
-        return value
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$") + '"'
+    quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$") + '"'
+    return value if re.fullmatch(r"[\w./:@-]*", value, re.ASCII) else quoted

@@ -100,6 +100,13 @@ LINES = {
     "P=a$NOWHERE": "a",
     "TOKEN=secret\nP=https://me:${TOKEN}@host/": "https://me:secret@host/",
     "MINE=other\nP=$MINE": "/my own",
+    "P=https://me:${NOWHERE:-secret}@host/": "https://me:secret@host/",
+    "P=${NOWHERE-a b} # mine": "a b",
+    "P=${MINE:-other}": "/my own",
+    'NONE=\nP="${NONE:-a-b}${NONE-c}"': "a-b",
+    "P=${NOWHERE:-$MINE/x}": "/my own/x",
+    "P='${NOWHERE:-x}'": "${NOWHERE:-x}",
+    "P=$${NOWHERE:-x}": "${NOWHERE:-x}",
 }
 
 
