@@ -18,12 +18,7 @@ from .shell import UserError, output
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "services"
 REPORTS = ROOT / "reports"
-
-
-@cache
-def toml(text: str) -> dict[str, Any]:
-    """Parse TOML, each text once: the lock is asked for by every service. Raises tomllib.TOMLDecodeError."""
-    return tomllib.loads(text)
+toml = cache(tomllib.loads)  # each text once: the lock is asked for by every service
 
 
 def pyproject(file: str = "pyproject.toml") -> dict[str, Any]:

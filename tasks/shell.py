@@ -179,16 +179,14 @@ def run_parallel(
     ended: SimpleQueue[tuple[str, Any, BaseException | None]] = SimpleQueue()
 
     def work() -> None:
-        while waiting:
-            try:
+        with suppress(IndexError):  # nothing waits any more
+            while True:
                 name, job = waiting.popleft()
-            except IndexError:  # another thread was faster
-                return
-            try:
-                ended.put((name, job(), None))
-            except BaseException as error:
-                waiting.clear()
-                ended.put((name, None, error))
+                try:
+                    ended.put((name, job(), None))
+                except BaseException as error:
+                    waiting.clear()
+                    ended.put((name, None, error))
 
     threads = [Thread(target=work, daemon=True) for _ in range(min(len(jobs), os.cpu_count() or 1))]
     results: dict[str, Result] = {}

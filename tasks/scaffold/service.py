@@ -48,14 +48,14 @@ class Skeleton(Template):
 def check_name(wanted: str) -> None:
     """Raise UserError unless a new service can have this name: as a DNS label, a Python package, and one of ours."""
     package = wanted.replace("-", "_")
-    # What may stand behind `--` in a service's place, Flask's folder, which neither git nor images take from here, and the
-    # dependency groups that are no service's.
-    special = {"prod", "test", "template", "instance", *SUITES, *pyproject().get("dependency-groups", ())}
+    # What may stand behind `--` in a service's place, and Flask's folder, which neither git nor images take from here.
+    special = {"prod", "test", "template", "instance", *SUITES}
     check_label("a service", wanted)
     reasons = {
         f"{package} is a keyword of Python, which no package can be called": keyword.iskeyword(package),
         f"its package would hide Python's own module {package}": package in sys.stdlib_module_names,
         "services/ has a folder of this name": (SERVICES / wanted).exists(),
+        "pyproject.toml has a dependency group of this name": wanted in pyproject().get("dependency-groups", ()),
         # As words of YAML, or with _HOST, which would be the engine's address.
         "it has a meaning of its own here": wanted in special | {"null", "true", "false", "docker", "container"},
     }

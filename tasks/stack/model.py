@@ -138,10 +138,13 @@ def _config(env: tuple[tuple[str, str], ...]) -> dict[str, Any]:
         if "For more help" in failed.last or "unknown flag" in failed.text:
             raise UserError(f"`docker compose` does not work for this user: {failed.text.splitlines()[0]}") from None
         # Compose does not say in which file YAML has a fault.
-        for path in SERVICES.glob("*/compose.yaml") if failed.last.startswith("yaml: ") else ():
+        paths = ["docker/service.yaml", *SERVICES.glob("*/compose.yaml"), DEVELOPMENT_FILE, PRODUCTION_FILE]
+        for path in paths if failed.last.startswith("yaml: ") else ():
             if failed.last in ask(*COMPOSE, f"--file={path}", "config").communicate()[1]:
-                failed.last = f"{path.relative_to(ROOT)}: {failed.last}"
-        raise UserError(f"the stack's compose files have a fault: {failed.last}") from None
+                failed.last = f"{str(path).removeprefix(f'{ROOT}/')}: {failed.last}"
+        gone = re.search(r"open .*services/(.+)/compose\.yaml: no such file", failed.last)
+        how = f"; bring services/{gone[1]} back, then `nox -s remove -- {gone[1]}`" if gone else ""
+        raise UserError(f"the stack's compose files have a fault: {failed.last}{how}") from None
     services = found.get("services", {})
     for name, spec in services.items():
         _check(name, spec)

@@ -38,6 +38,27 @@ def test_a_fault_in_yaml_is_told_with_the_file(stack: Stack, no_docker: Path, pr
         stack.model  # noqa: B018
 
 
+@pytest.mark.parametrize("file", ["docker/compose.yaml", "docker/service.yaml"])
+def test_a_fault_in_the_stacks_own_yaml_is_told_with_the_file(
+    stack: Stack, no_docker: Path, project: Path, file: str
+) -> None:
+    """After a merge: Compose tells the line of docker/compose.yaml, or of the file that services extend, and no file."""
+    said = "echo 'yaml: line 4: mapping values are not allowed in this context' >&2; exit 15"
+    answers = {"compose config": said, f"compose --file={file} config": said}
+    if file == "docker/service.yaml":
+        answers[f"compose --file={project}/services/other/compose.yaml config"] = said
+    fake_docker(no_docker, answers | {"compose --file": "exit 0"})
+    with pytest.raises(UserError, match=f"have a fault: {file}: yaml: line 4: mapping values"):
+        stack.model  # noqa: B018
+
+
+def test_a_service_that_was_removed_by_hand_is_told_with_the_way_out(stack: Stack, no_docker: Path) -> None:
+    gone = "open /clone/services/pilot/compose.yaml: no such file or directory"
+    fake_docker(no_docker, {"compose config": f"echo '{gone}' >&2; exit 1"})
+    with pytest.raises(UserError, match=f"{gone}; bring services/pilot back, then `nox -s remove -- pilot`"):
+        stack.model  # noqa: B018
+
+
 @pytest.mark.parametrize(
     ("said", "told"),
     [

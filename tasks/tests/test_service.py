@@ -40,7 +40,7 @@ def test_a_pyproject_without_groups_is_no_reason_against_a_name(ours: Path) -> N
         ("json", "would hide Python's own module json"),
         ("test", "a meaning of its own"),
         ("stack", "a meaning of its own"),
-        ("tests", "a meaning of its own"),
+        ("tests", "a dependency group of this name"),
         ("template", "a meaning of its own"),
         ("late", "a meaning of its own"),
         ("instance", "a meaning of its own"),  # no image and no commit would have it
