@@ -1,6 +1,7 @@
 """uvicorn's connections with limits on slow and greedy clients, as gunicorn_clients.py has them."""
 
 import asyncio
+import re
 import sys
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 CONNECTION_BYTES = limits.MEMORY_BYTES // limits.CONNECTIONS
 PIPELINED = 100  # requests that wait for the answer to one before
 PIPELINED_BYTES = 3000  # of memory, for each
+NO_PATH = re.compile(rb"^(https?://[^/?]+)(?=\?|$)")  # RFC 9112, section 3.2.2; uvicorn expects a path
 
 
 def too_large(target: str, headers: list[tuple[bytes, bytes]]) -> int:
@@ -176,6 +178,7 @@ class Http(Client, HttpToolsProtocol):
             raise BufferError  # which rejects the request
         if self.ignores_upgrade():
             return
+        self.url = NO_PATH.sub(rb"\1/", self.url)
         super().on_headers_complete()
         self.in_head, self.framing_bytes = False, 0
         self.scope["headers"] = [*self.headers]  # uvicorn adds trailers to its own list
