@@ -11,6 +11,7 @@ import pytest
 from harness import SERVER, TESTS, running
 
 SERVE = [sys.executable, str(SERVER / "serve.py")]
+HEALTH_CHECK = f"env STACK_HEALTH_SOCKET=/dev/null {sys.executable} {SERVER}/healthcheck.py"  # where nobody listens
 WORKERS = [("command", "python3 worker.py", str(TESTS)), ("asgi", "worker:app", "None")]
 EXPRESSIONS = {":application": "it", "": "it", ":create_app()": "app", ":sites['y'].wsgi": "z"}
 EXPRESSIONS[':create_app("x").upper()'] = "X"
@@ -54,6 +55,7 @@ def test_a_command_that_a_signal_ends() -> None:
     ("interface", "application", "told", "code"),
     [
         ("command", "python3 -c 'exit(3)'", "", 3),
+        ("command", HEALTH_CHECK, "/healthz gets no answer: [Errno 111] Connection refused\n", 1),
         ("wsgi", "", "FORWARDED_ALLOW_IPS: 'proxy' does not appear to be an IPv4 or IPv6 network\n", 1),
         ("asgi", "", "FORWARDED_ALLOW_IPS: 'proxy' does not appear to be an IPv4 or IPv6 network\n", 1),
         ("wsig", "app:app", "INTERFACE is 'wsig'; it must be wsgi, asgi or command\n", 1),
