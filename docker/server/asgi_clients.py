@@ -86,7 +86,7 @@ class Client(asyncio.Protocol):
             self.limit_memory(self.held_bytes())
         if not self.held:  # it is disconnected, or a web socket now
             return
-        unsent = self.transport.get_write_buffer_size()
+        unsent = self.transport.get_write_buffer_size() + limits.unread(self.transport.get_extra_info("socket"))
         left_s = self.time_left_s - 1 + (self.progress + max(self.unsent - unsent, 0)) / limits.RATE
         self.time_left_s = min(left_s, limits.TIMEOUT_S) if self.is_awaited() else limits.TIMEOUT_S
         self.progress, self.unsent = 0, unsent

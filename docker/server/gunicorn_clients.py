@@ -12,7 +12,7 @@ from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, socket
 from typing import Any, ClassVar
 
 from gunicorn.http.errors import LimitRequestHeaders
-from server_limits import HEAD_BYTES, LARGE_BODIES, LARGE_BYTES, LINGER_S, MEMORY_BYTES, RATE, RESET, TIMEOUT_S
+from server_limits import HEAD_BYTES, LARGE_BODIES, LARGE_BYTES, LINGER_S, MEMORY_BYTES, RATE, RESET, TIMEOUT_S, unread
 from server_telemetry import Exchange
 
 LARGE_BODY_SLOTS = threading.Semaphore(LARGE_BODIES)
@@ -68,7 +68,6 @@ class Client(socket):
             if sent is None:
                 self.disconnect()
                 raise BrokenPipeError(errno.EPIPE, "the client reads too slowly")
-            self.time_left_s = min(self.time_left_s + sent / RATE, TIMEOUT_S)
             rest = rest[sent:]
         self.not_slow()
         self.answer_bytes = 0
@@ -82,18 +81,20 @@ class Client(socket):
             except BlockingIOError:
                 poller = poll()
             poller.register(self, event)
-            began = time.monotonic()
+            began, before = time.monotonic(), unread(self)
             self.slow_since = began - self.waited_s
             ready = poller.poll(SLOW_MS) if event == POLLIN else []
             if not ready:
                 self.is_slow()
                 if event == POLLOUT:
                     self.end_large_body()
-                ready = poller.poll(max(self.time_left_s, 0) * 1000)
+                ready = poller.poll(max(min(self.time_left_s, 1), 0) * 1000)
             waited_s = time.monotonic() - began
             self.waited_s += waited_s
             self.time_left_s -= waited_s
-            if not ready:
+            if event == POLLOUT:
+                self.time_left_s = min(self.time_left_s + (before - unread(self)) / RATE, TIMEOUT_S)
+            if not ready and self.time_left_s <= 0:
                 return None
 
     def is_slow(self) -> None:

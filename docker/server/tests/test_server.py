@@ -24,8 +24,9 @@ CHUNKED = WAIT.replace("GET", "POST").replace("||", "|Transfer-Encoding: chunked
 LARGE_GET = G.replace("/", "/large", 1) + "|"
 HALF, REST = P + "Connection: close|Content-Length: 4||ab", b"cd"
 LARGE = P + "Connection: close|Content-Length: 1000000||" + "x" * 1_000_000
-STARTING = "starting", "print('starting') or asyncio.sleep(99)"
-ENDING = "startup complete", "asyncio.gather(args[2]({'type': 'lifespan.startup.complete'}), asyncio.sleep(99))"
+STARTING = "starting", "print('starting') or asyncio.sleep(99)", 0
+ENDING = "startup complete", "asyncio.gather(args[2]({'type': 'lifespan.startup.complete'}), asyncio.sleep(99))", 0
+BLOCKING = ENDING[0], f"asyncio.get_running_loop().call_later(0.1, time.sleep, 99) and {ENDING[1]}", 1
 ATTACKS = {  # how many clients do what to keep the server from answering others
     "do not read": (60, LARGE_GET),
     "do not read the answers to large bodies": (20, LARGE.replace("/", "/large", 1)),
@@ -186,12 +187,15 @@ def test_connections_that_are_idle_keep_nobody_out(settings: dict[str, str], sen
 def test_slow_clients_are_disconnected(server: Server) -> None:
     late = [400] if server.env["INTERFACE"] == "wsgi" else []
     with ExitStack() as stack:
-        sent = (LARGE_GET, LARGE_GET.replace("x|", "x|Connection: close|"), f"{G}|", f"{G}|", "", G, HALF, LARGE[:-1])
-        clients = [stack.enter_context(server.connect(each)) for each in sent]
+        last = LARGE_GET.replace("x|", "x|Connection: close|")
+        sent = (LARGE_GET, LARGE_GET, last, *[f"{G}|"] * 2, "", G, HALF, LARGE[:-1])
+        steady, *clients = [stack.enter_context(server.connect(each)) for each in sent]
+        answer = stack.enter_context(steady.makefile("rb"))
         *readers, active, idle, silent, head, small, large = clients
         for _ in range(6):
             time.sleep(TIMEOUT_S / 6 + 0.25)
             active.sendall(encoded(f"{G}|"))
+            assert len(answer.read(50_000)) == 50_000  # much less than systems buffer
         for reader in readers:
             with pytest.raises(ConnectionResetError):
                 read(reader)
@@ -266,10 +270,11 @@ def test_it_can_be_stopped_where_exceptions_are_ignored(settings: dict[str, str]
         server.stopped = True
 
 
-@pytest.mark.parametrize(("line", "lifespan"), [STARTING, ENDING])
-def test_it_can_be_stopped_when_an_asgi_application_does_not_start_or_end(line: str, lifespan: str) -> None:
-    with running(line, **ASGI | {"APPLICATION": f"app:lambda *args: {lifespan}"}):
-        pass
+@pytest.mark.parametrize(("line", "lifespan", "code"), [STARTING, ENDING, BLOCKING])
+def test_it_can_be_stopped_when_an_asgi_application_cannot(line: str, lifespan: str, code: int) -> None:
+    with running(line, code, **ASGI | {"APPLICATION": f"app:lambda *args: {lifespan}"}) as server:
+        server.stop()
+        server.process.wait()  # for longer than others, which Docker would kill
 
 
 @pytest.mark.parametrize("age", [0, 0.05, 0.1, 0.2, 0.4])
