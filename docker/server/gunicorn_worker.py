@@ -169,9 +169,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         except BaseException as error:
             req.uri = req.path  # which is logged: the query may be secret
             answering = conn.sock.exchange.status
-            if isinstance(error, Exception) and (answering or req.body.failed or not isinstance(error, OSError)):
+            not_answered = OSError, StopIteration  # which gunicorn takes for its own, and closes the connection
+            if isinstance(error, Exception) and (answering or req.body.failed or not isinstance(error, not_answered)):
                 raise
-            # gunicorn takes an OSError for the connection's and does not answer; sys.exit() would end the process.
+            # sys.exit() would end the process.
             raise (StopIteration if answering else RuntimeError) from error
 
     def _keepalive_after(self, conn: Any, keepalive: object) -> bool:

@@ -1,6 +1,7 @@
 """Serves an ASGI application with uvicorn, httptools and websockets, with the same limits as gunicorn_worker.py has."""
 
 import asyncio
+import faulthandler
 import os
 import signal
 import socket
@@ -36,7 +37,7 @@ class Request(Exchange):
     received = 0  # bytes of the body that the application has
     dropped = 0  # events
     has_slot = False  # whether it has one of LARGE_BODY_SLOTS
-    has_length = False  # whether the answer's head tells that of the body
+    ends_with_connection = False  # whether the answer's body does, in place of a length: HTTP/1.0 has no chunks
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         super().__init__(health_check=not scope["server"] or scope["server"][1] is None)
@@ -80,13 +81,9 @@ class Request(Exchange):
             head = self.checked(event)
             self.release_slot()
             self.started = True
-            if self.ends_with_connection():
+            if self.ends_with_connection:
                 self.state.chunked_encoding = False
             await self.send_event(head)
-
-    def ends_with_connection(self) -> bool:
-        """Whether the end of the connection ends the body: HTTP/1.0 has no chunks."""
-        return self.scope["http_version"] == "1.0" and not self.has_length
 
     async def send_part(self, event: Any) -> None:
         """Send what comes after the head."""
@@ -95,7 +92,7 @@ class Request(Exchange):
         if bodiless:  # what the application sends is dropped, and may be endless
             event, body, more = {"type": event["type"]}, b"", False
         self.bytes += len(body)
-        if self.ends_with_connection():
+        if self.ends_with_connection:
             self.state.expected_content_length = len(body)
         last = event["type"] == "http.response.body" and not more
         still_sends = last and self.state.more_body and not self.state.keep_alive
@@ -122,7 +119,7 @@ class Request(Exchange):
             faults += lengths
         if faults or not (accepts or 200 <= self.status < 600):
             raise ValueError(f"the answer is invalid: status {self.status}, fields {faults}")
-        self.has_length = bool(lengths)
+        self.ends_with_connection = self.scope["http_version"] == "1.0" and not lengths
         if self.scope["type"] == "http" and self.state.waiting_for_100_continue:
             # The client need not send the body, and its next request would be taken for that.
             fields.append((b"connection", b"close"))
@@ -190,6 +187,7 @@ class Server(uvicorn.Server):
         """Handle SIGTERM; uvicorn would wait until the application has started, however long that takes."""
         if not self.started:
             os._exit(0)
+        faulthandler.dump_traceback_later(9, exit=True)  # the log tells what blocks the event loop
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

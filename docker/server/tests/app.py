@@ -1,6 +1,6 @@
 """Applications to test the servers with: they answer with the body, /ids with ids and the scheme, /large with 4 MB.
 
-/unread does not read the body, /fail, /exit and /pipe raise, /none does not answer, the answer of /headless is a body, that
+/unread does not read the body, /fail, /exit, /pipe and /stop raise, /none does not answer, the answer of /headless is a body, that
 of /short is incomplete, that of /endless has no end, a field of /invalid has no valid name, those of /length and /negative
 no valid value, /twice has it twice, /wait takes 1 s, and a number is the answer's status. A web socket gets the size of each
 binary message, and is flooded with messages of the size that it sends as text; /refuse accepts none.
@@ -14,6 +14,7 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 RAISED: dict[str, type[BaseException]] = {"/fail": ValueError, "/exit": SystemExit, "/pipe": BrokenPipeError}
+RAISED["/stop"] = StopIteration
 atexit.register(print, "the application ends")
 
 

@@ -15,7 +15,7 @@ from harness import SERVER, WSGI, Server, free_port, running
 
 TRACE, MADE = "4bf92f3577b34da6a3ce929d0e0e4736", r"[0-9a-f]{32}"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
-FAILURES = "fail", "exit", "pipe", "none", "headless", "invalid", "length", "negative", "twice", "103"
+FAILURES = "fail", "exit", "pipe", "stop", "none", "headless", "invalid", "length", "negative", "twice", "103"
 ERRORS = [(400, "x||"), (400, f"{G}Host: y||"), (431, G + f"A: {'a' * 8000}|" * 5)]
 ERRORS += [(500, G.replace("/", f"/{path}?password=geheim", 1) + "|") for path in FAILURES]
 
