@@ -16,7 +16,7 @@ from server_limits import HEAD_BYTES, LARGE_BODIES, LARGE_BYTES, LINGER_S, MEMOR
 from server_telemetry import Exchange
 
 LARGE_BODY_SLOTS = threading.Semaphore(LARGE_BODIES)
-SLOW_MS = 5  # a client is slow when it has sent nothing for so long, or when it does not read at once
+SLOW_S = 0.005  # a client is slow when it has sent nothing for so long, or when it does not read at once
 
 
 class Client(socket):
@@ -81,21 +81,28 @@ class Client(socket):
             except BlockingIOError:
                 poller = poll()
             poller.register(self, event)
-            began, before = time.monotonic(), unread(self)
-            self.slow_since = began - self.waited_s
-            ready = poller.poll(SLOW_MS) if event == POLLIN else []
+            self.slow_since = time.monotonic() - self.waited_s
+            ready = self.waits(poller, SLOW_S) if event == POLLIN else []
             if not ready:
                 self.is_slow()
                 if event == POLLOUT:
                     self.end_large_body()
-                ready = poller.poll(max(min(self.time_left_s, 1), 0) * 1000)
-            waited_s = time.monotonic() - began
-            self.waited_s += waited_s
-            self.time_left_s -= waited_s
-            if event == POLLOUT:
-                self.time_left_s = min(self.time_left_s + (before - unread(self)) / RATE, TIMEOUT_S)
-            if not ready and self.time_left_s <= 0:
+            while not ready and self.time_left_s > 0:
+                before = unread(self)
+                ready = self.waits(poller, min(self.time_left_s, TIMEOUT_S / 4))
+                if event == POLLOUT:
+                    self.time_left_s = min(self.time_left_s + (before - unread(self)) / RATE, TIMEOUT_S)
+            if not ready:
                 return None
+
+    def waits(self, poller: Any, timeout_s: float) -> Any:
+        """Wait for the client for so many seconds, and count them; what is ready, as `poll` tells it."""
+        began = time.monotonic()
+        ready = poller.poll(timeout_s * 1000)
+        waited_s = time.monotonic() - began
+        self.waited_s += waited_s
+        self.time_left_s -= waited_s
+        return ready
 
     def is_slow(self) -> None:
         """Count this client as slow; if too many are, or hold too much memory, the slowest are disconnected."""

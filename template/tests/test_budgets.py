@@ -19,12 +19,12 @@ TESTS = {"tests", "skeleton"}
 PROGRAMS = {
     "slicer": ("docker/build/slice", 450),
     "reloader and rerunner": ("docker/dev", 812),
-    "server": ("docker/server", 1_696),  # WSGI, ASGI with WebSockets, commands, metrics
+    "server": ("docker/server", 1_701),  # WSGI, ASGI with WebSockets, commands, metrics
 }
 ADOPT = tuple(
     f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")
 )
-OPTIONAL = {("tasks/release",): 540, ADOPT: 649, ("tasks/audit.py",): 127}
+OPTIONAL = {("tasks/release",): 540, ADOPT: 651, ("tasks/audit.py",): 127}
 HOST = 2_800
 
 
