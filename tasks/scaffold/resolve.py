@@ -56,8 +56,7 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
         service.edit_group(session, "add", name, *lines)
         venv.poetry(session, "lock", silent=True)
     if lacking := ", ".join(" ".join(one) + wheels(session, *one) for one in without_wheels(name)):
-        told = f"warning: without a wheel for Python {image_python()}: {lacking}"
-        say(f"{told}; what needs a compiler does not build: see docs/adopting.md, and --unpin for what is pinned")
+        say(f"warning: no wheel for Python {image_python()}: {lacking}; see docs/adopting.md, or --unpin for pins")
 
 
 def attempt(session: Session, name: str, settings: str, kept: Versions, lines: list[str], tests: list[str]) -> str:
@@ -78,9 +77,12 @@ def attempt(session: Session, name: str, settings: str, kept: Versions, lines: l
             added[:] = [f"{line.partition(';')[0].strip()} ; {here}" for line in added]
             return attempt(session, name, settings, kept, lines, tests)
         return reason(error.text)
-    # Nobody has asked for these versions, and no image could have them.
-    if lacking := dict(kept).keys() & {package for package, _ in without_wheels(name)}:
-        return attempt(session, name, settings, {one for one in kept if one[0] not in lacking}, lines, tests)
+    # Nobody has asked for these versions, and no image could have them; nor for those that need others at such versions.
+    lacking = {package for package, _ in without_wheels(name)}
+    packages = pyproject(str(SERVICES / name / "poetry.lock")).get("package", ())
+    holding = {one["name"] for one in packages if lacking & one.get("dependencies", {}).keys()}
+    if given_up := dict(kept).keys() & lacking or dict(kept).keys() & holding:
+        return attempt(session, name, settings, {one for one in kept if one[0] not in given_up}, lines, tests)
     return ""
 
 

@@ -217,7 +217,7 @@ def test_a_package_without_a_wheel_is_told(
     monkeypatch.setattr(resolve, "wheels", lambda *_: " (1.1 to 2.0 have one)")
     take(write({"app.py": APP, "requirements.txt": f"A==1\n{lines}"}))
     lacking = ", ".join(f"{package} 1 (1.1 to 2.0 have one)" for package in ("a", "indirect", "e"))
-    told = f"warning: without a wheel for Python 3.13: {lacking}; what needs a compiler"
+    told = f"warning: no wheel for Python 3.13: {lacking}; see docs"
     assert told in capsys.readouterr().out
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert "        BUILD_PACKAGES: gcc libc6-dev python3-dev libpq-dev\n" in compose
@@ -244,7 +244,28 @@ def test_a_version_of_its_own_lock_without_a_wheel_is_not_kept(
     assert seen[:2] == [{"a": "1", "b": "1", "c": "1"}, {"b": "1"}]
     told = capsys.readouterr().out
     assert "warning: other versions than in the project's own lock: a 9, c 9\n" in told
-    assert "without a wheel for Python 3.13: a 9;" in told
+    assert "no wheel for Python 3.13: a 9;" in told
+
+
+def test_a_version_that_holds_another_at_one_without_a_wheel_is_not_kept(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an older Pydantic holds pydantic-core."""
+    path, seen = ours / "services/theirs/poetry.lock", []
+
+    def run(*_: object, **__: bool) -> None:
+        kept = {each["name"]: each["version"] for each in tomllib.loads(path.read_text())["package"]}
+        seen.append(kept)
+        file = "core-1.tar.gz" if "holder" in kept else "core-2-py3-none-any.whl"
+        lock = f'[[package]]\nname = "core"\nversion = "{1 + ("holder" not in kept)}"\ngroups = ["main"]\n'
+        lock += f'files = [{{file = "{file}"}}]\n[[package]]\nname = "holder"\nversion = "1"\n'
+        path.write_text(f'{lock}[package.dependencies]\ncore = "1"\n')
+
+    monkeypatch.setattr(venv, "poetry", run)
+    monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
+    packages = "".join(f"[[package]]\nname = '{name}'\nversion = '1'\n" for name in ("core", "holder"))
+    take(write({"app.py": APP, "requirements.txt": "holder\n", "uv.lock": packages}))
+    assert seen[:3] == [{"core": "1", "holder": "1"}, {"holder": "1"}, {}]
 
 
 def test_a_requirement_that_needs_a_newer_python_than_this_machine_has(
