@@ -11,7 +11,7 @@ import pytest
 from harness import SERVER, TESTS, running
 
 SERVE = [sys.executable, str(SERVER / "serve.py")]
-HEALTH_CHECK = f"env STACK_HEALTH_SOCKET=/dev/null {sys.executable} {SERVER}/healthcheck.py"  # where nobody listens
+HEALTH_CHECK = f'env STACK_HEALTH_SOCKET=/dev/null "{sys.executable}" "{SERVER}/healthcheck.py"'  # where nobody listens
 WORKERS = [("command", "python3 worker.py", str(TESTS)), ("asgi", "worker:app", "None")]
 EXPRESSIONS = {":application": "it", "": "it", ":create_app()": "app", ":sites['y'].wsgi": "z"}
 EXPRESSIONS[':create_app("x").upper()'] = "X"
