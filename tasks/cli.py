@@ -171,5 +171,7 @@ def update(posargs: Sequence[str]) -> argparse.Namespace:
 
 def affected(names: list[str], since: str | None) -> list[str]:
     """Of these services, those that a change since a git ref affects; all of them without one."""
-    touched = changes.services_since(since) if since else names
+    if not since:
+        return names
+    touched = changes.services_since(since)
     return [name for name in names if name in touched]

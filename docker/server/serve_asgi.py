@@ -187,7 +187,8 @@ class Server(uvicorn.Server):
         """Handle SIGTERM; uvicorn would wait until the application has started, however long that takes."""
         if not self.started:
             os._exit(0)
-        faulthandler.dump_traceback_later(9, exit=True)  # the log tells what blocks the event loop
+        # Later than all that shutdown() waits for, so only where it gets no turn: the log tells what blocks the event loop.
+        faulthandler.dump_traceback_later(9, exit=True)
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,9 +1,9 @@
 """Applications to test the servers with: they answer with the body, /ids with ids and the scheme, /large with 4 MB.
 
-/unread does not read the body, /fail, /exit, /pipe and /stop raise, /none does not answer, the answer of /headless is a body, that
-of /short is incomplete, that of /endless has no end, a field of /invalid has no valid name, those of /length and /negative
-no valid value, /twice has it twice, /wait takes 1 s, and a number is the answer's status. A web socket gets the size of each
-binary message, and is flooded with messages of the size that it sends as text; /refuse accepts none.
+/unread does not read the body, /fail, /exit, /pipe and /stop raise, /none does not answer, the answer of /headless is a
+body, that of /short is incomplete, that of /endless has no end, a field of /invalid has no valid name, those of /length and
+/negative no valid value, /twice has it twice, /wait takes 1 s, and a number is the answer's status. A web socket gets the
+size of each binary message, and is flooded with messages of the size that it sends as text; /refuse accepts none.
 """
 
 import asyncio
