@@ -81,11 +81,10 @@ def service_names() -> list[str]:
         libs_of(service)
         if not (SERVICES / service / "compose.yaml").is_file():
             raise UserError(f"services/{service} has no compose.yaml: `nox -s new` makes one; or remove the folder")
-        if has_own_lock(service):
-            if service in groups:
-                own = f"services/{service} has a poetry.lock of its own"
-                raise UserError(f"{own}: remove the dependency group {service!r} from pyproject.toml")
-        elif service not in groups:
+        if service in groups and has_own_lock(service):
+            own = f"services/{service} has a poetry.lock of its own"
+            raise UserError(f"{own}: remove the dependency group {service!r} from pyproject.toml")
+        if service not in groups and not has_own_lock(service):
             told = f"pyproject.toml has no dependency group {service!r} for services/{service}: add it"
             own = f"; or `nox -s lock -- --service {service}`, for a lock of its own"
             raise UserError(f"{told}, then `nox -s lock`" + own * (SERVICES / service / "pyproject.toml").is_file())
@@ -94,8 +93,7 @@ def service_names() -> list[str]:
 
 def compose_texts() -> str:
     """All services' compose.yaml, one after the other; a fault in them is for Compose to tell."""
-    paths = sorted(SERVICES.glob("*/compose.yaml"))
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
+    return "\n".join(path.read_text("utf-8", "replace") for path in sorted(SERVICES.glob("*/compose.yaml")))
 
 
 def choose_services(wanted: Sequence[str], *, also: Collection[str] = ()) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shlex
@@ -59,6 +60,10 @@ def interruptible() -> None:
     # SIGINT, too: a script's background job inherits it as ignored, and so would the commands that `stop` ends by it.
     for number in INTERRUPTS:
         signal.signal(number, _interrupt)
+    if hasattr(signal, "setitimer"):  # a signal right before a read or a wait is handled only after it: interrupt that
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)  # at its end, Python gives up its handlers
 
 
 def _interrupt(number: int, _frame: object) -> NoReturn:
@@ -194,9 +199,6 @@ def run_parallel(
         for thread in threads:
             thread.start()
         while len(results) < len(jobs):
-            if ended.empty():  # wait in short turns: a signal that comes right before a wait is only handled after it
-                time.sleep(0.01)
-                continue
             name, result, error = ended.get()
             if error:
                 raise error

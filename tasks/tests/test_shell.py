@@ -8,11 +8,12 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Thread, main_thread
 from types import FrameType
 from typing import Any
 
@@ -158,9 +159,6 @@ def test_an_interrupt_at_any_point_ends_all_jobs(monkeypatch: pytest.MonkeyPatch
 
         first = True
 
-        def empty(self) -> bool:
-            return self.first and super().empty()
-
         def get(self, *_: object) -> object:
             nonlocal left, waited
             if self.first:
@@ -200,15 +198,13 @@ def test_an_interrupt_at_any_point_ends_all_jobs(monkeypatch: pytest.MonkeyPatch
 def test_after_an_interrupt_no_job_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Not even where a command ends well after it."""
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    signals = iter([KeyboardInterrupt])
 
-    def sleep(seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
-        sleep(seconds)
-        if (tmp_path / "started").exists():
-            for interrupt in signals:
-                raise interrupt
+    def interrupt() -> None:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.1)
+        signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    Thread(target=interrupt).start()
     first = f"trap 'exit 0' INT; touch {tmp_path}/started; while :; do sleep 0.01; done"
     with pytest.raises(KeyboardInterrupt):
         run_parallel({"first": lambda: output("sh", "-c", first), "late": lambda: output("touch", f"{tmp_path}/late")})
@@ -252,6 +248,32 @@ def test_a_signal_ends_commands(tmp_path: Path, number: signal.Signals, call: st
     assert left == []
 
 
+@pytest.mark.parametrize(
+    "call",
+    ["run(*sleep)", "output(*sleep)", "lines(*sleep, on_line=print)", "run_parallel({'a': lambda: output(*sleep)})"],
+)
+def test_a_signal_that_does_not_interrupt_the_wait_ends_commands(call: str) -> None:
+    """As one that comes right before the wait: here another thread takes it."""
+    script = f"""
+        import signal, threading, time
+        from tasks.shell import RUNNING, interruptible, lines, output, run, run_parallel
+        def take():
+            while not RUNNING:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        interruptible()
+        threading.Thread(target=take).start()
+        sleep = ("sleep", "20")
+        {call}
+    """
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, check=True, capture_output=True, timeout=10
+        )
+    assert b"KeyboardInterrupt" in failed.value.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_a_command_starts_ends_it(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     started: list[subprocess.Popen[str]] = []
@@ -273,6 +295,7 @@ def test_a_signal_while_a_command_starts_ends_it(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(KeyboardInterrupt):  # as before
             signal.raise_signal(number)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for interrupt, handler in zip(shell.INTERRUPTS, handlers, strict=True):
             signal.signal(interrupt, handler)
     assert started[0].wait(5) == -signal.SIGINT
