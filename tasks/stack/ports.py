@@ -7,6 +7,7 @@ import socket
 from dataclasses import replace
 
 from ..env import chosen_by_user, env
+from ..project import compose_texts
 from ..shell import UserError
 from ..terminal import say
 from .model import Stack, port_variables
@@ -27,11 +28,11 @@ def choose(stack: Stack) -> dict[str, str]:
         ports.sort(key=lambda port: port["target"] != 8000)  # which is the variable's, or else the first one
         # Not of a range, such as 7000-7009: there, Docker takes one that is free.
         numbers = dict.fromkeys(int(port["published"]) for port in ports if port.get("published", "").isdigit())
-        for position, wanted in enumerate(numbers):
+        # Only the first one can get another number, and only where a compose file names the variable.
+        for position, wanted in enumerate(numbers, start=variable not in compose_texts()):
             hosts = [port.get("host_ip", "") for port in ports if port.get("published") == str(wanted)]
             if wanted and wanted_by.setdefault(wanted, service) != service:
-                both = f"{wanted_by[wanted]} and {service} both want port {wanted}"
-                raise UserError(f"{both} of this machine: change it in one's compose.yaml")
+                raise UserError(f"{wanted_by[wanted]} and {service} both want port {wanted}: change it for one of them")
             found = wanted
             while found and (found in claimed or (found not in held and any(is_taken(host, found) for host in hosts))):
                 if position or variable in chosen_by_user():

@@ -45,6 +45,8 @@ class Machine:
         read = f'[ -n "${{PILOT_PORT+set}}" ] || eval "$(grep -s ^PILOT_PORT= "{self.project}/.env" | tail -1)"'
         config = f'{read}\necho "{{\\"services\\": {{{services}}}}}"'
         fake_docker(self.tools, {"compose config": config, "ps --all": containers})
+        variables = " ".join(f"{name.upper()}_PORT" for name in ports)
+        (self.project / "services/pilot/compose.yaml").write_text(f"# variables of all ports: {variables}")
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_two_services_do_not_get_the_same_port(machine: Machine) -> None:
 
 def test_two_services_that_want_one_port(machine: Machine) -> None:
     machine.has("", other="5000")
-    with pytest.raises(UserError, match="other and pilot both want port 5000 of this machine"):
+    with pytest.raises(UserError, match="other and pilot both want port 5000: change it for one of them"):
         ports.choose(STACK)
 
 
@@ -116,6 +118,14 @@ def test_a_further_port_does_not_move_the_first_one(machine: Machine) -> None:
     machine.has("", scout="6000 6001")
     machine.taken = {6001}
     with pytest.raises(UserError, match=r"^port 6001 is taken, and scout asks for it: set another one, or stop"):
+        ports.choose(STACK)
+
+
+def test_a_port_without_a_variable_is_not_moved(machine: Machine) -> None:
+    machine.has("", database="5432")
+    (machine.project / "services/pilot/compose.yaml").write_text("${PILOT_PORT:-5000}, and 5432")
+    machine.taken = {5000, 5432}
+    with pytest.raises(UserError, match=r"^port 5432 is taken, and database asks for it: set another one, or stop"):
         ports.choose(STACK)
 
 
