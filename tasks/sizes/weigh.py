@@ -76,7 +76,7 @@ class Image:
 
 def weigh(names: Sequence[str]) -> list[Image]:
     """Weigh images that are on the engine, one pass over all their layers; raises UserError when it does not save them."""
-    say(f"weighing {len(names)} images ...")
+    say(f"weighing {', '.join(names)} ...")
     layers: dict[str, Layer] = {}
     manifest: list[dict[str, Any]] = []
     try:
