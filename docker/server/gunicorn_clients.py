@@ -23,6 +23,7 @@ class Client(socket):
     """A client's socket, as gunicorn uses it; when it blocks for long, the client counts as slow."""
 
     limit = 0  # on how many clients may be slow at a time
+    queue: ClassVar[threading.Semaphore]  # of clients that wait for one of LARGE_BODY_SLOTS
     slow: ClassVar[set[Client]] = set()
     slow_changed = threading.Condition()
 
@@ -40,18 +41,18 @@ class Client(socket):
     def start_request(self, *, health_check: bool) -> None:
         """Reset what is counted for each request."""
         self.exchange = Exchange(health_check=health_check)
-        self.head_bytes = 0.0  # minus infinity when the head is complete
+        # Bytes of the head, or of what comes after it, and what is asked before more are received.
+        self.received, self.check = 0, check_head
         self.answer_bytes, self.waited_s = 0, 0.0
         self.time_left_s = TIMEOUT_S
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
-        """Receive; nothing when the client is too slow. Raises LimitRequestHeaders when the head is too large."""
-        if self.head_bytes >= HEAD_BYTES:
-            raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
+        """Receive; nothing when the client is too slow. Raises an exception when it has sent too much."""
+        self.check(self.received)
         data: bytes = self.when_ready(POLLIN, super().recv, size) or b""
         self.not_slow()
         self.time_left_s = min(self.time_left_s + len(data) / RATE, TIMEOUT_S)
-        self.head_bytes += len(data)
+        self.received += len(data)
         return data
 
     def sendall(self, data: bytes) -> None:  # type: ignore[override]
@@ -128,16 +129,16 @@ class Client(socket):
                 self.slow.remove(self)
                 self.slow_changed.notify_all()
 
-    def start_large_body(self, queue: threading.Semaphore) -> bool:
+    def start_large_body(self) -> bool:
         """Wait for a turn, if necessary that of a slow client; False when too many wait already, or it takes too long."""
-        if queue.acquire(blocking=False):
+        if self.queue.acquire(blocking=False):
             self.does_not_compute()
             for _ in range(2):
                 self.large_body = self.large_body or LARGE_BODY_SLOTS.acquire(timeout=TIMEOUT_S / 2)
                 if not self.large_body:
                     with self.slow_changed:
                         self.disconnect_slowest(client for client in self.slow if client.large_body)
-            queue.release()
+            self.queue.release()
         return self.large_body
 
     def end_large_body(self) -> None:
@@ -173,6 +174,12 @@ class Client(socket):
                 pass
         self.not_slow()
         self.close()
+
+
+def check_head(received: int) -> None:
+    """Raise LimitRequestHeaders when the head is too large."""
+    if received >= HEAD_BYTES:
+        raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
 
 
 def memory_is_being_freed() -> bool:

@@ -1,5 +1,6 @@
 """gunicorn's threaded worker, hardened against slow clients and ambiguous requests (request smuggling)."""
 
+import errno
 import selectors
 import threading
 import time
@@ -32,6 +33,8 @@ class BodyReader:
     def __init__(self, req: Any, client: Client) -> None:
         self.req, self.client, self.reader, self.bytes_read = req, client, req.body.reader, 0
         self.length = getattr(self.reader, "length", None)
+        self.may_need_turn = self.length is None  # when it turns out to be large
+        self.has_no_turn = False
         self.reader.limit_trailer_section = HEAD_BYTES
         self.expects_continue = req._expected_100_continue and self.length != 0
         if self.expects_continue:
@@ -47,9 +50,20 @@ class BodyReader:
         self.bytes_read += len(data)
         if len(data) < size and self.bytes_read < (self.length or 0):
             raise errors.NoMoreData
-        if len(data) < size and self.length is None and self.bytes_read <= LARGE_BYTES:
-            self.client.end_large_body()
         return data
+
+    def check(self, received: int) -> None:
+        """Wait for a turn when the body turns out to be large, after so many bytes; raises BrokenPipeError when it gets none.
+
+        What is not in the chunks, but between them, counts 16 times: it takes much time.
+        """
+        if self.may_need_turn:
+            body = self.bytes_read + self.reader.buf.tell()
+            if body + 16 * (received - body) > LARGE_BYTES:
+                self.may_need_turn = False
+                self.has_no_turn = not self.client.start_large_body()
+        if self.has_no_turn:
+            raise BrokenPipeError(errno.EPIPE, "too many requests with large bodies")
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -65,7 +79,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         self.wsgi: WSGIApplication = partial(body_middleware, self.wsgi)
         # The other threads, three in sixteen, are always left for clients that are not slow.
         Client.limit = self.cfg.threads * 3 // 4
-        self.queue = threading.Semaphore(self.cfg.threads // 16)
+        Client.queue = threading.Semaphore(self.cfg.threads // 16)
         self.health_pool = ThreadPoolExecutor(100)  # /readyz may take its time, and must not keep /healthz waiting
         for listener in [listener for listener in self.sockets if listener.family == AF_UNIX]:
             self.sockets.remove(listener)
@@ -155,25 +169,26 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, dict(req.headers))
         req.headers = [field for field in req.headers if field[0] not in made]
         req.headers += [field for field in made.items() if field[1]]
-        conn.sock.head_bytes = float("-inf")
         req.body.reader = body = BodyReader(req, conn.sock)
-        large = body.length is None or body.length > LARGE_BYTES
-        if not status and large and not conn.sock.start_large_body(self.queue):
+        conn.sock.received, conn.sock.check = conn.parser.unreader.buf.tell(), body.check
+        if not status and (body.length or 0) > LARGE_BYTES and not conn.sock.start_large_body():
             status = 503
-        if status:
-            self.log.warning("%s to %s", status, conn.client)
-            write_error(conn.sock, status, HTTPStatus(status).phrase, "")
-            return False
         try:
-            return super().handle_request(req, conn)
+            if not status:
+                return super().handle_request(req, conn)
         except BaseException as error:
             req.uri = req.path  # which is logged: the query may be secret
             answering = conn.sock.exchange.status
             not_answered = OSError, StopIteration  # which gunicorn takes for its own, and closes the connection
-            if isinstance(error, Exception) and (answering or req.body.failed or not isinstance(error, not_answered)):
+            if body.has_no_turn and not answering:
+                status = 503
+            elif isinstance(error, Exception) and (answering or req.body.failed or not isinstance(error, not_answered)):
                 raise
-            # sys.exit() would end the process.
-            raise (StopIteration if answering else RuntimeError) from error
+            else:  # sys.exit() would end the process
+                raise (StopIteration if answering else RuntimeError) from error
+        self.log.warning("%s to %s", status, conn.client)
+        write_error(conn.sock, status, HTTPStatus(status).phrase, "")
+        return False
 
     def _keepalive_after(self, conn: Any, keepalive: object) -> bool:
         """Whether the connection can be used again; not if the answer is too short, or what was not read is malformed."""

@@ -15,7 +15,7 @@ TIMEOUT_S = float(os.environ.get("STACK_CLIENT_TIMEOUT_S") or 10)
 HEAD_BYTES, LINE_BYTES, FIELDS = 32 * 1024, 8190, 100
 # What clients that are slow may make the server hold together; connections, which take about 10 kB, and requests besides.
 MEMORY_BYTES, CONNECTIONS = 40 * 1024 * 1024, 4000
-# Bodies of more bytes are large, and those of unknown length may be; so many are received and processed at a time.
+# Bodies of more bytes are large; so many are received and processed at a time.
 LARGE_BYTES, LARGE_BODIES = 64 * 1024, 10
 MESSAGE_BYTES = 1024 * 1024  # of a web socket
 # A client may go on sending for so long before its connection is reset, to get to see the last answer.

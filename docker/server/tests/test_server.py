@@ -24,6 +24,7 @@ CHUNKED = WAIT.replace("GET", "POST").replace("||", "|Transfer-Encoding: chunked
 LARGE_GET = G.replace("/", "/large", 1) + "|"
 HALF, REST = P + "Connection: close|Content-Length: 4||ab", b"cd"
 LARGE = P + "Connection: close|Content-Length: 1000000||" + "x" * 1_000_000
+LARGE_CHUNK = CHUNKED[:-10] + "100000|" + "x" * 200_000
 STARTING = "starting", "print('starting') or asyncio.sleep(99)", 0
 ENDING = "startup complete", "asyncio.gather(args[2]({'type': 'lifespan.startup.complete'}), asyncio.sleep(99))", 0
 BLOCKING = ENDING[0], f"asyncio.get_running_loop().call_later(0.1, time.sleep, 99) and {ENDING[1]}", 1
@@ -31,6 +32,7 @@ ATTACKS = {  # how many clients do what to keep the server from answering others
     "do not read": (60, LARGE_GET),
     "do not read the answers to large bodies": (20, LARGE.replace("/", "/large", 1)),
     "do not finish large bodies": (10, LARGE[:-1]),
+    "do not finish large chunks": (10, LARGE_CHUNK),
     "crowd with large bodies": (1500, LARGE[:-900_000]),
     "do not finish small bodies": (1200, P + "Content-Length: 65000||" + "x" * 60_000),
     "do not finish heads": (90, G + "A: "),
@@ -139,7 +141,7 @@ def test_who_hangs_up_during_an_upload_is_forgotten(server: Server) -> None:
 def test_attacks(settings: dict[str, str], kind: str) -> None:
     number, sent = ATTACKS[kind]
     # The server waits longer for attackers than others wait for answers, except where these must wait for attackers.
-    settings = settings | {"STACK_CLIENT_TIMEOUT_S": "1.5" if kind == "do not finish large bodies" else "30"}
+    settings = settings | {"STACK_CLIENT_TIMEOUT_S": "1.5" if "do not finish large" in kind else "30"}
     with running(**settings) as server, ThreadPoolExecutor(100) as pool:
         attackers = [pool.submit(server.connect, sent) for _ in range(number)]
         time.sleep(0.5)
@@ -209,6 +211,23 @@ def test_requests_that_wait_do_so_together(settings: dict[str, str], health: boo
         began = time.monotonic()
         assert list(pool.map(lambda sent: server.ask(sent, health=health), [WAIT, CHUNKED] * 50)) == [[200]] * 100
         assert time.monotonic() < began + 4
+
+
+def test_small_bodies_of_unknown_length_need_no_turn(server: Server) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.connect(CHUNKED[:-4])) for _ in range(20)]
+        time.sleep(0.3)  # all are being received
+        for client in clients:
+            client.sendall(encoded("|0||"))
+        assert [statuses(client) for client in clients] == [[200]] * 20
+
+
+@pytest.mark.parametrize("sent", [LARGE_CHUNK, CHUNKED[:-10] + "1|x|" * 5000])
+def test_bodies_of_unknown_length_that_are_large_or_take_much_time_get_one_answer(sent: str) -> None:
+    with running() as server, ExitStack() as stack:
+        clients = [stack.enter_context(server.connect(sent)) for _ in range(20)]
+        assert {tuple(statuses(client)) for client in clients} == {(), (400,), (503,)}
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_requests_in_flight_are_answered_before_the_end(settings: dict[str, str]) -> None:
