@@ -24,6 +24,7 @@ class Client(socket):
 
     limit = 0  # on how many clients may be slow at a time
     queue: ClassVar[threading.Semaphore]  # of clients that wait for one of LARGE_BODY_SLOTS
+    served: ClassVar[set[Client]] = set()
     slow: ClassVar[set[Client]] = set()
     slow_changed = threading.Condition()
 
@@ -40,11 +41,19 @@ class Client(socket):
 
     def start_request(self, *, health_check: bool) -> None:
         """Reset what is counted for each request."""
+        self.served.add(self)
         self.exchange = Exchange(health_check=health_check)
         # Bytes of the head, or of what comes after it, and what is asked before more are received.
         self.received, self.check = 0, check_head
         self.answer_bytes, self.waited_s = 0, 0.0
         self.time_left_s = TIMEOUT_S
+
+    def end_request(self) -> None:
+        """Log the request; its turn is the next client's."""
+        self.served.remove(self)
+        self.exchange.end()
+        self.not_slow()
+        self.end_large_body()
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
         """Receive; nothing when the client is too slow. Raises an exception when it has sent too much."""

@@ -2,6 +2,7 @@
 
 import errno
 import selectors
+import signal
 import threading
 import time
 from collections import deque
@@ -86,6 +87,17 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             listener.setblocking(False)
             self.poller.register(listener, selectors.EVENT_READ, self.accept)
 
+    def run(self) -> None:
+        """Serve until SIGTERM; then disconnect clients whose requests take longer than the graceful time."""
+        super().run()
+        if clients := list(Client.served):
+            told = "%s requests take longer than %s s after SIGTERM: their clients are disconnected"
+            self.log.warning(told, len(clients), self.cfg.graceful_timeout)
+        for client in clients:
+            client.disconnect()
+        signal.alarm(3)  # threads may need LINGER_S; those that go on would keep the process until gunicorn kills it
+        self.tpool.shutdown()  # they cannot write to the access log any more when the process ends
+
     def set_accept_enabled(self, enabled: bool) -> None:
         """Start or stop accepting connections; before the worker ends, accept those that are waiting, and refuse others."""
         super().set_accept_enabled(enabled)
@@ -151,9 +163,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             conn.sock = Client(conn.sock, lambda: self.start_waiting(conn))
         conn.sock.start_request(health_check=isinstance(conn.server, str))
         keep = super().handle(conn)
-        conn.sock.exchange.end()
-        conn.sock.not_slow()
-        conn.sock.end_large_body()
+        conn.sock.end_request()
         if not keep:
             # gunicorn does this in its main thread, where all others would wait until this client hangs up.
             conn.sock.close_gracefully()

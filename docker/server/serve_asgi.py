@@ -172,6 +172,10 @@ class Middleware:
                 return  # frameworks raise then; to log that for each client of an attack would take all the time
             if not request.started:
                 await request.respond(500)
+            if isinstance(error, asyncio.CancelledError):  # by uvicorn, which says so: it takes too long after SIGTERM
+                request.state.disconnected = True
+                request.state.transport.close()
+                return
             error.add_note(f"request_id: {request.request_id}")
             raise  # for uvicorn to log it
         finally:

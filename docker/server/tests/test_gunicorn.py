@@ -14,7 +14,7 @@ worker = import_module("gunicorn_worker")
 # What the server overrides; what it calls with how many arguments; names that gunicorn's functions must use for what the server
 # sets to have an effect.
 OVERRIDDEN = {"load_wsgi", "set_accept_enabled", "enqueue_req", "wait_for_and_dispatch_events", "handle"}
-OVERRIDDEN |= {"handle_request", "_keepalive_after"}
+OVERRIDDEN |= {"handle_request", "run", "_keepalive_after"}
 CALLED = {"http.body:LengthReader.read": 2, "workers.gthread:ThreadWorker.accept": 2, "util:write_error": 4}
 CALLED |= {"workers.base:Worker.handle_error": 5, "workers.gthread:TConn.set_timeout": 1}
 USED = {

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from importlib import import_module
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 from corpus import BODIES, HEADS, TRUNCATED, C, G, P, differs, encoded
-from harness import ASGI, THREADS, TIMEOUT_S, Server, read, running, statuses
+from harness import ASGI, THREADS, TIMEOUT_S, WSGI, Server, read, running, statuses
 
 CASES = [(status, sent) for table in (HEADS, BODIES) for status in table for sent in table[status]]
 # Answers that have no body, though the application sends one.
@@ -28,6 +29,12 @@ LARGE_CHUNK = CHUNKED[:-10] + "100000|" + "x" * 200_000
 STARTING = "starting", "print('starting') or asyncio.sleep(99)", 0
 ENDING = "startup complete", "asyncio.gather(args[2]({'type': 'lifespan.startup.complete'}), asyncio.sleep(99))", 0
 BLOCKING = ENDING[0], f"asyncio.get_running_loop().call_later(0.1, time.sleep, 99) and {ENDING[1]}", 1
+KILLED = "was sent SIGALRM"
+UNENDING = [
+    (signal.SIGHUP, WSGI, "1 requests take longer than 3 s after SIGTERM"),
+    (signal.SIGTERM, WSGI | {"APPLICATION": "app:lambda *args: time.sleep(99)"}, KILLED),
+    (signal.SIGTERM, ASGI, "Cancel 1 running task"),
+]
 ATTACKS = {  # how many clients do what to keep the server from answering others
     "do not read": (60, LARGE_GET),
     "do not read the answers to large bodies": (20, LARGE.replace("/", "/large", 1)),
@@ -282,6 +289,21 @@ def test_a_reload_loses_no_request() -> None:
             if not (left := server.workers() & before):
                 break
         assert (found, left) == ({200}, set())
+
+
+@pytest.mark.parametrize(("number", "env", "told"), UNENDING)
+def test_requests_that_do_not_end_are_cut_off(number: int, env: dict[str, str], told: str) -> None:
+    with running(STACK_CLIENT_TIMEOUT_S="30", **env) as server, server.connect(G.replace("/", "/endless", 1) + "|"):
+        time.sleep(0.5)  # it is being answered
+        worker, began = Path("/proc", *server.workers()), time.monotonic()
+        server.process.send_signal(number)
+        server.stopped = number == signal.SIGTERM
+        while worker.exists():
+            assert time.monotonic() < began + 9  # Docker kills it soon
+            time.sleep(0.1)
+        log = server.log.read_text()
+        assert (log.count(told), "Traceback" in log) == (1, False)
+        assert log.count('"path": "/endless"') == (told != KILLED)
 
 
 def test_it_can_be_stopped_where_exceptions_are_ignored(settings: dict[str, str]) -> None:
