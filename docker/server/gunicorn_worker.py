@@ -1,6 +1,7 @@
 """gunicorn's threaded worker, hardened against slow clients and ambiguous requests (request smuggling)."""
 
 import errno
+import os
 import selectors
 import signal
 import threading
@@ -26,6 +27,8 @@ SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more t
 # time. One that takes longer than BUSY_S seconds does not count any more: most likely, it waits for something else.
 BUSY, BUSY_S = 16, 0.1
 MOST, MEASURED_S = 0.8, 0.01
+# What paths, with a slash behind them, begin with; gunicorn would take /xa for a path below /x.
+PREFIX = os.environ.get("SCRIPT_NAME", "").rstrip("/") + "/"
 
 
 class BodyReader:
@@ -174,8 +177,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         return keep
 
     def handle_request(self, req: Any, conn: Any) -> object:
-        """Answer a request unless it is ambiguous: RFC 9112, sections 3.2 and 6.1."""
+        """Answer a request unless it is ambiguous, or for another application."""
         status = fault(req.method, "1.1" if req.version >= (1, 1) else "1.0", req.uri, req.headers)
+        status = status or 404 * (not f"{req.path}/".startswith((PREFIX, "*")))
         made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, dict(req.headers))
         req.headers = [field for field in req.headers if field[0] not in made]
         req.headers += [field for field in made.items() if field[1]]

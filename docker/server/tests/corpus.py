@@ -40,7 +40,7 @@ SIZES = ("", "zz", "0x5", "+5", "-5", "0_5", " 5", "5 ", "5;=", "5;a\nb", "8" + 
 BODIES = {
     200: [
         *(f"{G.replace('/', target, 1)}|" for target in ("http://x/?a=b://c", "http://x", "http://x?a=b")),
-        *(f"|{G}|", C + "5;a=b|hello|0|A: b||"),
+        *(f"|{G}|", G.replace("GET /", "OPTIONS *") + "|", C + "5;a=b|hello|0|A: b||"),
         P.replace("1.1", "1.0") + "Expect: 100-continue|Content-Length: 5||hello",  # HTTP/1.0 has no 100 Continue
         G.replace("/", "/short", 1) + f"|{P}|",  # a second answer would complete the first
     ],

@@ -59,6 +59,7 @@ def test_a_status_of_no_class_is_logged() -> None:
         answer, _ = get(server, "/x/999")
         assert answer.status == logged(server, answer.headers["X-Request-ID"])["status"] == 999
         assert server.healthcheck() == 0
+        assert [get(server, path)[0].status for path in ("/x", "/x/", "/xa", "/y")] == [200, 200, 404, 404]
         assert "Traceback" not in server.log.read_text()
 
 
