@@ -35,7 +35,7 @@ sendfile = False  # it has no timeout
 
 
 def on_starting(arbiter: Any) -> None:
-    """Lose no connection when the server is stopped."""
+    """Lose no connection when the server is stopped, and replace a worker process that ends."""
 
     def handle_term() -> NoReturn:
         arbiter.cfg.set("graceful_timeout", arbiter.cfg.graceful_timeout + 5)
@@ -44,3 +44,5 @@ def on_starting(arbiter: Any) -> None:
         raise StopIteration  # as gunicorn does
 
     arbiter.handle_term = handle_term
+    # Exit codes of worker processes that cannot start, which stop the server; with 3 and 4, an application would do so, too.
+    arbiter.WORKER_BOOT_ERROR, arbiter.APP_LOAD_ERROR = 253, 254

@@ -1,13 +1,15 @@
 """Applications to test the servers with: they answer with the body, /ids with ids and the scheme, /large with 4 MB.
 
-/unread does not read the body, /fail, /exit, /pipe and /stop raise, /none does not answer, the answer of /headless is a
-body, that of /short is incomplete, that of /endless has no end, a field of /invalid has no valid name, those of /length and
-/negative no valid value, /twice has it twice, /wait takes 1 s, and a number is the answer's status. A web socket gets the
-size of each binary message, and is flooded with messages of the size that it sends as text; /refuse accepts none.
+/unread does not read the body, /fail, /exit, /pipe and /stop raise, /die ends the process, /none does not answer, the answer
+of /headless is a body, that of /short is incomplete, that of /endless has no end, a field of /invalid has no valid name,
+those of /length and /negative no valid value, /twice has it twice, /wait takes 1 s, and a number is the answer's status. A
+web socket gets the size of each binary message, and is flooded with messages of the size that it sends as text; /refuse
+accepts none.
 """
 
 import asyncio
 import atexit
+import os
 import signal
 import time
 from typing import Any
@@ -43,6 +45,8 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         body = b"" if path == "/unread" else environ["wsgi.input"].read()
     except Exception:  # as frameworks do
         path = "/500"
+    if path == "/die":
+        os._exit(3)  # which is gunicorn's code for a worker that cannot start
     if path == "/wait":
         time.sleep(1)
     ids = (environ.get(name, "") for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT", "wsgi.url_scheme"))

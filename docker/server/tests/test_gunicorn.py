@@ -19,6 +19,7 @@ CALLED = {"http.body:LengthReader.read": 2, "workers.gthread:ThreadWorker.accept
 CALLED |= {"workers.base:Worker.handle_error": 5, "workers.gthread:TConn.set_timeout": 1}
 USED = {
     "arbiter:Arbiter.handle_term": {"StopIteration"},
+    "arbiter:Arbiter.reap_workers": {"WORKER_BOOT_ERROR", "APP_LOAD_ERROR"},
     "http.body:ChunkedReader.parse_trailers": {"limit_trailer_section"},
     "http.unreader:SocketUnreader.chunk": {"max_body_chunk", "recv", "sock"},
     "http.wsgi:create": {"_expected_100_continue"},
