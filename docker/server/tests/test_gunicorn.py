@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
+from hashlib import sha256
 from importlib import import_module
-from inspect import getfullargspec, signature
+from inspect import getfullargspec, getsource
 from pkgutil import resolve_name
 from threading import Lock
 from unittest.mock import Mock, patch
@@ -11,37 +12,23 @@ from unittest.mock import Mock, patch
 import gunicorn
 
 worker = import_module("gunicorn_worker")
-# What the server overrides; what it calls with how many arguments; names that gunicorn's functions must use for what the server
-# sets to have an effect.
-OVERRIDDEN = {"load_wsgi", "set_accept_enabled", "enqueue_req", "wait_for_and_dispatch_events", "handle"}
-OVERRIDDEN |= {"handle_request", "run", "_keepalive_after"}
-CALLED = {"http.body:LengthReader.read": 2, "workers.gthread:ThreadWorker.accept": 2, "util:write_error": 4}
-CALLED |= {"workers.base:Worker.handle_error": 5, "workers.gthread:TConn.set_timeout": 1}
-USED = {
-    "arbiter:Arbiter.handle_term": {"StopIteration"},
-    "arbiter:Arbiter.reap_workers": {"WORKER_BOOT_ERROR", "APP_LOAD_ERROR"},
-    "http.body:ChunkedReader.parse_trailers": {"limit_trailer_section"},
-    "http.unreader:SocketUnreader.chunk": {"max_body_chunk", "recv", "sock"},
-    "http.wsgi:create": {"_expected_100_continue"},
-    "http.wsgi:Response.write": {"_omits_body", "response_length", "sent"},
-    "workers.gthread:ThreadWorker._keepalive_after": {"finish_body"},
-    "workers.gthread:ThreadWorker.enqueue_req": {"handle", "tpool"},
-    "workers.gthread:ThreadWorker.handle": {"_keepalive_after", "handle_request", "data_ready"},
-    "workers.gthread:ThreadWorker.murder_pending": {"pending_conns", "timeout", "nr_conns"},
-    "workers.gthread:ThreadWorker.run": {"set_accept_enabled", "wait_for_and_dispatch_events", "murder_pending"},
-}
+# What the server calls or sets attributes and globals of, besides what it overrides; and a digest of the source of all.
+USED = "arbiter:Arbiter.handle_term arbiter:Arbiter.reap_workers arbiter:Arbiter.stop http.body:ChunkedReader http.body:LengthReader"
+USED += " http.body:Body http.parser:Parser.finish_body http.unreader:SocketUnreader http.wsgi:create http.wsgi:Response util:write_error"
+USED += " workers.base:Worker.handle_error workers.gthread:TConn"
+USED += "".join(f" workers.gthread:ThreadWorker.{name}" for name in ("accept", "finish_request", "murder_pending"))
+DIGEST = "300db7f3b1c2ef374d8f20e14f82e9dfa7a5c26b93cd2e69bd6bd219664c17c5"
 
 
 def test_gunicorn_is_as_the_server_expects_it() -> None:
-    told = f"gunicorn {gunicorn.__version__} has changed: review docker/server/gunicorn_*.py, then adapt this test"
     ours, theirs = worker.Worker, worker.Worker.__base__
-    assert {name for name in vars(ours) if callable(getattr(theirs, name, None))} == OVERRIDDEN, told
-    for name in OVERRIDDEN:  # without annotations, as gunicorn has none
-        assert getfullargspec(getattr(ours, name))[:-1] == getfullargspec(getattr(theirs, name))[:-1], (told, name)
-    for name, arguments in CALLED.items():
-        signature(resolve_name(f"gunicorn.{name}")).bind(*range(arguments))
-    missing = {name: USED[name] - set(resolve_name(f"gunicorn.{name}").__code__.co_names) for name in USED}
-    assert not any(missing.values()), (told, missing)
+    overridden = [name for name in vars(ours) if callable(getattr(theirs, name, None))]
+    for name in overridden:  # without annotations, as gunicorn has none
+        assert getfullargspec(getattr(ours, name))[:-1] == getfullargspec(getattr(theirs, name))[:-1], name
+    used = [resolve_name(f"gunicorn.{name}") for name in USED.split()] + [getattr(theirs, name) for name in overridden]
+    digest = sha256("".join(map(getsource, used)).encode()).hexdigest()
+    told = f"gunicorn {gunicorn.__version__} has changed: review docker/server/gunicorn_*.py, then set DIGEST"
+    assert (len(overridden), digest) == (8, DIGEST), told
 
 
 def test_few_requests_at_a_time_compete_for_the_processor() -> None:
