@@ -48,13 +48,6 @@ class Client(socket):
         self.answer_bytes, self.waited_s = 0, 0.0
         self.time_left_s = TIMEOUT_S
 
-    def end_request(self) -> None:
-        """Log the request; its turn is the next client's."""
-        self.served.remove(self)
-        self.exchange.end()
-        self.not_slow()
-        self.end_large_body()
-
     def recv(self, size: int) -> bytes:  # type: ignore[override]
         """Receive; nothing when the client is too slow. Raises an exception when it has sent too much."""
         self.check(self.received)

@@ -61,11 +61,9 @@ class BodyReader:
 
         What is not in the chunks, but between them, counts 16 times: it takes much time.
         """
-        if self.may_need_turn:
-            body = self.bytes_read + self.reader.buf.tell()
-            if body + 16 * (received - body) > LARGE_BYTES:
-                self.may_need_turn = False
-                self.has_no_turn = not self.client.start_large_body()
+        if self.may_need_turn and 16 * received - 15 * (self.bytes_read + self.reader.buf.tell()) > LARGE_BYTES:
+            self.may_need_turn = False
+            self.has_no_turn = not self.client.start_large_body()
         if self.has_no_turn:
             raise BrokenPipeError(errno.EPIPE, "too many requests with large bodies")
 
@@ -93,10 +91,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
     def run(self) -> None:
         """Serve until SIGTERM; then disconnect clients whose requests take longer than the graceful time."""
         super().run()
-        if clients := list(Client.served):
-            told = "%s requests take longer than %s s after SIGTERM: their clients are disconnected"
-            self.log.warning(told, len(clients), self.cfg.graceful_timeout)
-        for client in clients:
+        told = "%s takes longer than %s s after SIGTERM: its client is disconnected"
+        for client in list(Client.served):
+            self.log.warning(told, client.exchange.path, self.cfg.graceful_timeout)
             client.disconnect()
         signal.alarm(3)  # threads may need LINGER_S; those that go on would keep the process until gunicorn kills it
         self.tpool.shutdown()  # they cannot write to the access log any more when the process ends
@@ -166,7 +163,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             conn.sock = Client(conn.sock, lambda: self.start_waiting(conn))
         conn.sock.start_request(health_check=isinstance(conn.server, str))
         keep = super().handle(conn)
-        conn.sock.end_request()
+        Client.served.remove(conn.sock)
+        conn.sock.exchange.end()
+        conn.sock.not_slow()
+        conn.sock.end_large_body()
         if not keep:
             # gunicorn does this in its main thread, where all others would wait until this client hangs up.
             conn.sock.close_gracefully()

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
@@ -174,7 +173,6 @@ class Middleware:
                 await request.respond(500)
             if isinstance(error, asyncio.CancelledError):  # by uvicorn, which says so: it takes too long after SIGTERM
                 request.state.disconnected = True
-                request.state.transport.close()
                 return
             error.add_note(f"request_id: {request.request_id}")
             raise  # for uvicorn to log it
@@ -204,9 +202,8 @@ class Server(uvicorn.Server):
         except TimeoutError:
             logger.error("The application has not shut down within 6 s")
         self._captured_signals.clear()  # which uvicorn would raise again
-        end = threading.Timer(2, os._exit, [0])  # threads that the application has left would go on
-        end.daemon = True
-        end.start()
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+        signal.alarm(2)  # threads that the application has left would go on
 
 
 def run() -> None:

@@ -8,22 +8,16 @@ import sys
 from typing import NoReturn
 
 
-def words() -> list[str]:
-    """The words of APPLICATION; ends with an error where its program does not exist."""
+def run() -> NoReturn:
+    """Become the command; ends with an error where its program does not exist."""
+    os.environ.setdefault("PYTHONPATH", os.getcwd())  # noqa: PTH109
     line = os.environ["APPLICATION"]
     try:
-        found = shlex.split(line)
+        command = shlex.split(line)
     except ValueError as error:
         sys.exit(f"APPLICATION is {line!r}, which is no command line: {error}")
-    if not found or not shutil.which(found[0]):
+    if not command or not shutil.which(command[0]):
         sys.exit(f"APPLICATION is {line!r}, and there is no such program")
-    return found
-
-
-def run() -> NoReturn:
-    """Become the command."""
-    os.environ.setdefault("PYTHONPATH", os.getcwd())  # noqa: PTH109
-    command = words()
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python
         signal.signal(ignored, signal.SIG_DFL)
     os.execvp(command[0], command)  # noqa: S606
