@@ -12,11 +12,13 @@ import atexit
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-RAISED: dict[str, type[BaseException]] = {"/fail": ValueError, "/exit": SystemExit, "/pipe": BrokenPipeError}
+RAISED: dict[str, Callable[..., BaseException]] = {"/fail": ValueError, "/exit": SystemExit, "/pipe": BrokenPipeError}
 RAISED["/stop"] = StopIteration
+RAISED["/die"] = lambda code, _: os._exit(code)  # 3 is gunicorn's code for a worker that cannot start
 atexit.register(print, "the application ends")
 
 
@@ -45,8 +47,6 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         body = b"" if path == "/unread" else environ["wsgi.input"].read()
     except Exception:  # as frameworks do
         path = "/500"
-    if path == "/die":
-        os._exit(3)  # which is gunicorn's code for a worker that cannot start
     if path == "/wait":
         time.sleep(1)
     ids = (environ.get(name, "") for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT", "wsgi.url_scheme"))

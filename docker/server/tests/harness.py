@@ -1,6 +1,7 @@
 """Runs the server as a plain process, and plays its clients."""
 
 import ctypes
+import json
 import os
 import re
 import signal
@@ -68,6 +69,13 @@ class Server:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < until, self.log.read_text()
             time.sleep(0.01)
+
+    def logged(self, request_id: str | None) -> dict[str, object]:
+        """What the access log has of a request."""
+        self.wait_for(f'"request_id": "{request_id}"')
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        (found,) = [line for line in lines if line["request_id"] == request_id]
+        return dict(found)
 
     def stop(self) -> None:
         """Send SIGTERM, once: a second one may come when Python has given up its handlers."""

@@ -5,7 +5,7 @@ import resource
 import signal
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from importlib import import_module
@@ -23,17 +23,18 @@ GET = G + "Connection: close||"
 WAIT = GET.replace("/", "/wait", 1)
 CHUNKED = WAIT.replace("GET", "POST").replace("||", "|Transfer-Encoding: chunked||4|body|0||")
 LARGE_GET = G.replace("/", "/large", 1) + "|"
-HALF, REST = P + "Connection: close|Content-Length: 4||ab", b"cd"
+HALF, REST = CHUNKED.replace("/wait", "/", 1)[:-6], "dy|0||"
 LARGE = P + "Connection: close|Content-Length: 1000000||" + "x" * 1_000_000
 LARGE_CHUNK = CHUNKED[:-10] + "100000|" + "x" * 200_000
-STARTING = "starting", "print('starting') or asyncio.sleep(99)", 0
-ENDING = "startup complete", "asyncio.gather(args[2]({'type': 'lifespan.startup.complete'}), asyncio.sleep(99))", 0
-BLOCKING = ENDING[0], f"asyncio.get_running_loop().call_later(0.1, time.sleep, 99) and {ENDING[1]}", 1
-KILLED = "was sent SIGALRM"
-UNENDING = [
-    (signal.SIGHUP, WSGI, "1 requests take longer than 3 s after SIGTERM"),
-    (signal.SIGTERM, WSGI | {"APPLICATION": "app:lambda *args: time.sleep(99)"}, KILLED),
-    (signal.SIGTERM, ASGI, "Cancel 1 running task"),
+ENDING = "asyncio.gather(args[2]({'type': 'lifespan.startup.complete'}), asyncio.sleep(99))"
+BLOCKING = f"asyncio.get_running_loop().call_later(0.1, time.sleep, 99) and {ENDING}"
+# When, which ASGI application, the exit code.
+STOPPED = [("starting", "print('starting') or asyncio.sleep(99)", 0)]
+STOPPED += [("startup complete", ENDING, 0), ("startup complete", BLOCKING, 1)]
+UNENDING = [  # a signal, an application, and what the log says once
+    (signal.SIGHUP, WSGI, ("/endless takes longer than 3 s", '"path": "/endless"')),
+    (signal.SIGTERM, WSGI | {"APPLICATION": "app:lambda *args: time.sleep(99)"}, ("was sent SIGALRM",)),
+    (signal.SIGTERM, ASGI, ("Cancel 1 running task", '"path": "/endless"')),
 ]
 ATTACKS = {  # how many clients do what to keep the server from answering others
     "do not read": (60, LARGE_GET),
@@ -44,6 +45,8 @@ ATTACKS = {  # how many clients do what to keep the server from answering others
     "do not finish small bodies": (1200, P + "Content-Length: 65000||" + "x" * 60_000),
     "do not finish heads": (90, G + "A: "),
     "send large heads": (90, G + f"A: {'a' * 8000}|" * 97),
+    "connect": (4100, ""),
+    "stay connected": (4100, f"{G}|"),
     "do not hang up": (90, GET),
     "send many requests at a time": (30, (G + "|") * 50_000),
     "do not read endless answers": (20, G.replace("/", "/endless", 1) + "|"),
@@ -115,7 +118,7 @@ def test_who_still_sends_gets_the_answer(server: Server) -> None:
         assert statuses(client) == [200]
 
 
-@pytest.mark.parametrize("sent", [GET, WAIT, HALF + "cd", LARGE_GET, *TRUNCATED])
+@pytest.mark.parametrize("sent", [GET, WAIT, HALF + REST, LARGE_GET, *TRUNCATED])
 def test_who_sends_no_more_still_gets_an_answer(server: Server, sent: str) -> None:
     with server.connect(sent) as client:
         client.shutdown(socket.SHUT_WR)
@@ -149,9 +152,15 @@ def test_attacks(settings: dict[str, str], kind: str) -> None:
     number, sent = ATTACKS[kind]
     # The server waits longer for attackers than others wait for answers, except where these must wait for attackers.
     settings = settings | {"STACK_CLIENT_TIMEOUT_S": "1.5" if "do not finish large" in kind else "30"}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     with running(**settings) as server, ThreadPoolExecutor(100) as pool:
         attackers = [pool.submit(server.connect, sent) for _ in range(number)]
+        wait(attackers, timeout=1)
         time.sleep(0.5)
+        with server.connect() as late:
+            time.sleep(0.5)
+            late.sendall(encoded(GET))
+            assert statuses(late) == [200]
         found = server.healthcheck(), server.ask(GET), "crowd" in kind or server.ask(LARGE), server.memory_mb() < 150
         for attacker in attackers:
             with suppress(OSError):
@@ -178,19 +187,6 @@ def test_what_asyncio_has_sent_in_part_is_held_as_a_whole(unsent: object, held: 
     client = import_module("asgi_clients").Client()
     client.transport = Mock(_buffer=unsent)
     assert client.held_bytes() == import_module("asgi_clients").CONNECTION_BYTES + held
-
-
-@pytest.mark.parametrize("sent", ["", f"{G}|"])
-def test_connections_that_are_idle_keep_nobody_out(settings: dict[str, str], sent: str) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (8000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    with running(**settings, STACK_CLIENT_TIMEOUT_S="20") as server, ExitStack() as stack:
-        for _ in range(4100):
-            stack.enter_context(server.connect(sent))
-        time.sleep(1)  # they are accepted
-        late = stack.enter_context(server.connect())
-        time.sleep(0.5)
-        late.sendall(encoded(GET))
-        assert (statuses(late), server.ask(GET), server.healthcheck()) == ([200], [200], 0)
 
 
 def test_slow_clients_are_disconnected(server: Server) -> None:
@@ -220,20 +216,12 @@ def test_requests_that_wait_do_so_together(settings: dict[str, str], health: boo
         assert time.monotonic() < began + 4
 
 
-def test_small_bodies_of_unknown_length_need_no_turn(server: Server) -> None:
-    with ExitStack() as stack:
-        clients = [stack.enter_context(server.connect(CHUNKED[:-4])) for _ in range(20)]
-        time.sleep(0.3)  # all are being received
-        for client in clients:
-            client.sendall(encoded("|0||"))
-        assert [statuses(client) for client in clients] == [[200]] * 20
-
-
 @pytest.mark.parametrize("sent", [LARGE_CHUNK, CHUNKED[:-10] + "1|x|" * 5000])
 def test_bodies_of_unknown_length_that_are_large_or_take_much_time_get_one_answer(sent: str) -> None:
     with running() as server, ExitStack() as stack:
         clients = [stack.enter_context(server.connect(sent)) for _ in range(20)]
-        assert {tuple(statuses(client)) for client in clients} == {(), (400,), (503,)}
+        found = {tuple(statuses(client)) for client in clients}
+        assert {(503,)} <= found <= {(503,), (400,), ()}
         assert "Traceback" not in server.log.read_text()
 
 
@@ -245,10 +233,10 @@ def test_requests_in_flight_are_answered_before_the_end(settings: dict[str, str]
             while True:
                 socket.create_connection(("127.0.0.1", server.port)).close()
                 time.sleep(0.01)  # thousands would make it disconnect those that wait
-        late.sendall(encoded(HALF))
+        late.sendall(encoded(P + "Connection: close|Content-Length: 8||"))
         time.sleep(0.2)
         for client in (late, *clients):
-            client.sendall(REST)
+            client.sendall(encoded(REST))
         assert [statuses(client) for client in (late, *clients)] == [[200]] * (1 + len(clients))
         server.process.wait()
         assert "the application ends" in server.log.read_text()
@@ -271,28 +259,22 @@ def test_answers_do_not_wait_for_acknowledgements(server: Server) -> None:
     assert time.monotonic() < began + 2.5  # Nagle's algorithm and delayed acknowledgements would take 40 ms each
 
 
-def test_no_connection_is_reset_when_a_busy_server_stops(settings: dict[str, str]) -> None:
+def test_no_request_is_lost_by_a_busy_server_that_reloads_or_stops(settings: dict[str, str]) -> None:
     with ThreadPoolExecutor(50) as pool, running(**settings) as server:
-        answers = [pool.submit(ask_often, server, 100_000) for _ in range(50)]
+        answers = [
+            pool.submit(ask_often, server, 100_000, keep_alive=settings == WSGI and number < 10) for number in range(50)
+        ]
         time.sleep(0.3)
+        before = server.workers()
+        server.process.send_signal(signal.SIGHUP)
+        while server.workers() & before and settings == WSGI:  # uvicorn does not reload
+            time.sleep(0.1)
         server.stop()
         assert set.union(*(each.result() for each in answers)) == {200}
 
 
-def test_a_reload_loses_no_request() -> None:
-    with running() as server, ThreadPoolExecutor(4) as pool:
-        found, before = set(), server.workers()
-        server.process.send_signal(signal.SIGHUP)
-        for _ in range(1000):
-            answers = [pool.submit(ask_often, server, 30, keep_alive=bool(number % 2)) for number in range(4)]
-            found |= set.union(*(each.result() for each in answers))
-            if not (left := server.workers() & before):
-                break
-        assert (found, left) == ({200}, set())
-
-
 @pytest.mark.parametrize(("number", "env", "told"), UNENDING)
-def test_requests_that_do_not_end_are_cut_off(number: int, env: dict[str, str], told: str) -> None:
+def test_requests_that_do_not_end_are_cut_off(number: int, env: dict[str, str], told: tuple[str, ...]) -> None:
     with running(STACK_CLIENT_TIMEOUT_S="30", **env) as server, server.connect(G.replace("/", "/endless", 1) + "|"):
         time.sleep(0.5)  # it is being answered
         worker, began = Path("/proc", *server.workers()), time.monotonic()
@@ -302,8 +284,7 @@ def test_requests_that_do_not_end_are_cut_off(number: int, env: dict[str, str], 
             assert time.monotonic() < began + 9  # Docker kills it soon
             time.sleep(0.1)
         log = server.log.read_text()
-        assert (log.count(told), "Traceback" in log) == (1, False)
-        assert log.count('"path": "/endless"') == (told != KILLED)
+        assert ({log.count(each) for each in told}, "Traceback" in log) == ({1}, False)
 
 
 def test_it_can_be_stopped_where_exceptions_are_ignored(settings: dict[str, str]) -> None:
@@ -311,7 +292,7 @@ def test_it_can_be_stopped_where_exceptions_are_ignored(settings: dict[str, str]
         server.stopped = True
 
 
-@pytest.mark.parametrize(("line", "lifespan", "code"), [STARTING, ENDING, BLOCKING])
+@pytest.mark.parametrize(("line", "lifespan", "code"), STOPPED)
 def test_it_can_be_stopped_when_an_asgi_application_cannot(line: str, lifespan: str, code: int) -> None:
     with running(line, code, **ASGI | {"APPLICATION": f"app:lambda *args: {lifespan}"}) as server:
         server.stop()

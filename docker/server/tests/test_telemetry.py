@@ -1,6 +1,5 @@
 """The access log, ids and metrics of both servers."""
 
-import json
 import os
 import re
 import runpy
@@ -32,19 +31,12 @@ def get(server: Server, path: str, port: int = 0, **fields: str) -> tuple[HTTPRe
     return answer, answer.read().decode()
 
 
-def logged(server: Server, request_id: str | None) -> dict[str, object]:
-    server.wait_for(f'"request_id": "{request_id}"')
-    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
-    (found,) = [line for line in lines if line["request_id"] == request_id]
-    return dict(found)
-
-
 def test_a_request_is_logged_with_its_ids(server: Server) -> None:
     assert server.healthcheck() == 0
     path, forwarded = "/ids?password=x", {"X_Forwarded_For": "1.1.1.1, 192.0.2.7", "X_Forwarded_Proto": "https"}
     answer, text = get(server, path, 0, X_Request_ID="proxy-1", Traceparent=PARENT, **forwarded)
     assert (answer.headers.get_all("X-Request-ID"), text) == (["proxy-1"], f"proxy-1 {PARENT} https")
-    line = logged(server, "proxy-1")
+    line = server.logged("proxy-1")
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", str(line.pop("time")))
     assert 0 <= float(str(line.pop("duration_ms"))) < 1000
     expected = {"request_id": "proxy-1", "trace_id": TRACE, "client": "192.0.2.7", "method": "GET", "path": "/ids"}
@@ -56,7 +48,7 @@ def test_a_status_of_no_class_is_logged() -> None:
     """By gunicorn; uvicorn knows none from 600 on. A health check knows the path that all others begin with."""
     with running(**WSGI, SCRIPT_NAME="/x") as server:
         answer, _ = get(server, "/x/999")
-        assert answer.status == logged(server, answer.headers["X-Request-ID"])["status"] == 999
+        assert answer.status == server.logged(answer.headers["X-Request-ID"])["status"] == 999
         assert server.healthcheck() == 0
         assert [get(server, path)[0].status for path in ("/x", "/x/", "/xa", "/y")] == [200, 200, 404, 404]
         assert "Traceback" not in server.log.read_text()
@@ -68,7 +60,7 @@ def test_ids_that_are_missing_or_malformed_are_made(server: Server, parent: str)
     found = re.fullmatch(f"({MADE}) 00-({MADE})-[0-9a-f]{{16}}-01 http", text)
     assert found
     assert answer.headers["X-Request-ID"] == found[1]
-    assert logged(server, found[1])["trace_id"] == found[2] != TRACE
+    assert server.logged(found[1])["trace_id"] == found[2] != TRACE
 
 
 def test_only_a_trusted_proxy_names_requests_and_the_log_can_be_off(settings: dict[str, str]) -> None:
@@ -99,7 +91,7 @@ def test_errors_have_an_id_too(server: Server, status: int, sent: str) -> None:
         head = client.recv(65536).decode()
     assert head.startswith(f"HTTP/1.1 {status} ")
     (request_id,) = re.findall(rf"^x-request-id: ({MADE})\r$", head, re.MULTILINE | re.IGNORECASE)
-    assert logged(server, request_id)["status"] == status
+    assert server.logged(request_id)["status"] == status
     assert "geheim" not in server.log.read_text()
 
 
@@ -111,7 +103,7 @@ def numbers(server: Server) -> dict[str, float]:
 def test_metrics(server: Server) -> None:
     before = numbers(server)
     for path in ("/", "/large", "/fail"):
-        logged(server, get(server, path)[0].headers["X-Request-ID"])
+        server.logged(get(server, path)[0].headers["X-Request-ID"])
     after = numbers(server)
     assert {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name)}.items() >= {
         'http_request_duration_seconds_count{status="2xx"}': 2,
@@ -130,9 +122,9 @@ def test_opentelemetry_is_set_up_by_the_environment() -> None:
 
 def test_counts_outlive_a_worker_process() -> None:
     with running(STACK_METRICS_PORT=str(free_port())) as server:
-        logged(server, get(server, "/")[0].headers["X-Request-ID"])
+        server.logged(get(server, "/")[0].headers["X-Request-ID"])
         (worker,) = server.workers()
         assert server.ask(G.replace("/", "/die", 1) + "|") == []
-        logged(server, get(server, "/")[0].headers["X-Request-ID"])
+        server.logged(get(server, "/")[0].headers["X-Request-ID"])
         assert server.workers() != {worker}
         assert numbers(server)['http_request_duration_seconds_count{status="2xx"}'] == 2
