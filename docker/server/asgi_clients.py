@@ -255,7 +255,5 @@ class Http(Client, HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close the connection after the current request, or one that may be on its way."""
-        if self.cycle is None or self.cycle.response_complete:
-            self.loop.call_later(0.5, super().shutdown)
-        else:
-            super().shutdown()
+        idle = self.cycle is None or self.cycle.response_complete
+        self.loop.call_later(0.5 if idle else 0, super().shutdown)

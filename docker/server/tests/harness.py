@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from subprocess import Popen, run
 from tempfile import TemporaryDirectory
@@ -23,8 +22,8 @@ sys.path.insert(0, str(SERVER))  # for tests that import its modules
 TIMEOUT_S, THREADS = 1.5, 32
 WSGI = {"INTERFACE": "wsgi", "APPLICATION": "app:app"}
 ASGI = {"INTERFACE": "asgi", "APPLICATION": "app:asgi_app"}
-# PR_SET_CHILD_SUBREAPER: orphans become this process's, as they become PID 1's.
-become_reaper = partial(ctypes.CDLL(None).prctl, 36, 1)
+# prctl(PR_SET_CHILD_SUBREAPER, 1): orphans become this process's, as they become PID 1's.
+prctl = ctypes.CDLL(None).prctl
 STARTED = {"wsgi": "Booting worker", "asgi": "startup complete"}  # in the log
 
 
@@ -61,7 +60,9 @@ class Server:
         }
         words = ["setsid", sys.executable, "-B", str(SERVER / "serve.py")]
         with self.log.open("w") as log:
-            self.process = Popen(words, cwd=TESTS, env=self.env, stdout=log, stderr=log, preexec_fn=become_reaper)
+            self.process = Popen(
+                words, cwd=TESTS, env=self.env, stdout=log, stderr=log, preexec_fn=lambda: prctl(36, 1)
+            )
 
     def wait_for(self, line: str) -> None:
         until = time.monotonic() + 20
