@@ -76,13 +76,15 @@ def reason(log: str) -> str:
         return f"{package[1]} has no wheel for this platform, and there is no compiler to build it with: choose another version of it, or see BUILD_PACKAGES in docs/adopting.md"
     if conflict := re.search(r"the shared group .* does not go with .*", log):
         return conflict[0]
-    step = re.search(r"^------\n > (\[.+?\]) .*?\n(.*?)^------$", log, re.MULTILINE | re.DOTALL)
+    # BuildKit repeats what the step printed below its title, but not always the last lines.
+    step = re.search(r"^#(\d+) ERROR: (?:process|executor) .*?^------\n > (\[.+?\])", log, re.MULTILINE | re.DOTALL)
     for pattern, meaning in HINTS:
         # What a service's tests print says nothing about the build.
-        if not (step and step[2] and re.search(r"verify\S* \d", step[1])) and re.search(pattern, log, re.IGNORECASE):
+        if not (step and re.search(r"verify\S* \d", step[2])) and re.search(pattern, log, re.IGNORECASE):
             return meaning
-    if step and step[2]:
-        return f"the build failed in {step[1]}: {telling_line(re.sub(r'^[0-9.]+ ', '', step[2], flags=re.MULTILINE))}"
+    if step:
+        printed = "\n".join(re.findall(rf"^#{step[1]} [\d.]+ (.*)", log, re.MULTILINE))
+        return f"the build failed in {step[2]}: {telling_line(printed)}"
     if podmans := re.search(r'^(: exit status \d+\n)?Error: building at STEP "RUN .*exit status', log, re.MULTILINE):
         return f"the build failed: {telling_line(log[: podmans.start()])}"
     errors = re.findall(r"^(?:ERROR|Error|error): (.*)", log, re.MULTILINE)

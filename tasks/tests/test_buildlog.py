@@ -22,7 +22,7 @@ from ..terminal import Status
         ("#4 dns error: failed to lookup address information", "package index cannot be reached"),
         ("#4 ok\nERROR: failed to solve: something new", "the build failed: failed to solve: something new"),
         (
-            "#4 x\n------\n > [pilot deps 1/1] RUN uv:\n0.1 hm\n0.2 it broke\n------\nDockerfile:3\nERROR: failed to solve: process",
+            "#4 0.1 hm\n#4 0.2 it broke\n#4 ERROR: process x: exit code: 1\n------\n > [pilot deps 1/1] RUN uv:\n------\nDockerfile:3\nERROR: failed to solve: process",
             "the build failed in [pilot deps 1/1]: it broke",
         ),
         (
@@ -30,7 +30,7 @@ from ..terminal import Status
             "uwsgi==2.0.31 has no wheel for this platform",
         ),
         (
-            "#4 x\n------\n > [slice-service 1/1] RUN slice:\n0.1 error: /venv/x.so needs libgomp.so.1, which the base image does not have\n------\nE",
+            "#4 0.1 error: /venv/x.so needs libgomp.so.1, which the base image does not have\n#4 ERROR: process x: exit code: 1\n------\n > [slice-service 1/1] RUN slice:\n------\nE",
             "needs libgomp.so.1, which the base image does not have",
         ),
         (
@@ -42,42 +42,51 @@ from ..terminal import Status
             "the build failed: setrlimit: not permitted",
         ),
         (
-            "#4 x\n------\n > [tools 2/2] RUN pip:\n4.2 Looking\n4.3 ERROR: Could not install\n4.3 \n------\nE",
+            "#4 4.2 Looking\n#4 4.3 ERROR: Could not install\n#4 4.3 \n#4 ERROR: process x: exit code: 1\n------\n > [tools 2/2] RUN pip:\n------\nE",
             "failed in [tools 2/2]: ERROR: Could not install",
         ),
-        ("#4 x\n------\n > [tools 2/2] RUN pip:\n4.3 \n------\nE", "failed in [tools 2/2]: it printed nothing"),
+        (
+            "#4 4.3 \n#4 ERROR: process x: exit code: 1\n------\n > [tools 2/2] RUN pip:\n------\nE",
+            "failed in [tools 2/2]: it printed nothing",
+        ),
+        (
+            "#4 0.1 \n#4 0.2 no tests ran in 0.1s\n#5 CANCELED\n#4 ERROR: process x: exit code: 5\n------\n > [verify 5/5] RUN x:\n0.1 \n------\nE",
+            "failed in [verify 5/5]: no tests ran in 0.1s",
+        ),
         ("WARNING: ... ConnectTimeoutError(..., 'Connection timed out. (connect timeout=5.0)')", "does not answer"),
         ("Error: creating build container: no such image", "the build failed: creating build container: no such image"),
         ("ERROR: mkdir /root/.docker: read-only file system", "set HOME, or DOCKER_CONFIG, to a folder that you may"),
         ("ERROR: Cannot connect to the Docker daemon at unix:///x", "the Docker engine does not answer any more"),
         (
-            "#4 x\n------\n > [verify 1/1] RUN x:\n0.1 FAILED tests/test_a.py::test_a - assert\n0.2 1 failed\n------\nE",
+            "#4 0.1 FAILED tests/test_a.py::test_a - assert\n#4 0.2 1 failed\n#4 ERROR: process x: exit code: 1\n------\n > [verify 1/1] RUN x:\n------\nE",
             "the build failed in [verify 1/1]: FAILED tests/test_a.py::test_a",
         ),
         (
-            "#4 x\n------\n > [verify 1/1] RUN x:\n0.1 E   ModuleNotFoundError: No module named 'six'\n0.2 ERROR tests/test_a.py\n------\nE",
+            "#4 0.1 E   ModuleNotFoundError: No module named 'six'\n#4 0.2 ERROR tests/test_a.py\n#4 ERROR: process x: exit code: 1\n------\n > [verify 1/1] RUN x:\n------\nE",
             "the build failed in [verify 1/1]: ModuleNotFoundError: No module named 'six'",
         ),
         (
-            "#4 x\n------\n > [verify 1/1] RUN x:\n0.1 pydantic_core.ValidationError: 2 validation errors for Settings\n"
-            "0.1 SECRET_KEY\n0.1   Field required [type=missing]\n0.1     For further information visit x\n------\nE",
+            "#4 0.1 pydantic_core.ValidationError: 2 validation errors for Settings\n#4 0.1 SECRET_KEY\n#4 0.1   Field required [type=missing]\n#4 0.1     For further information visit x\n#4 ERROR: process x: exit code: 1\n------\n > [verify 1/1] RUN x:\n------\nE",
             "[verify 1/1]: pydantic_core.ValidationError: 2 validation errors for Settings SECRET_KEY Field required",
         ),
         (
-            "#4 x\n------\n > [verify 1/1] RUN x:\n0.1 ERROR: usage: pytest\n0.2 pytest: error: unrecognized arguments: -n\n------\nE",
+            "#4 0.1 ERROR: usage: pytest\n#4 0.2 pytest: error: unrecognized arguments: -n\n#4 ERROR: process x: exit code: 1\n------\n > [verify 1/1] RUN x:\n------\nE",
             "the build failed in [verify 1/1]: pytest: error: unrecognized arguments: -n",
         ),
         (
-            "#4 x\n------\n > [a-verify verify 5/5] RUN x:\n0.1 Connection refused\n0.2 FAILED tests/test_a.py\n------\nE",
+            "#4 0.1 Connection refused\n#4 0.2 FAILED tests/test_a.py\n#4 ERROR: process x: exit code: 1\n------\n > [a-verify verify 5/5] RUN x:\n------\nE",
             "the build failed in [a-verify verify 5/5]: FAILED tests/test_a.py",
         ),
-        ("#4 x\n------\n > [verify deps 1/1] RUN x:\n0.1 Connection refused\n------\nE", "index cannot be reached"),
+        (
+            "#4 0.1 Connection refused\n#4 ERROR: process x: exit code: 1\n------\n > [verify deps 1/1] RUN x:\n------\nE",
+            "index cannot be reached",
+        ),
         (
             "#4 x.InvalidRequirementError: The requirement is invalid\n#4 redis=>5\n#4      ^",
             "`nox -s lock` says which",
         ),
         (
-            "#4 x\n------\n > [a-verify verify 5/5] RUN x:\n0.1 E   SyntaxError: '(' was never closed\n0.2 ERROR tests/test_a.py\n0.3 1 error\n------\nE",
+            "#4 0.1 E   SyntaxError: '(' was never closed\n#4 0.2 ERROR tests/test_a.py\n#4 0.3 1 error\n#4 ERROR: process x: exit code: 1\n------\n > [a-verify verify 5/5] RUN x:\n------\nE",
             "the build failed in [a-verify verify 5/5]: E   SyntaxError: '(' was never closed",
         ),
         (
