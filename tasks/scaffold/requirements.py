@@ -148,9 +148,10 @@ def pytest_settings(data: Mapping[str, Any], setup: ConfigParser) -> dict[str, A
     sections = [dict(setup[name]) if name in setup else {} for name in ("pytest", "tool:pytest")]
     settings: dict[str, Any] = sections[0] or table.get("ini_options", table) or sections[1]
     words = settings.get("addopts", "")
-    # Options of pytest-cov, with the word after them that may be theirs.
-    text = re.sub(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?", "", words if isinstance(words, str) else shlex.join(words))
-    return settings | ({"addopts": shlex.split(text)} if words else {})
+    text = words if isinstance(words, str) else shlex.join(words)
+    # Options of pytest-cov, with the word after them that may be theirs, and folders, which may be elsewhere here.
+    kept = re.sub(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?|(?<!\S)[\w./]+/(?=\s|$)", "", text)
+    return settings | ({"addopts": shlex.split(kept)} if text else {})
 
 
 def own_entry_points(table: Mapping[str, Any], setuptools: Mapping[str, str]) -> str:
