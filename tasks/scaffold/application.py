@@ -41,7 +41,7 @@ class Application(NamedTuple):
 def find_application(code: Code, wanted: str = "") -> Application:
     """The application that is ``wanted`` (MODULE:NAME, or a command line), or that a file for servers names, or the only one in the code."""
     source = code.source
-    if " " in re.sub(r"[\"'(].*", "", wanted):
+    if " " in re.sub(r"[\"'(].*", "", wanted) or wanted in code.scripts:
         return Application(source, "", wanted, "command", "--app")
     for said_by, text in [("--app", wanted)] if wanted else named(source):
         if one := code.resolve(text):
@@ -106,10 +106,14 @@ class Code:
         # Folders whose modules import by relative names: packages, with or without __init__.py.
         self.packages = {folder for path, node in nodes for folder in path.parents[: getattr(node, "level", 0)]}
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
-        made_to_run = [self.importable(path)[1] for path in self.trees if path.stem == "__main__"] or ["MODULE"]
-        module = made_to_run[0].removesuffix(".__main__")
+        self.scripts = [script for _, script in said(source, "scripts")]
+        names = {path: self.importable(path)[1].removesuffix(".__main__") for path in self.trees}
+        mains = [name for path, name in names.items() if path.stem == "__main__"]
+        guarded = [name for path, name in names.items() if "\nif __name__ ==" in text_of(path)]
+        module = (mains or guarded * (len(guarded) == 1) or ["MODULE"])[0]
+        run = f"python -m {module}" if mains or not self.scripts else self.scripts[0]
         ways = [way for name, way in KNOWN["proposals"].items() if name in libraries] or ["python -m MODULE"]
-        self.proposals = " or ".join(f"'{way.replace('-m MODULE', f'-m {module}')}'" for way in dict.fromkeys(ways))
+        self.proposals = " or ".join(f"'{way.replace('python -m MODULE', run)}'" for way in dict.fromkeys(ways))
         # The interface where an application does not tell; with a server of its own, as Tornado has one, it has neither.
         wsgi = "" if "8000" in self.proposals else "wsgi"
         self.interface = "asgi" if libraries & {*ASGI} and not libraries & {"flask", "django"} else wsgi

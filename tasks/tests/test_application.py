@@ -181,6 +181,13 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
     assert (f"{one.module}:{one.call}", one.said_by) == (found, "--app")
 
 
+SCRIPTS = {
+    "pyproject.toml": "[project.scripts]\nweb-server = 'web:main'\n",
+    "setup.cfg": "[options.entry_points]\nconsole_scripts =\n    web-server = web:main\n",
+    "setup.py": "setup(entry_points={'console_scripts': ['web-server = web:main']})\n",
+}
+
+
 @pytest.mark.parametrize(
     ("files", "wanted", "told"),
     [
@@ -259,6 +266,16 @@ def test_app_says_which(write: Write, wanted: str, found: str) -> None:
             "has 2 applications: choose with --app 'python -m a' or --app 'python -m b'$",
         ),
         ({"a.py": "", "Dockerfile": "CMD python other.py\n"}, "", "or a command: 'python -m MODULE'$"),
+        # The only module that is made to run; a project's own command.
+        (
+            {"web.py": "import aiohttp.web\n\nif __name__ == '__main__':\n    main()\n", "views.py": ""},
+            "",
+            "or a command: 'python -m web --port 8000'$",
+        ),
+        *(
+            ({"web.py": "import tornado.web\n", name: text}, "", "or a command: 'web-server --port 8000'$")
+            for name, text in SCRIPTS.items()
+        ),
     ],
 )
 def test_no_application_or_several(write: Write, files: dict[str, str], wanted: str, told: str) -> None:
@@ -309,6 +326,11 @@ def test_a_command_that_a_file_says(write: Write, files: dict[str, str], command
     source = write(dict.fromkeys(code, "") | files)
     root = source / "src" if command.startswith("jobs") else source
     assert find_application(Code(source)) == Application(root, "", f"python -m {command}", "command", said_by)
+
+
+def test_a_command_of_the_project_itself(write: Write) -> None:
+    source = write({"web.py": "", "pyproject.toml": SCRIPTS["pyproject.toml"]})
+    assert find_application(Code(source), "web-server") == Application(source, "", "web-server", "command", "--app")
 
 
 def test_code_in_another_encoding(write: Write) -> None:
