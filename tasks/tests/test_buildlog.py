@@ -53,6 +53,11 @@ from ..terminal import Status
             "#4 0.1 \n#4 0.2 no tests ran in 0.1s\n#5 CANCELED\n#4 ERROR: process x: exit code: 5\n------\n > [verify 5/5] RUN x:\n0.1 \n------\nE",
             "failed in [verify 5/5]: no tests ran in 0.1s",
         ),
+        (
+            "#4 0.1 INTERNALERROR> def main\n#4 0.1 INTERNALERROR> pytest.PytestConfigWarning: x\n#4 0.2 == no tests ran ==\n"
+            "#4 ERROR: process x: exit code: 3\n------\n > [verify 5/5] RUN x:\n------\nE",
+            "failed in [verify 5/5]: INTERNALERROR> pytest.PytestConfigWarning: x",
+        ),
         ("WARNING: ... ConnectTimeoutError(..., 'Connection timed out. (connect timeout=5.0)')", "does not answer"),
         ("Error: creating build container: no such image", "the build failed: creating build container: no such image"),
         ("ERROR: mkdir /root/.docker: read-only file system", "set HOME, or DOCKER_CONFIG, to a folder that you may"),
