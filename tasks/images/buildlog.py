@@ -96,5 +96,5 @@ def telling_line(text: str) -> str:
     """The line that tells why a program failed: pytest sums up after its errors; most programs end with theirs."""
     # Of pydantic's settings, the first that is missing.
     missing = re.findall(r"(?m)ModuleNotFoundError: No module named .*|^[\w.]+ValidationError: .*\n.*\n[^\[\n]*", text)
-    telling = missing or re.findall(r"^(?:FAILED|ERROR:?(?! \S+$)|[\w -]*(?:: )?error:|E  |INTERNALERROR>) .*", text, re.MULTILINE)
-    return re.sub(r"\s*\n\s*", " ", (telling or text.strip().splitlines() or ["it printed nothing"])[-1].strip())
+    told = missing or re.findall(r"(?m)^(?:FAILED|ERROR:?(?! \S+$)|[\w -]*(?:: )?error:|E  |INTERNALERROR>) .*", text)
+    return re.sub(r"\s*\n\s*", " ", (told or text.strip().splitlines() or ["it printed nothing"])[-1].strip())
