@@ -22,8 +22,7 @@ HINTS = (
     (r"NotValidYet|invalid peer certificate: Expired|not yet valid|certificate has expired", "a certificate is not valid now: check this machine's clock"),
     (r"UnknownIssuer|CERTIFICATE_VERIFY_FAILED", "a certificate is not trusted: set STACK_CA in .env to the file with your CAs"),
     (r"ERROR: failed to stat|: read \S+: is a directory", "a build secret is no file: set STACK_CA in .env to the file with your CAs"),
-    (r"dns error|Temporary failure in name resolution|Name or service not known|Could not resolve|Connection refused", "the package index cannot be reached: check the network, or set PIP_INDEX_URL to a mirror"),
-    (r"operation timed out|Read timed out|connect timeout", "the package index does not answer: check the network, or set PIP_INDEX_URL to a mirror"),
+    (r"dns error|Temporary failure in name resolution|Name or service not known|Could not resolve|Connection refused|(?:operation|Read|connect) time(?:d )?out", "the package index does not answer: check the network, or set PIP_INDEX_URL to a mirror"),
     (r"not a trusted or secure host", "PIP_INDEX_URL must begin with https://"),
     (r"has no wheels with a matching|no wheel matches", "a dependency has no wheel for this platform: choose another version of it"),
 )  # fmt: skip
@@ -95,6 +94,7 @@ def reason(log: str) -> str:
 def telling_line(text: str) -> str:
     """The line that tells why a program failed: pytest sums up after its errors; most programs end with theirs."""
     # Of pydantic's settings, the first that is missing.
-    missing = re.findall(r"(?m)ModuleNotFoundError: No module named .*|^[\w.]+ValidationError: .*\n.*\n[^\[\n]*", text)
-    told = missing or re.findall(r"(?m)^(?:FAILED|ERROR:?(?! \S+$)|[\w -]*(?:: )?error:|E  |INTERNALERROR>) .*", text)
-    return re.sub(r"\s*\n\s*", " ", (told or text.strip().splitlines() or ["it printed nothing"])[-1].strip())
+    missing = re.findall(r"(?m)ModuleNotFoundError: .*|^(?:E +)?[\w.]+ValidationError: .*\n.*\n[^\[\n]*", text)
+    told = missing or re.findall(r"(?m)^(?:FAILED|ERROR:?(?! \S+$)|[\w.: -]*[Ee]rror:|E  |INTERNALERROR>) .*", text)
+    line = (told or text.strip().splitlines() or ["it printed nothing"])[-1]
+    return re.sub(r"(^|\s*\n)(E  )?\s*", " ", line.strip()).strip()

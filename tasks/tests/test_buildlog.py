@@ -19,7 +19,7 @@ from ..terminal import Status
         ("write /var/lib/x: no space left on device", "no disk space"),
         ("#4 invalid peer certificate: NotValidYetContext", "check this machine's clock"),
         ("#4 operation timed out\n#4 No solution", "package index does not answer"),
-        ("#4 dns error: failed to lookup address information", "package index cannot be reached"),
+        ("#4 dns error: failed to lookup address information", "package index does not answer"),
         ("#4 ok\nERROR: failed to solve: something new", "the build failed: failed to solve: something new"),
         (
             "#4 0.1 hm\n#4 0.2 it broke\n#4 ERROR: process x: exit code: 1\n------\n > [pilot deps 1/1] RUN uv:\n------\nDockerfile:3\nERROR: failed to solve: process",
@@ -58,6 +58,11 @@ from ..terminal import Status
             "#4 ERROR: process x: exit code: 3\n------\n > [verify 5/5] RUN x:\n------\nE",
             "failed in [verify 5/5]: INTERNALERROR> pytest.PytestConfigWarning: x",
         ),
+        (
+            "#4 0.1 sqlalchemy.exc.OperationalError: could not translate\n#4 0.1 (Background on this error at: x)\n"
+            "#4 ERROR: process x: exit code: 1\n------\n > [verify-import 1/1] RUN x:\n------\nE",
+            "failed in [verify-import 1/1]: sqlalchemy.exc.OperationalError: could not translate",
+        ),
         ("WARNING: ... ConnectTimeoutError(..., 'Connection timed out. (connect timeout=5.0)')", "does not answer"),
         ("Error: creating build container: no such image", "the build failed: creating build container: no such image"),
         ("ERROR: mkdir /root/.docker: read-only file system", "set HOME, or DOCKER_CONFIG, to a folder that you may"),
@@ -75,6 +80,10 @@ from ..terminal import Status
             "[verify 1/1]: pydantic_core.ValidationError: 2 validation errors for Settings SECRET_KEY Field required",
         ),
         (
+            "#4 0.1 E       pydantic_core.ValidationError: 2 validation errors for Settings\n#4 0.1 E       SECRET_KEY\n#4 0.1 E         Field required [type=missing]\n#4 0.1 E           For further information visit x\n#4 0.2 FAILED tests/test_a.py::test_a - pydantic_core.V...\n#4 ERROR: process x: exit code: 1\n------\n > [verify 1/1] RUN x:\n------\nE",
+            "[verify 1/1]: pydantic_core.ValidationError: 2 validation errors for Settings SECRET_KEY Field required",
+        ),
+        (
             "#4 0.1 ERROR: usage: pytest\n#4 0.2 pytest: error: unrecognized arguments: -n\n#4 ERROR: process x: exit code: 1\n------\n > [verify 1/1] RUN x:\n------\nE",
             "the build failed in [verify 1/1]: pytest: error: unrecognized arguments: -n",
         ),
@@ -84,7 +93,7 @@ from ..terminal import Status
         ),
         (
             "#4 0.1 Connection refused\n#4 ERROR: process x: exit code: 1\n------\n > [verify deps 1/1] RUN x:\n------\nE",
-            "index cannot be reached",
+            "index does not answer",
         ),
         (
             "#4 x.InvalidRequirementError: The requirement is invalid\n#4 redis=>5\n#4      ^",
@@ -92,7 +101,7 @@ from ..terminal import Status
         ),
         (
             "#4 0.1 E   SyntaxError: '(' was never closed\n#4 0.2 ERROR tests/test_a.py\n#4 0.3 1 error\n#4 ERROR: process x: exit code: 1\n------\n > [a-verify verify 5/5] RUN x:\n------\nE",
-            "the build failed in [a-verify verify 5/5]: E   SyntaxError: '(' was never closed",
+            "the build failed in [a-verify verify 5/5]: SyntaxError: '(' was never closed",
         ),
         (
             'ERROR: failed to solve: failed to compute cache key: failed to calculate checksum of ref 2-0::z6: "/poetry.lock": not found',
