@@ -64,18 +64,13 @@ def adopt(session: Session, args: Namespace) -> None:
     if args.unpin:
         unpin([*needs.main, *needs.tests], locked)
     taken, left = copy(code, found.root, folder)
-    first = found.module.partition(".")[0]
-    own = first if (folder / first).is_dir() else f"{first}.py"
-    if own in left:
+    if (own := found.module.partition(".")[0] + ".py") in left and not (folder / own[:-3]).is_dir():
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
     place_tests(folder)
     kept = environment.databases(code.texts, code.imports, *map(text_of, [*source.glob("*.ini"), *code.trees]))
     keep(source, folder, kept)
     packages: set[str] = {canonicalize_name(one.name) for one in needs.main}
-    others = {path.name for path in folder.iterdir()} - {own, "tests", "tox.ini", "setup.cfg"}
-    # Whether production needs more than the application's own package or module.
-    named = [it for it in others if ".py" in own + it or it in code.texts or (folder / it).is_dir()]
-    arguments = build_arguments(found, needs, packages, "." if own not in taken or kept or named else own)
+    arguments = build_arguments(found, needs, packages)
     service.fill(args.name, {"SERVICE": args.name} | arguments, "compose.yaml.in")
     variables = environment.variables(code.trees.values())
     neighbours = [*environment.neighbours(packages, code.texts)]
@@ -134,11 +129,11 @@ def keep(source: Path, folder: Path, files: list[str]) -> None:
             (folder / name).symlink_to("../" * name.count("/") + f"instance/{Path(name).name}")
 
 
-def build_arguments(found: Application, needs: Needs, packages: set[str], package: str) -> dict[str, str]:
-    """The arguments of the image's build; ``packages`` is what it needs, and ``package`` its own, "." for the whole folder."""
+def build_arguments(found: Application, needs: Needs, packages: set[str]) -> dict[str, str]:
+    """The arguments of the image's build, which gets all that was taken; ``packages`` is what it needs."""
     application = f"{found.module}:{found.call}".removeprefix(":")
     told = {"APPLICATION": application, "DISTRIBUTION": needs.distribution, "ENTRY_POINTS": needs.entry_points}
-    arguments = {"PACKAGE": package} | {key: json.dumps(text) for key, text in told.items() if text}
+    arguments = {"PACKAGE": "."} | {key: json.dumps(text) for key, text in told.items() if text}
     if headers := [text for name, text in environment.COMPILED.items() if name in packages]:
         arguments["BUILD_PACKAGES"] = " ".join(["gcc libc6-dev python3-dev", *headers])
     return arguments | ({} if found.interface == "wsgi" else {"INTERFACE": found.interface})

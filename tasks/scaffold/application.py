@@ -108,10 +108,9 @@ class Code:
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
         self.scripts = [script for _, script in said(source, "scripts")]
         names = {path: self.importable(path)[1].removesuffix(".__main__") for path in self.trees}
-        mains = [name for path, name in names.items() if path.stem == "__main__"]
-        guarded = [name for path, name in names.items() if "\nif __name__ ==" in text_of(path)]
-        module = (mains or guarded * (len(guarded) == 1) or ["MODULE"])[0]
-        run = f"python -m {module}" if mains or not self.scripts else self.scripts[0]
+        mains = [f"python -m {name}" for path, name in names.items() if path.stem == "__main__"]
+        guarded = [f"python -m {name}" for path, name in names.items() if "\nif __name__ ==" in text_of(path)]
+        run = [*mains, *self.scripts, *guarded * (len(guarded) == 1), "python -m MODULE"][0]
         ways = [way for name, way in KNOWN["proposals"].items() if name in libraries] or ["python -m MODULE"]
         self.proposals = " or ".join(f"'{way.replace('python -m MODULE', run)}'" for way in dict.fromkeys(ways))
         # The interface where an application does not tell; with a server of its own, as Tornado has one, it has neither.

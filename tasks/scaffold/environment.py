@@ -14,8 +14,8 @@ from .service import Skeleton
 FOLDER = Path(__file__).with_name("adopting")  # what is written into services
 # How code, as ast writes it, reads a variable: by os.environ, environs, decouple, or a function such as getenv or env_bool; env[...] and env.get(...) are a dictionary, as of WSGI.
 # %s are os.environ and the names that a module imports it by.
-# The first group is a function that fails without the variable, unless it is told a default; the last is what follows the name.
-READERS = r"(?<![\w.])(?:(?:%s)(?:\.\w+)?[(\[]|[\w.]*(?:\wenv|env\w)\w*\(|(config[(\[]|env(?:\.(?!(?:get|pop|setdefault)\()\w+)?\())'([A-Z][A-Z\d_]+)'(\W)"
+# The first group is a function that fails without the variable, unless it is told a default; the last is what follows the name, which is none that each process has.
+READERS = r"(?<![\w.])(?:(?:%s)(?:\.\w+)?[(\[]|[\w.]*(?:\wenv|env\w)\w*\(|(config[(\[]|env(?:\.(?!(?:get|pop|setdefault)\()\w+)?\())'(?!(?:PATH|HOME)')([A-Z][A-Z\d_]+)'(\W)"
 ENVIRON = re.compile(r"^\s*from os import (?:.*, )?environ(?: as (\w+))?(?:,|$)", re.MULTILINE)
 # The name of a database in the working directory, or in a folder there; and as code joins it, which is no variable with a default.
 DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?((?:[\w-]+/)?[\w-]+\.(?:db|sqlite3?))")

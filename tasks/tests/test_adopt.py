@@ -77,7 +77,7 @@ def test_what_is_written_about_an_application(ours: Path, write: Write, capsys: 
     )
     assert (ours / "services/front-end/tests/__init__.py").exists()
     compose = (ours / "services/front-end/compose.yaml").read_text()
-    assert 'SERVICE: front-end PACKAGE: web APPLICATION: "web.a:asgi" INTERFACE: asgi' in " ".join(compose.split())
+    assert 'SERVICE: front-end PACKAGE: . APPLICATION: "web.a:asgi" INTERFACE: asgi' in " ".join(compose.split())
     assert "volumes:" not in compose
     group = [
         line.strip()

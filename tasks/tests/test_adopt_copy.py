@@ -17,26 +17,26 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("files", "package"),
+    "files",
     [
-        ({"app.py": APP, "README.md": "", "tests/test_app.py": ""}, "app.py"),
-        ({"app.py": APP, "templates/index.html": "", "schema.sql": ""}, "."),
-        ({"blog/__init__.py": FACTORY, "blog/templates/x.html": "", "app.json": "", "tests/test_x.py": ""}, "blog"),
-        ({"blog/__init__.py": FACTORY, "migrations/env.py": "", "alembic.ini": ""}, "."),
-        ({"blog/__init__.py": FACTORY, "config/settings.py": ""}, "."),
-        ({"blog/__init__.py": f"{FACTORY}WORDS = open('words.txt')\n", "words.txt": ""}, "."),
-        ({"blog/__init__.py": FACTORY, "blog/build/__init__.py": "", "blog/env/x.html": ""}, "blog"),
-        ({"src/blog/__init__.py": FACTORY, "tests/conftest.py": "", "setup.py": ""}, "blog"),
-        ({"src/blog/__init__.py": "", "wsgi.py": f"import blog\n{APP}"}, "."),
-        ({"blog/__init__.py": "", "production.ini": "[app:main]\nuse = egg:blog\n"}, "."),
-        (DJANGO, "."),
+        {"app.py": APP, "README.md": "", "tests/test_app.py": ""},
+        {"app.py": APP, "templates/index.html": "", "schema.sql": ""},
+        {"blog/__init__.py": FACTORY, "blog/templates/x.html": "", "app.json": "", "tests/test_x.py": ""},
+        {"blog/__init__.py": FACTORY, "migrations/env.py": "", "alembic.ini": ""},
+        {"blog/__init__.py": FACTORY, "config/settings.py": ""},
+        {"blog/__init__.py": f"{FACTORY}WORDS = open('words.txt')\n", "words.txt": ""},
+        {"blog/__init__.py": FACTORY, "blog/build/__init__.py": "", "blog/env/x.html": ""},
+        {"src/blog/__init__.py": FACTORY, "tests/conftest.py": "", "setup.py": ""},
+        {"src/blog/__init__.py": "", "wsgi.py": f"import blog\n{APP}"},
+        {"blog/__init__.py": "", "production.ini": "[app:main]\nuse = egg:blog\n"},
+        DJANGO,
     ],
 )
-def test_what_comes_along(ours: Path, write: Write, files: dict[str, str], package: str) -> None:
+def test_what_comes_along(ours: Path, write: Write, files: dict[str, str]) -> None:
     source = write(files | {"requirements.txt": "flask\n"})
     take(source)
     folder = ours / "services/theirs"
-    assert f"        SERVICE: theirs\n        PACKAGE: {package}\n" in (folder / "compose.yaml").read_text()
+    assert "        SERVICE: theirs\n        PACKAGE: .\n" in (folder / "compose.yaml").read_text()
     for path, text in files.items():
         if path not in {"README.md", "setup.py"}:
             assert (folder / path.removeprefix("src/")).read_text() == text

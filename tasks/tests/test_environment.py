@@ -152,6 +152,7 @@ def test_what_a_project_calls_the_parts_of_an_address() -> None:
         ("def app(environ, start): return environ['HTTP_HOST'], environ.get('QUERY_STRING')", set()),
         ("import environ\nfrom web import environ\na = environ['A_A']", set()),
         ("from os import environ\na = request.environ['A_A'], self.environ.get('B_B')", set()),
+        ("import os\na = os.environ['PATH'], os.environ['HOME'], os.environ['PATHS']", {"PATHS"}),
     ],
 )
 def test_how_code_reads_variables(write: Write, code: str, found: set[str]) -> None:

@@ -147,6 +147,11 @@ def test_each_kind_passes_everything_right_away(clone: Clone) -> None:
     assert "built api, crew, pilot" in clone.nox("-s", "build")  # one image for both processes of pilot
     run = ("docker", "run", "--rm", f"{clone.name}/pilot:prod", "python3", "-m", "flask", "routes")
     assert "/healthz" in subprocess.run(run, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+    listed = ("docker", "run", "--rm", f"{clone.name}/pilot:prod", "python3", "-c", "import os; print(os.listdir())")
+    files = subprocess.run(listed, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+    assert "'pilot'" in files
+    assert "'tests'" not in files
+    assert "'compose.yaml'" not in files
     tested = clone.nox("-s", "test", "--", "stack", "-v")
     for name in ("healthcheck_that_can_fail[pilot-mail]", "gracefully", "healthcheck_that_can_fail[crew]"):
         assert name in tested
