@@ -8,7 +8,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,7 +121,6 @@ def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False
     """Run a command on this terminal and return its exit code; ``env`` adds to the environment."""
     if not quiet:
         show(command)
-    sys.stderr.flush()
     with start(*command, env=env) as process:
         return process.wait()
 
