@@ -82,6 +82,7 @@ def test(session: nox.Session) -> None:
         if args.watch:
             watch.watch(args.services, args.pytest)
     suites = [suite for suite in host.affected(args.since) if suite in args.suites]
+    suites = suites if session.posargs else host.due(suites)
     containers.check(host.test(session, args.services, suites, args.pytest), filtered=bool(args.pytest))
 
 

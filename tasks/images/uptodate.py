@@ -93,11 +93,11 @@ def context(rules: str) -> list[Path]:
 
 
 def digest(paths: Iterable[Path]) -> str:
-    """A hash of files and links, and of all in folders, but for those that are hidden, bytecode, or a service's data."""
+    """A hash of files and links, and of all in folders, but for those in it that are hidden, bytecode, or a service's data."""
     found = hashlib.sha256()
     for file in sorted(file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])):
         inside = file.relative_to(ROOT)
-        unused = any(part == "__pycache__" or part.startswith(".") for part in inside.parts)
+        unused = any(part == "__pycache__" or part.startswith(".") for part in inside.parts[1:])
         if (file.is_file() or file.is_symlink()) and not unused and inside.parts[2:3] != ("instance",):
             content = bytes(file.readlink()) if file.is_symlink() else file.read_bytes()
             found.update(b"\0%b\0%o\0%b" % (bytes(inside), file.lstat().st_mode, content))

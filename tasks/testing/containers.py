@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -51,15 +49,19 @@ def side_by_side(commands: Mapping[str, Sequence[str]], prepare: Callable[[str],
             raise KeyboardInterrupt
         return {name: code}
     with Status() as status:
-        progress = Progress(len(commands), status)
 
         def off_the_terminal(name: str) -> tuple[int, str]:
+            said: list[str] = []
+
+            def on_line(line: str) -> None:
+                said.append(line)
+                status.text = f"{name}: {line}"
+
             try:
                 prepare(name)
             except UserError as error:
                 return 1, str(error)
-            code = lines(*commands[name], on_line=partial(progress, name))
-            return code, "\n".join(progress.said[name])
+            return lines(*commands[name], on_line=on_line), "\n".join(said)
 
         jobs = {name: partial(off_the_terminal, name) for name in commands}
         ended = run_parallel(jobs, lambda name, result: say(f"--- {name}\n{result[1]}"))
@@ -100,21 +102,3 @@ def command(service: str, pytest_args: Sequence[str]) -> list[str]:
         *(["--color=yes"] if sys.stdout.isatty() else []),
         *pytest_args,
     ]
-
-
-class Progress:
-    """What each of several pytest commands has said, and on the terminal's last line, how far it is."""
-
-    def __init__(self, number: int, status: Status) -> None:
-        self.number, self.status = number, status
-        self.percent: dict[str, int] = {}
-        self.said = defaultdict[str, list[str]](list)
-
-    def __call__(self, name: str, line: str) -> None:
-        """Take a line of pytest's."""
-        found = re.search(r"\[ *(\d+)%\]", line)
-        self.said[name].append(line)
-        self.percent[name] = int(found[1]) if found else self.percent.get(name, 0)
-        percents = self.percent.copy()  # other threads add theirs
-        running = [f"{name} {percent} %" for name, percent in percents.items() if percent != 100]
-        self.status.text = f"{len(percents) - len(running)} of {self.number} done; {', '.join(running)}"

@@ -15,7 +15,6 @@ from ..images import bake
 from ..shell import UserError
 from ..stack import lifecycle
 from ..stack.model import Stack, development, under_test
-from ..terminal import Status
 from ..testing import containers
 from ..testing.containers import NO_TESTS_RAN, check
 from .conftest import calls, fake_docker
@@ -123,17 +122,6 @@ def test_no_tests_are_fine_where_others_have_some(capsys: pytest.CaptureFixture[
         check({"a": NO_TESTS_RAN, "b": NO_TESTS_RAN}, filtered=True)
     check({}, filtered=False)
     assert capsys.readouterr().out == "nothing is affected by the change; no tests were run\n"
-
-
-def test_progress_is_told_in_the_status() -> None:
-    status = Status()
-    progress = containers.Progress(2, status)
-    progress("other", "collected 9 items")
-    assert status.text == "0 of 2 done; other 0 %"
-    progress("pilot", "tests/test_a.py ....      [ 42%]")
-    assert status.text == "0 of 2 done; other 0 %, pilot 42 %"
-    progress("other", "tests/test_b.py ....      [100%]")
-    assert status.text == "1 of 2 done; pilot 42 %"
 
 
 @pytest.mark.usefixtures("project")

@@ -153,6 +153,27 @@ def test_services_and_suites_run_side_by_side_and_the_stack_last(
     assert [*host.test(SESSION, ["pilot"], [], [])] == ["pilot"]
 
 
+def test_the_toolings_tests_run_again_after_a_change(
+    monkeypatch: pytest.MonkeyPatch, tests: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(venv, "install", lambda *_: None)
+    monkeypatch.setattr(venv, "python", lambda _session: command)
+    both = ["unit", "stack"]
+    for command, arguments in (("false", []), ("echo", ["-x"])):  # noqa: B007 (python() returns it)
+        host.test(SESSION, [], ["unit"], arguments)
+        assert host.due(both) == both
+    command = "echo"
+    host.test(SESSION, [], ["unit"], [])
+    assert host.due(both) == ["stack"]
+    assert capsys.readouterr().out.endswith("up to date: unit (`nox -s test -- unit` runs it all the same)\n")
+    for path in (".github/workflows/ci.yml", "docker/dev/live.py"):
+        (tests / path).parent.mkdir(parents=True, exist_ok=True)
+        (tests / path).write_text("new")
+        assert host.due(both) == both
+        host.test(SESSION, [], ["unit"], [])
+    assert host.due(both) == ["stack"]
+
+
 @pytest.mark.parametrize("where", ["start_neighbours", "side_by_side"])
 @pytest.mark.parametrize(("services", "suites"), [(["pilot"], []), (["pilot"], ["stack"]), ([], ["stack"])])
 def test_an_interrupt_removes_the_containers(
