@@ -127,6 +127,7 @@ class Http(Client, HttpToolsProtocol):
     # The latter since the last head or part of a body: of a head, chunk sizes, trailers.
     request_bytes = framing_bytes = 0
     half_closed = ends = False  # whether the client, or the server, sends no more
+    body: bytes | bytearray = b""  # what of a request's body is not passed on yet
 
     def is_awaited(self) -> bool:
         """Whether the client is to read, or to send; or sends no more, and has most likely gone."""
@@ -151,6 +152,7 @@ class Http(Client, HttpToolsProtocol):
         self.framing_bytes += len(data)
         self.chunk = data
         super().data_received(data)
+        self.pass_on_body()
         self.chunk = b""
         if self.framing_bytes > limits.HEAD_BYTES:
             self.reject(431 if self.in_head else 400)
@@ -170,7 +172,7 @@ class Http(Client, HttpToolsProtocol):
             raise BufferError  # which rejects the request
         if not self.in_head:  # else it is the first request, and all bytes are counted
             self.framing_bytes = self.request_bytes = 0
-        self.in_head = True
+        self.in_head, self.body = True, bytearray()
 
     def on_headers_complete(self) -> None:
         """Stop counting the head's bytes."""
@@ -189,8 +191,14 @@ class Http(Client, HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Start to count the bytes that are no body."""
-        super().on_body(body)
+        self.body += body
         self.framing_bytes = 0
+
+    def pass_on_body(self) -> None:
+        """Pass on what of a body has come, in one piece: uvicorn would copy the whole body for each of many small chunks."""
+        if self.body:
+            super().on_body(bytes(self.body))
+            self.body = bytearray()
 
     def _should_upgrade(self) -> bool:
         """Whether to open a web socket: not after a request that has no answer yet, and not for what websockets ignores."""
@@ -206,6 +214,7 @@ class Http(Client, HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Ignore the end of the head that _unsupported_upgrade_warning() has parsed again."""
+        self.pass_on_body()
         if not self.ignores_upgrade():
             super().on_message_complete()
 

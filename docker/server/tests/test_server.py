@@ -174,6 +174,19 @@ def test_what_asyncio_has_sent_in_part_is_held_as_a_whole(unsent: object, held: 
     assert client.held_bytes() == import_module("asgi_clients").CONNECTION_BYTES + held
 
 
+def test_small_chunks_are_passed_on_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each piece, uvicorn copies the whole body: 300 clients could keep it from answering health checks."""
+    passed: list[bytes] = []
+    monkeypatch.setattr(
+        "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol.on_body", lambda _, it: passed.append(it)
+    )
+    client = object.__new__(import_module("asgi_clients").Http)
+    for _ in range(3):
+        client.on_body(b"x")
+    client.pass_on_body()
+    assert passed == [b"xxx"]
+
+
 def test_slow_clients_are_disconnected(server: Server) -> None:
     late = [400] if server.env["INTERFACE"] == "wsgi" else []
     with ExitStack() as stack:
