@@ -283,51 +283,6 @@ def test_no_application_or_several(write: Write, files: dict[str, str], wanted: 
         find_application(Code(write(files)), wanted)
 
 
-@pytest.mark.parametrize(
-    ("files", "command"),
-    [
-        ({"tasks.py": "app = Celery('tasks')\n"}, "python -m celery --app=tasks worker"),
-        (
-            {"src/crew/__init__.py": "", "src/crew/jobs.py": "celery_app = make()\n"},
-            "python -m celery --app=crew.jobs worker",
-        ),
-        (
-            {"a.py": "def make():\n    return Celery()\n\n\ncelery: object = make()\n"},
-            "python -m celery --app=a worker",
-        ),
-    ],
-)
-def test_the_worker_in_code_without_an_application(write: Write, files: dict[str, str], command: str) -> None:
-    source = write(files)
-    root = source / "src" if (source / "src").is_dir() else source
-    assert find_application(Code(source)) == Application(root, "", command, "command")
-
-
-@pytest.mark.parametrize(
-    ("files", "command", "said_by"),
-    [
-        ({"Dockerfile": 'CMD ["python3", "-u", "bot.py", "--all"]\n'}, "bot --all", "Dockerfile"),
-        ({"Dockerfile": 'ENTRYPOINT [ "/tini", "--", \\\n  "python", "-m", "crew" ]\n'}, "crew", "Dockerfile"),
-        (
-            {"Procfile": "release: python seed.py\nworker: A=1 python src/jobs/run.py $QUEUE\n"},
-            "jobs.run $QUEUE",
-            "Procfile",
-        ),
-        ({"compose.yml": "services:\n  bot:\n    command: poetry run python bot.py & sleep 1\n"}, "bot", "compose.yml"),
-        (
-            {"Dockerfile": "HEALTHCHECK \\\n  CMD python seed.py\nCMD alembic upgrade head && exec python bot.py\n"},
-            "bot",
-            "Dockerfile",
-        ),
-    ],
-)
-def test_a_command_that_a_file_says(write: Write, files: dict[str, str], command: str, said_by: str) -> None:
-    code = ["bot.py", "seed.py", "crew/__init__.py", "crew/__main__.py", "src/jobs/__init__.py", "src/jobs/run.py"]
-    source = write(dict.fromkeys(code, "") | files)
-    root = source / "src" if command.startswith("jobs") else source
-    assert find_application(Code(source)) == Application(root, "", f"python -m {command}", "command", said_by)
-
-
 def test_a_command_of_the_project_itself(write: Write) -> None:
     source = write({"web.py": "", "pyproject.toml": SCRIPTS["pyproject.toml"]})
     assert find_application(Code(source), "web-server") == Application(source, "", "web-server", "command", "--app")

@@ -42,7 +42,7 @@ PARTS = {
         *(
             f"tasks/tests/test_{name}.py"
             for name in (
-                *("adopt", "adopt_copy", "adopt_slow", "adopt_tests"),
+                *("adopt", "adopt_commands", "adopt_copy", "adopt_slow", "adopt_tests"),
                 *("application", "environment", "requirements", "resolve"),
             )
         ),
