@@ -62,7 +62,7 @@ def interruptible() -> None:
     if hasattr(signal, "setitimer"):  # a signal right before a read or a wait is handled only after it: interrupt that
         signal.signal(signal.SIGALRM, lambda *_: None)
         signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
-        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)  # at its end, Python gives up its handlers
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)  # while Python ends, it would kill it
 
 
 def _interrupt(number: int, _frame: object) -> NoReturn:

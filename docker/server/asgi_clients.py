@@ -190,7 +190,7 @@ class Http(Client, HttpToolsProtocol):
             self.cycle.waiting_for_100_continue = False
 
     def on_body(self, body: bytes) -> None:
-        """Start to count the bytes that are no body."""
+        """Keep a part of the body until all of it that is there is passed on; start to count the bytes that are no body."""
         self.body += body
         self.framing_bytes = 0
 
@@ -213,7 +213,7 @@ class Http(Client, HttpToolsProtocol):
         return bool(self.parser.should_upgrade()) and not self._should_upgrade()
 
     def on_message_complete(self) -> None:
-        """Ignore the end of the head that _unsupported_upgrade_warning() has parsed again."""
+        """Pass on the rest of the body; ignore the end of a head that _unsupported_upgrade_warning() has parsed again."""
         self.pass_on_body()
         if not self.ignores_upgrade():
             super().on_message_complete()

@@ -38,6 +38,7 @@ def on_starting(arbiter: Any) -> None:
     """Lose no connection when the server is stopped, and replace a worker process that ends."""
 
     def handle_term() -> NoReturn:
+        # Here, in the process that waits for the workers; they have a copy from before.
         arbiter.cfg.set("graceful_timeout", arbiter.cfg.graceful_timeout + 5)
         refuse_new_connections(arbiter.LISTENERS)
         time.sleep(0.05)  # for connections that are being made

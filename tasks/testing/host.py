@@ -35,7 +35,7 @@ class Suite:
 
 
 LOCKED = ("pyproject.toml", "poetry.lock")  # what suites, and the images that they test, are made with
-PASSED = REPORTS / "unit-passed"  # what the tooling's own tests have passed with: `inputs`
+PASSED = REPORTS / "unit-passed"  # the hash of the inputs with which the tooling's own tests have passed
 PLUGIN = ("--import-mode=importlib", "-p", "tests.stack.plugin")
 SUITES = {
     "unit": Suite(
