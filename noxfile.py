@@ -92,8 +92,8 @@ def build(session: nox.Session) -> None:
     args = cli.build(session.posargs)
     ready()
     images = bake.build(args.services, args.flavor)
-    if args.sbom:
-        venv.sbom(session, images)
+    for do in args.then:
+        do(session, images)
 
 
 @session()

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from . import changes
+from . import changes, venv
 from .project import SERVICES, choose_services, service_names
 from .shell import UserError
 
 FLAVORS = ("prod", "slim", "alpine")
 KINDS = ("flask", "fastapi", "worker")
 # By session, what optional parts add to its parser.
-OPTIONS: dict[str, list[Callable[[argparse.ArgumentParser], None]]] = {"dev": [], "new": []}
+OPTIONS: dict[str, list[Callable[[argparse.ArgumentParser], object]]] = {"build": [], "dev": [], "new": []}
 
 
 def parser(session: str, *, services: int | str | None = None) -> argparse.ArgumentParser:
@@ -57,14 +57,19 @@ def dev(posargs: Sequence[str]) -> argparse.Namespace:
 
 
 def build(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``build``: ``services`` (those that ``--since`` leaves), ``flavor``, ``sbom``."""
+    """Options of ``build``: ``services`` (those that ``--since`` leaves), ``flavor``, and what is done ``then`` with images."""
     options = parser("build", services="*")
     options.add_argument("--flavor", choices=FLAVORS, default="prod", help="default: prod")
-    options.add_argument("--sbom", action="store_true", help="write a software bill of materials to reports/")
+    then(options, "--sbom", venv.sbom, "write a software bill of materials to reports/")
     options.add_argument("--since", metavar="REF", help="only services that a change since REF affects")
     args = options.parse_args(posargs)
     args.services = affected(choose_services(args.services), args.since)
     return args
+
+
+def then(options: argparse.ArgumentParser, flag: str, do: Callable[..., None], what: str) -> None:
+    """Add a flag with which ``build`` does something with the images that it has built: ``do(session, images)``."""
+    options.add_argument(flag, action="append_const", dest="then", const=do, default=[], help=what)
 
 
 def sizes(posargs: Sequence[str]) -> argparse.Namespace:
@@ -171,7 +176,5 @@ def update(posargs: Sequence[str]) -> argparse.Namespace:
 
 def affected(names: list[str], since: str | None) -> list[str]:
     """Of these services, those that a change since a git ref affects; all of them without one."""
-    if not since:
-        return names
-    touched = changes.services_since(since)
+    touched = changes.services_since(since) if since else names
     return [name for name in names if name in touched]

@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nox import Session
+
+from .. import cli
 from ..images import bake
 from ..images.target import Target, target_of
 from ..machine import engine
@@ -154,8 +157,12 @@ def packed(layer: Path) -> Path:
     return target
 
 
-def check_reproducible(services: Sequence[str]) -> None:
-    """Build twice without cache; raises UserError with the first file that differs, or where the configurations do."""
+def check_reproducible(_session: Session, images: Sequence[str]) -> None:
+    """Build the release images of these images' services twice without cache.
+
+    Raises UserError with the first file that differs, or where the configurations do.
+    """
+    services = [name.rpartition("/")[2].partition(":")[0] for name in images]
     first = build(services, cache=False, folder="release-first")
     for one, other in zip(first, build(services, cache=False), strict=True):
         # The configuration, which names the layers, last.
@@ -171,3 +178,6 @@ def first_difference(left: Path, right: Path) -> str:
     same = len(os.path.commonprefix([gzip.decompress(layer.read_bytes()) for layer in (left, right)]))  # noqa: RUF071 (bytes)
     with tarfile.open(left) as archive:
         return [f"/{member.name}" for member in archive if member.offset <= same][-1]
+
+
+cli.OPTIONS["build"].append(lambda it: cli.then(it, "--check-reproducible", check_reproducible, "build twice; compare"))

@@ -33,12 +33,11 @@ ENTRY = (*FACTS, "name", "tags")  # and of where it is
 
 @session(venv=True)
 def publish(session: nox.Session) -> None:
-    """Push release images: -- [SERVICE...] --registry HOST/NAMESPACE [--tag TAG]... | --verify | --check-reproducible"""
+    """Push release images: -- [SERVICE...] --registry HOST/NAMESPACE [--tag TAG]... | --verify"""
     options = cli.parser("publish", services="*")
     what = options.add_mutually_exclusive_group(required=True)
     what.add_argument("--registry", metavar="HOST/NAMESPACE", help="where to push, such as registry.example:5000/owner")
     what.add_argument("--verify", action="store_true", help="compare a registry with reports/release.json")
-    what.add_argument("--check-reproducible", action="store_true", help="build twice without cache and compare")
     options.add_argument("--tag", action="append", default=[], help="besides the version and the commit")
     options.add_argument("--move-tags", action="store_true", help="let tags leave the images that have them")
     options.add_argument("--dry-run", action="store_true", help="check commit, tags and names; build and push nothing")
@@ -48,9 +47,6 @@ def publish(session: nox.Session) -> None:
     args.services = choose_services(args.services)
     if args.verify:
         verify()
-    elif args.check_reproducible:
-        ready()
-        image.check_reproducible(args.services)
     elif args.dry_run:
         say(f"the tags would be {', '.join(check(args)[1])}")
     else:

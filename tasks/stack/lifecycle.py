@@ -177,10 +177,10 @@ def remove_unused_networks(label: str = "") -> None:
 def remove_tested_stacks() -> None:
     """Remove the containers, networks and volumes of the stacks that this session has tested."""
     ownership.remove_own()
-    for kind in ("network", "volume"):
-        wanted = f"--filter=name=^{ownership.project_of_tests(ownership.session_id())}[-_]"  # 12 is no part of 123
-        if left := output("docker", kind, "ls", "--quiet", wanted).split():
-            output("docker", kind, "rm", *left)
+    wanted = f"--filter=name=^{ownership.project_of_tests(ownership.session_id())}[-_]"  # 12 is no part of 123
+    listed = {kind: ask("docker", kind, "ls", "--quiet", wanted) for kind in ("network", "volume")}
+    for removal in [ask("docker", kind, "rm", *left) for kind, it in listed.items() if (left := answer(it).split())]:
+        answer(removal)
 
 
 def shell(service: str, command: Sequence[str] = ("sh",)) -> int:

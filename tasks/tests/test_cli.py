@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .. import changes, cli
+from .. import changes, cli, venv
 from ..shell import UserError
 
 pytestmark = pytest.mark.usefixtures("project")
@@ -82,8 +82,9 @@ def test_since_leaves_what_a_change_affects(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (partial(cli.build, []), {"services": EVERY, "flavor": "prod", "sbom": False}),
+        (partial(cli.build, []), {"services": EVERY, "flavor": "prod", "then": []}),
         (partial(cli.build, ["pilot", "--flavor", "slim"]), {"services": ["pilot"], "flavor": "slim"}),
+        (partial(cli.build, ["--sbom"]), {"then": [venv.sbom]}),
         (partial(cli.dev, []), {"services": EVERY, "detach": False, "debug": "", "attach": ""}),
         (partial(cli.dev, ["other", "--debug", "pilot"]), {"services": ["other", "pilot"], "debug": "pilot"}),
         (partial(cli.dev, ["--debug", "pilot"]), {"services": EVERY, "debug": "pilot"}),

@@ -16,7 +16,7 @@ LAYERS: list[str | set[str]] = [
     *("session", "scaffold"),
     {"testing", "sizes", "lint"},
     *("images", "stack", "machine"),
-    *("venv", "ownership", "cli", "changes", "env", "project", "shell", "terminal"),
+    *("cli", "venv", "ownership", "changes", "env", "project", "shell", "terminal"),
 ]
 
 

@@ -8,12 +8,13 @@ import json
 import re
 import tarfile
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .. import shell
+from .. import cli, shell
 from ..images import bake
 from ..machine import engine
 from ..release import image
@@ -160,9 +161,12 @@ def test_two_builds_that_are_alike_or_not(
         return [made(tmp_path / folder, service, contents[folder]) for service in services]
 
     monkeypatch.setattr(image, "build", build)
-    image.check_reproducible(SERVICES)
+    monkeypatch.setattr(cli, "choose_services", list)
+    (do,) = cli.build(["one", "two", "--check-reproducible"]).then
+    check = partial(do, None, [f"ours-0123abcd/{service}:slim" for service in SERVICES])
+    check()
     assert re.findall(r"(\w+): both builds are sha256:\w{64}\n", capsys.readouterr().out) == SERVICES
     contents["release"] = "y"
     told = r"^one is not reproducible: see /app/file in `diffoscope \S+/release-first/one\.gz \S+/release/one\.gz`$"
     with pytest.raises(UserError, match=told):
-        image.check_reproducible(SERVICES)
+        check()

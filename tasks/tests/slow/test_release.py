@@ -97,7 +97,7 @@ def test_a_service_is_the_same_when_it_is_built_twice_without_cache(tmp_path: Pa
     clone = clone_at(tmp_path / "clone/one")
     try:
         assert f"{service_names()[0]}: both builds are sha256:" in nox(
-            clone, "publish", "--", service_names()[0], "--check-reproducible"
+            clone, "build", "--", service_names()[0], "--check-reproducible"
         )
     finally:
         nox(clone, "clean")
