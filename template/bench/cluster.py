@@ -19,7 +19,7 @@ from tasks.terminal import say
 from tasks.tests.slow.clones import Clone, edit
 
 from . import SERVICE, row
-from .nodes import NODES, PREFIX, REGISTRY, Cluster, until
+from .nodes import NODES, PREFIX, REGISTRY, SPARE, Cluster, until
 from .steady_load import SLOW_S, Case, Load, Result
 
 CONTEXT = "cluster"
@@ -54,7 +54,7 @@ WANTED_S = 10.0  # for service again after a node was killed
 SETTLE_S = 3
 HINDERED_S = 1.0  # a client that waits so long was hindered
 FORGED = "192.0.2.1"
-REPLICAS = (1, 2, 3)  # ports in host mode allow one for each node
+REPLICAS = (1, 2, 4)  # ports in host mode allow one for each node
 
 
 class Versions:
@@ -145,7 +145,7 @@ def check_address(entry: str) -> None:
 
 
 def scale(cluster: Cluster) -> list[dict[str, Any]]:
-    """Requests a second with several replicas. All nodes share this machine's processors."""
+    """Requests a second with several replicas; after it, the spare node is drained. All share this machine's processors."""
     found: dict[int, list[float]] = {}
     for replicas in REPLICAS:
         cluster.docker("service", "scale", f"{name()}_{SERVICE}={replicas}")
@@ -161,6 +161,7 @@ def scale(cluster: Cluster) -> list[dict[str, Any]]:
         said = output("docker", "exec", f"{PREFIX}-registry", *command)
         found[replicas] = [float(rate) for rate in re.findall(r"Requests/sec: +([\d.]+)", said)]
     cluster.docker("service", "scale", f"{name()}_{SERVICE}=2")
+    cluster.docker("node", "update", "--availability=drain", SPARE)
     until(cluster.settled, "the stack")
     return [row(f"replicas: {count}", rate, "requests/s", "replicas: 1", found[1]) for count, rate in found.items()]
 

@@ -1,4 +1,4 @@
-"""A swarm of three nodes on this machine: engines in privileged containers, a registry, and the entry proxy of deploy/."""
+"""A swarm of three nodes, and a spare one, on this machine: engines in privileged containers, a registry, and the entry proxy of deploy/."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tasks.project import ROOT, clone_id, name
 from tasks.shell import CommandFailed, UserError, output
 
 NODES = ("node1", "node2", "node3")
+SPARE = "node4"  # a worker, for the fourth replica
 OTHERS = ("registry", "entry")
 RECIPE = ROOT / "template/references/node.Dockerfile"
 PREFIX = f"{clone_id()}-cluster"
@@ -23,18 +24,18 @@ TIMEOUT_S = 120
 
 
 class Cluster:
-    """Three nodes, a registry and an entry proxy, on a network of their own."""
+    """Three nodes, a spare one, a registry and an entry proxy, on a network of their own."""
 
     def __init__(self, folder: Path, proxy: Path) -> None:
         self.folder, self.proxy = folder, proxy
-        self.sockets = {node: f"unix://{folder}/{node}/docker.sock" for node in NODES}
+        self.sockets = {node: f"unix://{folder}/{node}/docker.sock" for node in (*NODES, SPARE)}
 
     def start(self) -> None:
         """Build the image, start all containers, and join the nodes."""
         base = f"--build-arg=STACK_BASE={env()['STACK_BASE']}"
         output("docker", "build", "--quiet", f"--tag={IMAGE}", f"--file={RECIPE}", base, str(RECIPE.parent))
         output("docker", "network", "create", *labels(), PREFIX)
-        for node in NODES:
+        for node in self.sockets:
             options = ("--privileged", f"--hostname={node}", "--network-alias=nodes", "--volume=/var/lib/docker")
             command = ("dockerd", "--host=unix:///run/node/docker.sock", f"--insecure-registry={REGISTRY}")
             self.run(node, *options, f"--volume={self.folder}/{node}:/run/node", IMAGE, *command)
@@ -45,11 +46,11 @@ class Cluster:
         self.run("registry", *where, IMAGE, "docker-registry", "serve", "/registry.yaml")
         proxy = f"--volume={self.proxy}:/haproxy.cfg:ro"
         self.run("entry", proxy, "--env=STACK_NODES=nodes", IMAGE, "haproxy", "-W", "-f", "/haproxy.cfg")
-        for node in NODES:
+        for node in self.sockets:
             until(partial(self.docker, "version", node=node), f"the engine of {node}")
         self.docker("swarm", "init", "--advertise-addr=eth0")
-        token = self.docker("swarm", "join-token", "--quiet", "manager").strip()
-        for node in NODES[1:]:
+        for node in (*NODES[1:], SPARE):
+            token = self.docker("swarm", "join-token", "--quiet", "worker" if node == SPARE else "manager").strip()
             first = f"{PREFIX}-{NODES[0]}:2377"
             self.docker("swarm", "join", "--advertise-addr=eth0", f"--token={token}", first, node=node)
 
@@ -85,7 +86,7 @@ class Cluster:
     def stop(self) -> None:
         """Remove everything."""
         with suppress(CommandFailed):
-            output("docker", "rm", "--force", "--volumes", *(f"{PREFIX}-{each}" for each in (*NODES, *OTHERS)))
+            output("docker", "rm", "--force", "--volumes", *(f"{PREFIX}-{each}" for each in (*self.sockets, *OTHERS)))
         for command in (("network", "rm", PREFIX), ("image", "rm", "--force", IMAGE)):
             with suppress(CommandFailed):
                 output("docker", *command)
