@@ -36,6 +36,5 @@ def lint(session: Session, *, fix: bool) -> None:
         session.run("check-jsonschema", "--builtin-schema=vendor.dependabot", str(path))
     compose_files = [str(path) for path in (*Path("docker").glob("*.yaml"), *SERVICES.glob("*/compose.yaml"))]
     session.run("check-jsonschema", "--builtin-schema=vendor.compose-spec", *compose_files)
-    venv.poetry(session, "check", "--lock")
-    for service in filter(has_own_lock, service_names()):
-        venv.poetry(session, f"--directory=services/{service}", "check", "--lock")
+    for folder in (".", *(f"services/{service}" for service in filter(has_own_lock, service_names()))):
+        venv.poetry(session, f"--directory={folder}", "check", "--lock")

@@ -117,10 +117,9 @@ def stop(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def run(*command: str, env: Mapping[str, str] | None = None, quiet: bool = False) -> int:
+def run(*command: str, env: Mapping[str, str] | None = None) -> int:
     """Run a command on this terminal and return its exit code; ``env`` adds to the environment."""
-    if not quiet:
-        show(command)
+    show(command)
     with start(*command, env=env) as process:
         return process.wait()
 

@@ -14,8 +14,8 @@ from nox.command import CommandFailed
 
 from .env import ca_bundle, env
 from .project import REPORTS, ROOT, libs_of, pyproject
-from .shell import INTERRUPTED, UserError, lines, output, run, show
-from .terminal import say
+from .shell import INTERRUPTED, UserError, ask, output, show
+from .terminal import Status, say
 
 
 def install(session: Session, *groups: str) -> None:
@@ -81,23 +81,25 @@ def poetry(session: Session, *arguments: str, silent: bool = False) -> None:
     """
     # pip, because uv makes environments without it, and it knows its default index.
     pip(session, "--quiet", "pip", "--requirement", "docker/build/tools.txt")
-    ask = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
-    index = env().get("PIP_INDEX_URL") or output(python(session), "-c", ask).strip()
+    program = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+    index = env().get("PIP_INDEX_URL") or output(python(session), "-c", program).strip()
     settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "5", "POETRY_VIRTUALENVS_CREATE": "false"}
     # Poetry does not look at the system's certificates.
     settings |= {"REQUESTS_CA_BUNDLE": found} if (found := env().get("STACK_CA") or ca_bundle()) else {}
     show(("poetry", *arguments))
-    program = str(Path(session.bin) / "poetry")
-    code = 0
+    command = (str(Path(session.bin) / "poetry"), *arguments)
     if silent:
-        output(program, *arguments, env=settings)
-    elif credentials := re.search(r"://([^/\s]+)@", index):
-        # Poetry shows them when the index does not answer.
-        code = lines(program, *arguments, on_line=lambda line: say(line.replace(credentials[1], "***")), env=settings)
-    else:
-        code = run(program, *arguments, env=settings, quiet=True)
-    if code:
-        raise UserError(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; its own words stand above")
+        output(*command, env=settings)
+        return
+    with Status(f"poetry {' '.join(arguments)}"), ask(*command, env=settings) as process:
+        text = "".join(process.communicate())
+    credentials = "".join(re.findall(r"://([^/\s]+)@", index))  # Poetry shows them when the index does not answer
+    say(text := text.strip().replace(credentials or "\0", "***"))
+    if process.returncode:
+        newer = re.findall(r"- (\S+) requires Python (.+), so it will not", text)
+        how = "{0} needs Python {1}: add --python '{1}' to the command, or change `requires-python` in pyproject.toml"
+        why = "; ".join(how.format(*found) for found in newer) or "its own words stand above"
+        raise UserError(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; {why}")
 
 
 def python(session: Session) -> str:

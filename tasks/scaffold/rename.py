@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..changes import git
 from ..images.uptodate import RECORD
-from ..project import ROOT, name
+from ..project import ROOT, name, toml
 from ..shell import UserError
 from ..terminal import say
 from .service import check_label
@@ -41,7 +40,7 @@ def rename(wanted: str) -> None:
 
 def make_own(root: Path, wanted: str) -> None:
     """Edit a checkout of the template, of any age, to be the project ``wanted``."""
-    old = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    old = toml((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
     for path, pattern, replacement in (
         ("pyproject.toml", rf'^name = "{old}"$', f'name = "{wanted}"'),
         ("pyproject.toml", "^description = .*$", f'description = "{wanted}"'),

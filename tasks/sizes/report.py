@@ -157,7 +157,9 @@ def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[
             return weigh([f"{clone}/{service}:{flavor}" for flavor in flavors for service in found])
         finally:
             if (tree / ".env").exists():
-                with suppress(KeyboardInterrupt):  # the worktree goes all the same, and then this session ends
-                    run(*nox, "-s", "clean", quiet=True)
+                with suppress(
+                    KeyboardInterrupt, UserError
+                ):  # the worktree goes all the same, and then this session ends
+                    output(*nox, "-s", "clean")
             shutil.rmtree(tree, ignore_errors=True)
             git("worktree", "prune")

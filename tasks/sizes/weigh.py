@@ -69,9 +69,7 @@ class Image:
 
     def as_json(self) -> dict[str, Any]:
         """The image as ``sizes -- --json`` has it."""
-        layers = [{key: value for key, value in asdict(layer).items() if key != "groups"} for layer in self.layers]
-        totals = {"raw_bytes": self.raw_bytes, "gzip_bytes": self.gzip_bytes, "groups": self.groups}
-        return {**asdict(self), **totals, "layers": layers}
+        return {**asdict(self), "raw_bytes": self.raw_bytes, "gzip_bytes": self.gzip_bytes, "groups": self.groups}
 
 
 def weigh(names: Sequence[str]) -> list[Image]:

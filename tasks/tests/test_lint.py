@@ -41,8 +41,8 @@ def test_every_linter_runs_on_files_that_exist(monkeypatch: pytest.MonkeyPatch, 
     programs = {command[0] for _, command in session.ran}
     expected = {"ruff", "mypy", "hadolint", "shellcheck", "check-jsonschema"}
     assert programs == expected | ({"zizmor"} if Path(".github").exists() else set())
-    own = [f"--directory=services/{service}" for service in service_names() if has_own_lock(service)]
-    assert poetry == ["check", "--lock", *(word for place in own for word in (place, "check", "--lock"))]
+    places = [".", *(f"services/{service}" for service in service_names() if has_own_lock(service))]
+    assert poetry == [word for place in places for word in (f"--directory={place}", "check", "--lock")]
     assert ("ruff", "check", *(["--fix"] if fix else []), ".") in [command for _, command in session.ran]
     for folder, command in session.ran:
         words = [word for word in command[1:] if not word.startswith("-") and word not in {"check", "format"}]

@@ -93,6 +93,7 @@ def test_what_is_written(project: Path, tmp_path: Path) -> None:
         "digest": BASE.digest,
         "raw_bytes": 5_000_000,
         "gzip_bytes": 2_000_000,
+        "groups": {"operating system": 5_000_000},
         "shared_with": ["ours/other:prod"],
     }
     summary = (tmp_path / "summary.md").read_text()
@@ -150,16 +151,26 @@ class Earlier:
         monkeypatch.chdir(project)
         self.ran: list[tuple[str, ...]] = []
         self.code, self.said, self.log = 0, "COMPOSE_PROJECT_NAME=ours-01234567\n", ""
+        self.interrupted = False
         self.saw: Mapping[str, str] = {}
         for command in ("init -q", "add services/pilot", "-c user.name=x -c user.email=x commit -qm x"):
             self.git(*command.split())
         monkeypatch.setattr(report, "run", self.run)
+        monkeypatch.setattr(report, "output", self.output)
         monkeypatch.setattr(report, "weigh", list)
 
     def git(self, *words: str) -> str:
         return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout
 
-    def run(self, *command: str, quiet: bool = False, env: Mapping[str, str] | None = None) -> int:
+    def output(self, *command: str) -> str:
+        if command[-1] != "clean":
+            return self.git(*command[1:])
+        self.run(*command)
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return ""
+
+    def run(self, *command: str, env: Mapping[str, str] | None = None) -> int:
         tree = Path(command[command.index("-f") + 1]).parent
         assert (tree / "services/pilot").is_dir()
         if self.said:
@@ -169,7 +180,7 @@ class Earlier:
             (tree / "reports/logs/build-prod.log").write_text(self.log)
         self.ran.append(command[command.index("-s") :])
         self.saw = env or self.saw
-        return 0 if quiet else self.code
+        return self.code
 
     def left(self) -> int:
         return len(self.git("worktree", "list").splitlines()) - 1
@@ -190,14 +201,7 @@ def test_an_earlier_commit_is_built_weighed_and_removed(project: Path, monkeypat
 
 def test_an_interrupt_of_the_clean_up_leaves_no_worktree(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = Earlier(project, monkeypatch)
-
-    def run(*command: str, quiet: bool = False, env: Mapping[str, str] | None = None) -> int:
-        code = earlier.run(*command, quiet=quiet, env=env)
-        if command[-1] == "clean":
-            raise KeyboardInterrupt
-        return code
-
-    monkeypatch.setattr(report, "run", run)
+    earlier.interrupted = True
     assert report.weigh_at("HEAD", ["pilot"], ["prod"])
     assert earlier.left() == 0
 

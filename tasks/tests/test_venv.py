@@ -139,6 +139,14 @@ def test_poetry_asks_the_index_that_pip_asks_and_trusts_the_same_cas(fake: FakeS
     ]
 
 
+def test_a_package_for_newer_pythons_is_told(fake: FakeSession) -> None:
+    said = "- numpy requires Python !=3.14.1,>=3.12, so it will not be installable for Python >=3.11,<3.12"
+    write_tool(Path(fake.bin) / "poetry", f'echo "Using version"; echo "  {said}" >&2; exit 1')
+    told = r"nothing was changed; numpy needs Python (!=3\.14\.1,>=3\.12): add --python '\1' to the command, or change "
+    with pytest.raises(UserError, match=told):
+        venv.poetry(session_of(fake), "add", "numpy")
+
+
 @pytest.mark.parametrize("code", [0, 1])
 def test_the_indexs_password_is_not_shown(
     fake: FakeSession, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], code: int
