@@ -93,8 +93,10 @@ def reason(log: str) -> str:
 
 def telling_line(text: str) -> str:
     """The line that tells why a program failed: pytest sums up after its errors; most programs end with theirs."""
-    # Of pydantic's settings, the first that is missing.
-    missing = re.findall(r"(?m)ModuleNotFoundError: .*|^(?:E +)?[\w.]+ValidationError: .*\n.*\n[^\[\n]*", text)
+    # Of pydantic's settings, the first that is missing. pytest's summary cuts its lines.
+    missing = re.findall(
+        r"(?m)ModuleNotFoundError: .*(?<!\.{3})$|^(?:E +)?[\w.]+ValidationError: .*\n.*\n[^\[\n]*", text
+    )
     told = missing or re.findall(r"(?m)^(?:FAILED|ERROR:?(?! \S+$)|[\w.: -]*[Ee]rror:|E  |INTERNALERROR>) .*", text)
     line = (told or text.strip().splitlines() or ["it printed nothing"])[-1]
     return re.sub(r"(^|\s*\n)(E  )?\s*", " ", line.strip()).strip()

@@ -46,9 +46,9 @@ def runtime(tree: Tree) -> None:
     python = Path(shutil.which("python3", path="/usr/local/bin:/usr/bin") or sys.executable)  # not the one of a venv
     tree.add_all([python, *modules.files()])
     for folder in {path.parent for path in tree.copied if path.name.startswith("libc.so")}:
-        tree.add(folder / "libgcc_s.so.1")  # glibc loads it by name when a thread is ended
-        # Nothing is in these since glibc 2.34, and many wheels, test tools among them, ask for them all the same.
-        tree.add_all(folder / name for name in ("libdl.so.2", "libpthread.so.0", "librt.so.1"))
+        # glibc loads the first by name when a thread is ended. Nothing is in the others since glibc 2.34, and many wheels,
+        # test tools among them, ask for them all the same.
+        tree.add_all(folder / name for name in ("libgcc_s.so.1", "libdl.so.2", "libpthread.so.0", "librt.so.1"))
     for pattern in SYSTEM:
         for path in Path("/").glob(pattern.lstrip("/")):
             tree.add(path)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 # Modules whose source is read: by typeguard, TorchScript and Numba's cache, and migrations, for which Alembic lists files.
 READ_AS_SOURCE = re.compile(rb"@(typeguard\.)?typechecked|torch\.jit|jit\(.*cache=True|(?m:^)from alembic import")
-# What a module compiles with cffi as it is imported, as autobahn's do.
-C_FILE = re.compile(rb"[\"']([\w.-]+\.[ch])[\"']")
+# Files beside it that a dependency names, and so reads: C that autobahn compiles as it is imported, OpenCV's "config-{}.py".
+NAMED = re.compile(rb"[\"'](?!__)(\w[\w.{}-]*\.(?:[ch]|py))[\"']")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 TIME = 1704067200  # 2024-01-01, because zip files know no time before 1980
 YEAR = 365 * 24 * 3600
@@ -85,8 +85,9 @@ class Tree:
             self.add(source)
             bytecode = Path(importlib.util.cache_from_source(source))
         self.place(bytecode).write_bytes(header + marshal.dumps(code))
-        beside = (source.with_name(name.decode()) for name in C_FILE.findall(text))
-        self.add_all(path for path in beside if path.is_file())
+        for name in NAMED.findall(text) if "site-packages" in source.parts else ():
+            for path in source.parent.glob(re.sub(r"{\w*}", "*", name.decode())):
+                shutil.copy(path, self.place(path))
         self.copied.add(source)  # so that the record of its package is kept
 
     def add_all(self, paths: Iterable[Path]) -> None:

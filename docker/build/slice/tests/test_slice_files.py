@@ -85,9 +85,7 @@ def test_libraries_come_along_and_times_are_of_the_content(tmp_path: Path, monke
 
 
 def test_what_the_layer_below_has_is_not_made_again(tmp_path: Path) -> None:
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib/one").write_text("a")
-    (tmp_path / "lib/two").write_text("b")
+    files(tmp_path / "lib", one="a", two="b")
     (tmp_path / "link").symlink_to("lib")
     below = tree.Tree(tmp_path / "below")
     below.add(tmp_path / "link/one")
@@ -127,10 +125,12 @@ def files(folder: Path, **texts: str) -> Path:
 
 
 def test_a_services_dependencies_are_what_runs(tmp_path: Path) -> None:
-    venv = files(tmp_path / "venv", a_dot_py="'b.c'", b_dot_c="", c_dot_c="", data_dot_json="", activate_dot_py="")
+    named = {"a.py": "'b.c', 'A.py', f'c-{n}.py'", "b.c": "", "c.c": "", "A.py": "1", "c-3.py": "'__init__.py'"}
+    venv = files(tmp_path / "site-packages", **named, data_dot_json="", activate_dot_py="", __init___dot_py="")
     files(venv / "__pycache__", b_dot_pyc="")
     files(venv / "bin", activate_dot_fish="", a_dot_h="", a_dot_pyx="")
-    assert run(tmp_path / "root", "service", venv) == ("", {"a.pyc", "data.json", "activate.pyc", "b.c"})
+    made = {"a.pyc", "b.c", "A.py", "A.pyc", "c-3.py", "c-3.pyc", "__init__.pyc", "data.json", "activate.pyc"}
+    assert run(tmp_path / "root", "service", venv) == ("", made)
 
 
 def test_extras_are_what_code_or_the_build_names(tmp_path: Path) -> None:
