@@ -68,24 +68,25 @@ class Tree:
         Dependencies keep their docstrings, which many of them read. Those of the standard library are empty, not None,
         because code that edits a docstring expects text.
         """
-        text = source.read_bytes()
+        text, is_dependency = source.read_bytes(), "site-packages" in source.parts
         try:
-            tree = ast.parse(text)
-            for node in () if "site-packages" in source.parts else ast.walk(tree):
+            tree = ast.parse(b"" if is_dependency else text)
+            for node in ast.walk(tree):
                 if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False):
-                    node.body[0] = ast.copy_location(ast.Expr(ast.Constant("")), node.body[0])
-            code = compile(ast.fix_missing_locations(tree), str(source), "exec", dont_inherit=True, optimize=0)
+                    empty = ast.copy_location(ast.Expr(ast.Constant("")), node.body[0])
+                    node.body[0] = ast.fix_missing_locations(empty)
+            code = compile(text if is_dependency else tree, str(source), "exec", dont_inherit=True, optimize=0)
         except (SyntaxError, ValueError):  # a template, or code for another Python
             self.add(source)
             return
-        header = importlib.util.MAGIC_NUMBER + b"\1" + bytes(11)  # the source is never looked at (PEP 552)
         bytecode = source.with_suffix(".pyc")
         # A package may look for the module of its name, as python-multipart does for that of multipart.
         if READ_AS_SOURCE.search(text) or source.with_suffix("").is_dir():
             self.add(source)
             bytecode = Path(importlib.util.cache_from_source(source))
-        self.place(bytecode).write_bytes(header + marshal.dumps(code))
-        for name in NAMED.findall(text) if "site-packages" in source.parts else ():
+        # Its source is never looked at (PEP 552).
+        self.place(bytecode).write_bytes(importlib.util.MAGIC_NUMBER + b"\1" + bytes(11) + marshal.dumps(code))
+        for name in NAMED.findall(text) if is_dependency else ():
             for path in source.parent.glob(re.sub(r"{\w*}", "*", name.decode())):
                 shutil.copy(path, self.place(path))
         self.copied.add(source)  # so that the record of its package is kept
