@@ -98,7 +98,7 @@ def build(session: nox.Session) -> None:
 
 @session()
 def sizes(session: nox.Session) -> None:
-    """Show what images weigh: -- [SERVICE...] [--flavor F]... [--against REF] [--layers] [--json|--markdown FILE]"""
+    """Show what images weigh: -- [SERVICE...] [--flavor F]... [--against REF] [--json|--markdown FILE]"""
     args = cli.sizes(session.posargs)
     ready()
     before = report.weigh_at(args.against, args.services, args.flavor) if args.against else []

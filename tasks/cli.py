@@ -73,11 +73,10 @@ def then(options: argparse.ArgumentParser, flag: str, do: Callable[..., None], w
 
 
 def sizes(posargs: Sequence[str]) -> argparse.Namespace:
-    """Options of ``sizes``: ``services``, ``flavor`` (a list), ``against``, ``layers``, and the files to write to."""
+    """Options of ``sizes``: ``services``, ``flavor`` (a list), ``against``, and the files to write to."""
     options = parser("sizes", services="*")
     options.add_argument("--flavor", choices=FLAVORS, action="append", help="may be repeated; default: prod")
     options.add_argument("--against", metavar="REF", help="show what changed since REF")
-    options.add_argument("--layers", action="store_true", help="list the layers, too")
     for kind in ("json", "markdown"):
         options.add_argument(f"--{kind}", type=Path, metavar="FILE")
     args = options.parse_args(posargs)

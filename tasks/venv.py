@@ -30,7 +30,8 @@ def install(session: Session, *groups: str) -> None:
     key = hashlib.sha256("\n".join(wanted).encode() + locked).hexdigest()
     done = Path(session.virtualenv.location) / f"{'-'.join(groups)[:99]}.sha256"  # lint's groups are all services
     if not done.exists() or done.read_text() != key:
-        pip(session, "--constraint", constraints(), *wanted)
+        done.with_suffix(".txt").write_text(constraints(*groups), encoding="utf-8")
+        pip(session, "--constraint", str(done.with_suffix(".txt")), *wanted)
         done.write_text(key)
 
 
@@ -38,7 +39,8 @@ def pip(session: Session, *arguments: str) -> None:
     """Install packages in this session's environment; raises UserError when that fails, soon where no index answers."""
     try:
         index = env().get("PIP_INDEX_URL")
-        mirror = {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
+        mirror = {"UV_INDEX_STRATEGY": "unsafe-best-match"}  # of several indexes: the lock has chosen
+        mirror |= {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
         mirror |= {"SSL_CERT_FILE": found} if (found := env().get("STACK_CA") or ca_bundle()) else {}  # uv has its own
         # Bytecode, because uv writes none and every test that starts a server would compile its imports again.
         session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1", **mirror})
@@ -48,18 +50,18 @@ def pip(session: Session, *arguments: str) -> None:
         raise UserError("packages could not be installed; the installer's own words stand above") from None
 
 
-def constraints() -> str:
-    """Write the versions in poetry.lock to a file that pip and uv take with ``--constraint``, and return its path."""
+def constraints(*groups: str) -> str:
+    """The versions in poetry.lock, and the further indexes that it has for dependency groups, as a file for pip and uv."""
+    packages = pyproject("poetry.lock").get("package", ())
     versions: dict[str, list[str]] = {}
-    for package in pyproject("poetry.lock").get("package", ()):
+    for package in packages:
         if package.get("source", {}).get("type") != "directory":  # which is a package of our own
             versions.setdefault(package["name"], []).append(package["version"])
     # A package that is locked at several versions, for several Pythons, is left to the resolver.
     pins = [f"{package}=={found[0]}\n" for package, found in versions.items() if len(found) == 1]
-    path = ROOT / ".nox" / "constraints.txt"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(pins), encoding="utf-8")
-    return str(path)
+    sources = [package.get("source", {}) for package in packages if {*groups} & {*package.get("groups", ())}]
+    indexes = {f"--extra-index-url={source['url']}\n" for source in sources if source.get("type") == "legacy"}
+    return "".join([*sorted(indexes), *pins])
 
 
 def sbom(session: Session, images: Sequence[str]) -> None:

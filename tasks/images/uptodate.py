@@ -25,7 +25,9 @@ def fingerprints(targets: Mapping[str, Target], flavor: str, images: Mapping[str
     ``images`` are the engine's.
     """
     rules = (ROOT / ".dockerignore").read_text(encoding="utf-8")
-    shared = digest(path for path in context(rules) if path.name not in {"services", "libs"})
+    # The files and folders that .dockerignore, with these rules, lets into a build.
+    allowed = [path for pattern in re.findall(r"(?m)^!\s*/?(\S.*?)/?\s*$", rules) for path in ROOT.glob(pattern)]
+    shared = digest(path for path in allowed if path.name not in {"services", "libs"})
     found = {}
     for service, target in targets.items():
         base = target.args.get("STACK_BASE", "")
@@ -85,11 +87,6 @@ def present() -> dict[str, str]:
     named = ("--filter=dangling=false", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
     found = dict(line.split() for line in output("docker", "image", "ls", *named).splitlines())
     return found | {engine.current().plain_name(name): image for name, image in found.items()}
-
-
-def context(rules: str) -> list[Path]:
-    """The files and folders that .dockerignore, with these rules, lets into a build."""
-    return [path for pattern in re.findall(r"(?m)^!\s*/?(\S.*?)/?\s*$", rules) for path in ROOT.glob(pattern)]
 
 
 def digest(paths: Iterable[Path]) -> str:

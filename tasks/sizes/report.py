@@ -25,8 +25,6 @@ Row = list[str]
 def show(images: Sequence[Image], earlier: Sequence[Image] | None, args: argparse.Namespace) -> None:
     """Print the report; write it where ``args`` (of the session ``sizes``) asks for it, and as JSON to reports/."""
     tables = {"images": overview(images), "where the bytes are (MB, raw)": inside(images)}
-    if args.layers:
-        tables["layers"] = layers(images)
     if args.against and earlier is not None:
         tables = {f"changes since {args.against}": changes(images, earlier)} | tables
     for title, rows in tables.items():
@@ -56,16 +54,6 @@ def inside(images: Sequence[Image]) -> list[Row]:
         ["", *(f"{image.service}:{image.flavor}" for image in images)],
         *([group, *(mb(image.groups.get(group, 0)) for image in images)] for group in groups),
     ]
-
-
-def layers(images: Iterable[Image]) -> list[Row]:
-    """A line for each layer."""
-    rows = [["image", "layer", "raw MB", "gzip MB", "shared with"]]
-    for image in images:
-        for layer in image.layers:
-            sizes = [mb(layer.raw_bytes), mb(layer.gzip_bytes)]
-            rows.append([image.image, layer.digest[7:19], *sizes, ", ".join(layer.shared_with)])
-    return rows
 
 
 def changes(images: Iterable[Image], earlier: Iterable[Image]) -> list[Row]:

@@ -88,7 +88,7 @@ def test_since_leaves_what_a_change_affects(monkeypatch: pytest.MonkeyPatch) -> 
         (partial(cli.dev, []), {"services": EVERY, "detach": False, "debug": "", "attach": ""}),
         (partial(cli.dev, ["other", "--debug", "pilot"]), {"services": ["other", "pilot"], "debug": "pilot"}),
         (partial(cli.dev, ["--debug", "pilot"]), {"services": EVERY, "debug": "pilot"}),
-        (partial(cli.sizes, []), {"services": EVERY, "flavor": ["prod"], "against": None, "layers": False}),
+        (partial(cli.sizes, []), {"services": EVERY, "flavor": ["prod"], "against": None}),
         (partial(cli.sizes, ["--flavor=slim", "--flavor=prod"]), {"flavor": ["slim", "prod"]}),
         (partial(cli.sizes, ["--json", "x"]), {"json": Path("x"), "markdown": None}),
         (partial(cli.shell, ["pilot"]), {"services": ["pilot"], "prod": False, "command": []}),

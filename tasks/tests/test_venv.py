@@ -27,8 +27,14 @@ version = "1"
 name = "b"
 version = "2"
 [[package]]
+name = "c"
+version = "1+cpu"
+groups = ["host"]
+source = {type = "legacy", url = "https://more/simple", reference = "more"}
+[[package]]
 name = "plain"
 version = "0"
+groups = ["host"]
 source = {type = "directory", url = "libs/plain"}
 """
 
@@ -69,8 +75,9 @@ def session_of(fake: FakeSession) -> Session:
 
 
 @pytest.mark.usefixtures("fake")
-def test_constraints_pin_what_the_lock_pins(project: Path) -> None:
-    assert Path(venv.constraints()).read_text() == "a==1\n"
+def test_constraints_pin_what_the_lock_pins_and_name_further_indexes(project: Path) -> None:
+    assert venv.constraints("other") == "a==1\nc==1+cpu\n"
+    assert venv.constraints("other", "host") == "--extra-index-url=https://more/simple\na==1\nc==1+cpu\n"
     (project / "poetry.lock").unlink()
     with pytest.raises(UserError, match="nox -s lock"):
         venv.constraints()
@@ -83,8 +90,9 @@ def test_groups_are_installed_once_for_each_state_of_the_lock(fake: FakeSession,
     (project / "libs/plain/plain").mkdir(parents=True)
     venv.install(session_of(fake), "host")
     venv.install(session_of(fake), "host")
-    constraints = str(project / ".nox/constraints.txt")
-    assert fake.installed == [("--constraint", constraints, "a>=1", "--editable", "libs/plain")]
+    constraints = Path(fake.virtualenv.location) / "host.txt"
+    assert fake.installed == [("--constraint", str(constraints), "a>=1", "--editable", "libs/plain")]
+    assert "\na==1\n" in constraints.read_text()
     (project / "poetry.lock").write_text(LOCK.replace('"1"', '"3"', 1))
     venv.install(session_of(fake), "host")
     assert len(fake.installed) == 2
@@ -104,6 +112,7 @@ def test_the_installer_gets_the_index_and_does_not_wait_for_ever(
 ) -> None:
     venv.pip(session_of(fake), "x")
     expected = {"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1"}
+    expected["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # all have the lock's versions
     assert fake.env == expected | {"SSL_CERT_FILE": "/ca.crt"}  # private authorities, of which uv knows nothing
     monkeypatch.setenv("STACK_CA", "/private.crt")
     venv.pip(session_of(fake), "x")
