@@ -35,7 +35,7 @@ class Client(asyncio.Protocol):
     connections: Any
     loop: Any
     transport: Any
-    read_bytes = limits.LARGE_BYTES  # that asyncio reads, and that are parsed, at a time
+    read_bytes = 8192  # that asyncio reads, and that are parsed, at a time: more could be many small chunks
     progress = unsent = 0  # bytes that the client has sent and read since the last check; those it had not read then
     time_left_s = limits.TIMEOUT_S
     held = 0  # bytes of memory; 0: it is not connected

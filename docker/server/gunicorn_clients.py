@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from select import POLLIN, POLLOUT, poll
 from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, socket
 from typing import Any, ClassVar
@@ -43,15 +43,15 @@ class Client(socket):
         """Reset what is counted for each request."""
         self.served.add(self)
         self.exchange = Exchange(health_check=health_check)
-        # Bytes of the head, or of what comes after it, and what is asked before more are received.
-        self.received, self.check = 0, check_head
+        # Bytes of the head, or of what comes after it, and the context in which more are received.
+        self.received, self.receiving = 0, receiving_head
         self.answer_bytes, self.waited_s = 0, 0.0
         self.time_left_s = TIMEOUT_S
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
         """Receive; nothing when the client is too slow. Raises an exception when it has sent too much."""
-        self.check(self.received)
-        data: bytes = self.when_ready(POLLIN, super().recv, size) or b""
+        with self.receiving(self.received):
+            data: bytes = self.when_ready(POLLIN, super().recv, size) or b""
         self.not_slow()
         self.time_left_s = min(self.time_left_s + len(data) / RATE, TIMEOUT_S)
         self.received += len(data)
@@ -178,10 +178,12 @@ class Client(socket):
         self.close()
 
 
-def check_head(received: int) -> None:
+@contextmanager
+def receiving_head(received: int) -> Iterator[None]:
     """Raise LimitRequestHeaders when the head is too large."""
     if received >= HEAD_BYTES:
         raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
+    yield
 
 
 def memory_is_being_freed() -> bool:

@@ -7,8 +7,9 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from http import HTTPStatus
 from socket import AF_UNIX
@@ -22,6 +23,7 @@ from gunicorn.workers import gthread
 from gunicorn_clients import Client, memory_is_being_freed
 from server_limits import HEAD_BYTES, LARGE_BYTES, MEMORY_BYTES, TIMEOUT_S, fault
 
+DECODING = threading.RLock()
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
 # So many requests at a time compete for the processor, and more, step by step, while this process does not take most of its
 # time. One that takes longer than BUSY_S seconds does not count any more: most likely, it waits for something else.
@@ -37,8 +39,9 @@ class BodyReader:
     def __init__(self, req: Any, client: Client) -> None:
         self.req, self.client, self.reader, self.bytes_read = req, client, req.body.reader, 0
         self.length = getattr(self.reader, "length", None)
-        self.may_need_turn = self.length is None  # when it turns out to be large
-        self.has_no_turn = False
+        # One thread at a time decodes chunks: each of many that take much time would keep others waiting for Python's lock.
+        self.decoding = DECODING if self.length is None else threading.RLock()
+        self.may_need_turn, self.has_no_turn = True, False  # when it turns out to be large
         self.reader.limit_trailer_section = HEAD_BYTES
         self.expects_continue = req._expected_100_continue and self.length != 0
         if self.expects_continue:
@@ -50,22 +53,30 @@ class BodyReader:
         if self.expects_continue:
             self.expects_continue = self.req.must_close = False
             self.client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        data: bytes = self.reader.read(size)
+        with self.decoding:
+            data: bytes = self.reader.read(size)
         self.bytes_read += len(data)
         if len(data) < size and self.bytes_read < (self.length or 0):
             raise errors.NoMoreData
         return data
 
-    def check(self, received: int) -> None:
-        """Wait for a turn when the body turns out to be large, after so many bytes; raises BrokenPipeError when it gets none.
+    @contextmanager
+    def receiving(self, received: int) -> Iterator[None]:
+        """Let others decode chunks while this client sends; wait for a turn when the body turns out to be large.
 
-        What is not in the chunks, but between them, counts 16 times: it takes much time.
+        What is not in the chunks, but between them, counts 16 times: it takes much time. Raises BrokenPipeError where it gets
+        no turn.
         """
-        if self.may_need_turn and 16 * received - 15 * (self.bytes_read + self.reader.buf.tell()) > LARGE_BYTES:
-            self.may_need_turn = False
-            self.has_no_turn = not self.client.start_large_body()
-        if self.has_no_turn:
-            raise BrokenPipeError(errno.EPIPE, "too many requests with large bodies")
+        self.decoding.release()
+        try:
+            if self.may_need_turn and 16 * received - 15 * (self.bytes_read + self.reader.buf.tell()) > LARGE_BYTES:
+                self.may_need_turn = False
+                self.has_no_turn = not self.client.start_large_body()
+            if self.has_no_turn:
+                raise BrokenPipeError(errno.EPIPE, "too many requests with large bodies")
+            yield
+        finally:
+            self.decoding.acquire()
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -184,7 +195,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         req.headers = [field for field in req.headers if field[0] not in made]
         req.headers += [field for field in made.items() if field[1]]
         req.body.reader = body = BodyReader(req, conn.sock)
-        conn.sock.received, conn.sock.check = conn.parser.unreader.buf.tell(), body.check
+        conn.sock.received = conn.parser.unreader.buf.tell()
+        conn.sock.receiving = body.receiving if body.length is None else nullcontext
         if not status and (body.length or 0) > LARGE_BYTES and not conn.sock.start_large_body():
             status = 503
         try:

@@ -174,17 +174,26 @@ def test_what_asyncio_has_sent_in_part_is_held_as_a_whole(unsent: object, held: 
     assert client.held_bytes() == import_module("asgi_clients").CONNECTION_BYTES + held
 
 
-def test_small_chunks_are_passed_on_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For each piece, uvicorn copies the whole body: 300 clients could keep it from answering health checks."""
-    passed: list[bytes] = []
-    monkeypatch.setattr(
-        "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol.on_body", lambda _, it: passed.append(it)
-    )
-    client = object.__new__(import_module("asgi_clients").Http)
-    for _ in range(3):
-        client.on_body(b"x")
-    client.pass_on_body()
-    assert passed == [b"xxx"]
+def test_small_chunks_do_not_keep_others_waiting(settings: dict[str, str]) -> None:
+    """One thread at a time decodes them; uvicorn decodes few in one turn of its event loop, and passes them on in one piece."""
+    sent = C + "1|x|" * 40_000 + "0||"
+    with running(**settings) as server, ThreadPoolExecutor(60) as pool:
+        if settings == ASGI:
+            with server.connect(sent.replace("x|", "x|Connection: close|", 1).replace("/", "/parts", 1)) as client:
+                assert 20 < int(read(client).split()[-1]) < 200  # parts that the application gets
+        until, answered = time.monotonic() + 4, 0
+
+        def attack() -> None:
+            while time.monotonic() < until:
+                with server.connect(sent) as client, suppress(ConnectionError):
+                    client.recv(1)
+
+        for _ in range(60):
+            pool.submit(attack)
+        while time.monotonic() < until:
+            assert (server.healthcheck(), server.ask(GET)) == (0, [200])
+            answered += 1
+    assert answered > 2
 
 
 def test_slow_clients_are_disconnected(server: Server) -> None:
