@@ -236,9 +236,10 @@ def test_requests_in_flight_are_answered_before_the_end(settings: dict[str, str]
     with running(**settings) as server, ExitStack() as stack:
         late, *clients = [stack.enter_context(server.connect(sent)) for sent in ("", *[HALF] * (THREADS // 2))]
         server.stop()
-        with suppress(ConnectionRefusedError):  # a proxy asks another server then
+        # A proxy asks another server then. The system may drop what comes at that very moment; it is repeated after 1 s.
+        with suppress(ConnectionRefusedError, TimeoutError):
             while True:
-                socket.create_connection(("127.0.0.1", server.port)).close()
+                socket.create_connection(("127.0.0.1", server.port), timeout=0.2).close()
                 time.sleep(0.01)  # thousands would make it disconnect those that wait
         late.sendall(encoded(P + "Connection: close|Content-Length: 8||"))
         time.sleep(0.2)
