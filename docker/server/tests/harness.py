@@ -24,6 +24,7 @@ WSGI = {"INTERFACE": "wsgi", "APPLICATION": "app:app"}
 ASGI = {"INTERFACE": "asgi", "APPLICATION": "app:asgi_app"}
 # prctl(PR_SET_CHILD_SUBREAPER, 1): orphans become this process's, as they become PID 1's.
 prctl = ctypes.CDLL(None).prctl
+ENV = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 STARTED = {"wsgi": "Booting worker", "asgi": "startup complete"}  # in the log
 
 
@@ -47,7 +48,7 @@ class Server:
     def __init__(self, folder: Path, **env: str) -> None:
         self.port = free_port()
         self.log = folder / "log.txt"
-        self.env = os.environ | {
+        self.env = ENV | {
             "MALLOC_MMAP_THRESHOLD_": "131072",  # as in the images: large answers are given back to the system at once
             "GUNICORN_CMD_ARGS": f"--threads={THREADS}",
             "STACK_CLIENT_TIMEOUT_S": str(TIMEOUT_S),

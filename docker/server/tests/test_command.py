@@ -1,6 +1,5 @@
 """What APPLICATION may name; commands, such as workers: signals, orphans, exit codes, errors."""
 
-import os
 import runpy
 import signal
 import sys
@@ -8,7 +7,7 @@ from subprocess import PIPE, STDOUT, check_output, run
 from types import SimpleNamespace
 
 import pytest
-from harness import SERVER, TESTS, running
+from harness import ENV, SERVER, TESTS, running
 
 SERVE = [sys.executable, str(SERVER / "serve.py")]
 HEALTH_CHECK = f'env STACK_HEALTH_SOCKET=/dev/null "{sys.executable}" "{SERVER}/healthcheck.py"'  # where nobody listens
@@ -37,7 +36,7 @@ def test_signals_arrive_and_orphans_are_reaped(interface: str, application: str,
 
 def test_no_signal_is_blocked_or_ignored() -> None:
     ask = "grep -E Sig(Blk|Ign) /proc/self/status"
-    env = os.environ | {"INTERFACE": "command", "APPLICATION": ask}
+    env = ENV | {"INTERFACE": "command", "APPLICATION": ask}
     lines = check_output(SERVE, env=env, text=True, timeout=10).splitlines()
     masks = [int(line.split()[1], 16) & 0x7FFFFFFF for line in lines]  # without those of threads
     # A script's background job inherits SIGINT and SIGQUIT as ignored.
@@ -65,6 +64,6 @@ def test_a_command_that_a_signal_ends() -> None:
     ],
 )
 def test_mistakes_are_told_in_one_line(interface: str, application: str, told: str, code: int) -> None:
-    env = os.environ | {"INTERFACE": interface, "APPLICATION": application, "FORWARDED_ALLOW_IPS": "127.0.0.1, proxy"}
+    env = ENV | {"INTERFACE": interface, "APPLICATION": application, "FORWARDED_ALLOW_IPS": "127.0.0.1, proxy"}
     found = run(SERVE, env=env, text=True, stdout=PIPE, stderr=STDOUT, check=False, timeout=10)
     assert (found.stdout, found.returncode) == (told, code)
