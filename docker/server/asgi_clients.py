@@ -56,6 +56,7 @@ class Client(asyncio.Protocol):
         """Start to watch the client."""
         transport.max_size = self.read_bytes
         super().connection_made(transport)
+        self.client = self.client and (limits.ipv4(self.client[0]), self.client[1])
         self.loop.call_later(1, self.check)
         self.limit_memory(self.held_bytes())
 

@@ -5,12 +5,12 @@ import time
 from typing import Any, NoReturn
 
 from gunicorn_worker import Worker
-from server_limits import CONNECTIONS, FIELDS, LINE_BYTES, TIMEOUT_S, refuse_new_connections
+from server_limits import ADDRESS, CONNECTIONS, FIELDS, LINE_BYTES, TIMEOUT_S, refuse_new_connections
 
 wsgi_app = "serve_application:application"  # which knows more than gunicorn does
 port, health = os.environ.get("STACK_PORT", "8000"), os.environ.get("STACK_HEALTH_SOCKET", "/dev/shm/health.sock")  # noqa: S108
 # The second is for health checks, see healthcheck.py.
-bind = [f"0.0.0.0:{port}", f"unix:{health}"]
+bind = [f"[{ADDRESS}]:{port}", f"unix:{health}"]
 workers = int(os.environ.get("WEB_CONCURRENCY") or 1)
 worker_class = Worker
 # One for each request that is processed or whose client is slow: they are made as they are needed, and cost little. BUSY in

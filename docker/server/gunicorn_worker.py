@@ -21,7 +21,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.util import write_error
 from gunicorn.workers import gthread
 from gunicorn_clients import Client, memory_is_being_freed
-from server_limits import HEAD_BYTES, LARGE_BYTES, MEMORY_BYTES, TIMEOUT_S, fault
+from server_limits import HEAD_BYTES, LARGE_BYTES, MEMORY_BYTES, TIMEOUT_S, fault, ipv4
 
 DECODING = threading.RLock()
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
@@ -172,6 +172,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         """Handle a connection's next request, in a thread."""
         if not isinstance(conn.sock, Client):
             conn.sock = Client(conn.sock, lambda: self.start_waiting(conn))
+            conn.client = conn.client and (ipv4(conn.client[0]), conn.client[1])
         conn.sock.start_request(health_check=isinstance(conn.server, str))
         keep = super().handle(conn)
         Client.served.remove(conn.sock)

@@ -229,7 +229,9 @@ def run() -> None:
     )
     # These lines contain query strings, which may be secret.
     logger.addFilter(lambda record: not str(record.msg).startswith('%s - "WebSocket'))
-    listener = socket.create_server(("", int(os.environ.get("STACK_PORT", "8000"))), backlog=config.backlog)
+    ipv6 = ":" in limits.ADDRESS
+    family, port = socket.AF_INET6 if ipv6 else socket.AF_INET, int(os.environ.get("STACK_PORT", "8000"))
+    listener = socket.create_server((limits.ADDRESS, port), family=family, backlog=config.backlog, dualstack_ipv6=ipv6)
     # As asyncio does for sockets of its own: answers would wait 40 ms for the client's acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     Server(config).run(sockets=[listener, socket.create_server(path, family=socket.AF_UNIX)])

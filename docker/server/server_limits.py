@@ -23,6 +23,9 @@ LINGER_S = 2.0
 # RFC 9110, section 7.2, without the punctuation that RFC 3986 allows in names but no name has.
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(:[0-9]*)?")
 
+# All of IPv4, and of IPv6 where the system has it.
+ADDRESS = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 (in a container)
+
 open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(2 * CONNECTIONS, open_files), open_files))
 
@@ -47,6 +50,11 @@ def refuse_new_connections(listeners: list[socket.socket]) -> None:
     for listener in listeners:
         with suppress(OSError):
             listener.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
+
+
+def ipv4(address: str) -> str:
+    """An IPv4 address as such, which comes to a listener for IPv6 as part of one (RFC 4291, section 2.5.5.2)."""
+    return address.removeprefix("::ffff:")
 
 
 def fault(method: str, version: str, target: str, headers: list[tuple[str, str]]) -> int:

@@ -15,6 +15,8 @@ from ipaddress import ip_address, ip_network
 from json.encoder import encode_basestring_ascii as quoted
 from select import PIPE_BUF
 
+from server_limits import ADDRESS
+
 ACCESS_LOG = os.environ.get("STACK_ACCESS_LOG") != "off"
 TRUSTED = re.split(r"\s*,\s*", os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1").strip())  # as gunicorn has it
 try:
@@ -41,7 +43,7 @@ def serve_metrics() -> None:
     if METRICS_PORT:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        start_http_server(METRICS_PORT, registry=registry)
+        start_http_server(METRICS_PORT, ADDRESS, registry)
 
 
 @lru_cache(1024)

@@ -4,12 +4,14 @@ import os
 import re
 import runpy
 import select
+import socket
 from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
 from threading import Event
 
 import pytest
-from corpus import G
-from harness import SERVER, WSGI, Server, free_port, running
+from corpus import G, encoded
+from harness import SERVER, WSGI, Server, free_port, read, running
 
 TRACE, MADE = "4bf92f3577b34da6a3ce929d0e0e4736", r"[0-9a-f]{32}"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -42,6 +44,17 @@ def test_a_request_is_logged_with_its_ids(server: Server) -> None:
     expected = {"request_id": "proxy-1", "trace_id": TRACE, "client": "192.0.2.7", "method": "GET", "path": "/ids"}
     assert line == {**expected, "status": 200, "bytes": int(answer.headers["Content-Length"])}
     assert "/healthz" not in server.log.read_text()
+
+
+@pytest.mark.skipif(not any(path.read_text() for path in Path("/proc/net").glob("if_inet6")), reason="no IPv6")
+def test_clients_have_ipv4_or_ipv6(server: Server) -> None:
+    """Also the metrics' client. Where the log has an address, FORWARDED_ALLOW_IPS has it, too."""
+    for address, scheme in (("::1", b"http"), ("127.0.0.1", b"https")):
+        with socket.create_connection((address, server.port)) as client:
+            client.sendall(encoded(G.replace("/", "/ids", 1) + "X-Forwarded-Proto: https|Connection: close||"))
+            assert read(client).endswith(b" " + scheme)
+        server.wait_for(f'"client": "{address}"')
+        socket.create_connection((address, int(server.env["STACK_METRICS_PORT"]))).close()
 
 
 def test_a_status_of_no_class_is_logged() -> None:
