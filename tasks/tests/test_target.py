@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE, STDOUT, run
 
 import pytest
 
@@ -101,6 +104,20 @@ def test_verification_starts_from_the_flavor_and_keeps_nothing(
     environment = '{"KEY": "a b", "PATTERN": "^a$", "EMPTY": ""}'
     assert found.args == {**target.args, "FLAVOR": "prod", "ENVIRONMENT": environment}
     assert ("can run no tests of services/pilot" in capsys.readouterr().out) is (case != "tested")
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [("python3 -m worker", ""), ("no-program", "APPLICATION is 'no-program', and there is no such program\n")],
+)
+def test_the_verification_without_tests_looks_for_the_command(command: str, told: str) -> None:
+    """As the Dockerfile does."""
+    lines = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8").splitlines()
+    (words,) = [json.loads(line.removeprefix("RUN ")) for line in lines if "serve_command" in line]
+    set_here = {"ENVIRONMENT": "{}", "INTERFACE": "command", "APPLICATION": command}
+    env = {**os.environ, **set_here, "PYTHONPATH": str(ROOT / "docker/server")}
+    found = run([sys.executable, *words[1:]], env=env, stdout=PIPE, stderr=STDOUT, text=True, check=False)
+    assert (found.stdout, found.returncode) == (told, bool(told))
 
 
 @pytest.mark.parametrize(
