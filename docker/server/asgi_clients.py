@@ -5,7 +5,6 @@ import re
 import sys
 from http import HTTPStatus
 from typing import Any, ClassVar
-from weakref import ref
 
 import server_limits as limits
 from httptools import HttpRequestParser
@@ -127,14 +126,14 @@ class Http(Client, HttpToolsProtocol):
     in_head = True  # whether a head is being received
     # The latter since the last head or part of a body: of a head, chunk sizes, trailers.
     request_bytes = framing_bytes = 0
-    half_closed = ends = False  # whether the client, or the server, sends no more
+    ends = False  # whether the server sends no more
     body: bytes | bytearray = b""  # what of a request's body is not passed on yet
 
     def is_awaited(self) -> bool:
-        """Whether the client is to read, or to send; or sends no more, and has most likely gone."""
+        """Whether the client is to read, or to send."""
         cycle = self.cycle
         answering = cycle and not cycle.response_complete and (not cycle.more_body or self.flow.read_paused)
-        return not answering or self.in_head or self.half_closed or super().is_awaited()
+        return not answering or self.in_head or super().is_awaited()
 
     def held_bytes(self) -> int:
         """With a request's bytes, which the application may have by now; none when it is a web socket now."""
@@ -158,14 +157,6 @@ class Http(Client, HttpToolsProtocol):
         if self.framing_bytes > limits.HEAD_BYTES:
             self.reject(431 if self.in_head else 400)
 
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """Keep the connection open for the answer if there is a complete request, and nothing after it."""
-        if self.cycle is None or self.cycle.more_body or self.cycle.response_complete or self.in_head:
-            return False
-        self.cycle.keep_alive = False
-        self.half_closed = True
-        return True
-
     def on_message_begin(self) -> None:
         """Start to count the head's bytes, and those of the request."""
         super().on_message_begin()
@@ -185,8 +176,8 @@ class Http(Client, HttpToolsProtocol):
         super().on_headers_complete()
         self.in_head, self.framing_bytes = False, 0
         self.scope["headers"] = [*self.headers]  # uvicorn adds trailers to its own list
-        # The path alone may hide another host. Without a reference back, this is no cyclic garbage.
-        self.scope.update({"stack.target": self.url, "stack.state": ref(self.cycle or self)})  # type: ignore[misc]
+        # The path alone may hide another host.
+        self.scope.update({"stack.target": self.url, "stack.state": self.cycle})  # type: ignore[misc]
         if self.scope["http_version"] == "1.0" and self.cycle:
             self.cycle.waiting_for_100_continue = False
 
@@ -196,7 +187,7 @@ class Http(Client, HttpToolsProtocol):
         self.framing_bytes = 0
 
     def pass_on_body(self) -> None:
-        """Pass on what of a body has come, in one piece: uvicorn would copy the whole body for each of many small chunks."""
+        """Pass on what of a body has come, in one piece: uvicorn takes much longer for each of many small chunks."""
         if self.body:
             super().on_body(bytes(self.body))
             self.body = bytearray()

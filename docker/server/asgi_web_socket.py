@@ -1,7 +1,6 @@
 """uvicorn's web sockets with limits on slow and greedy clients; only for services that have websockets."""
 
 from typing import Any
-from weakref import ref
 
 from asgi_clients import Client
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -26,7 +25,7 @@ class WebSocket(Client, WebSocketsSansIOProtocol):
         status, response.status_code = response.status_code, 101  # for uvicorn to go on
         self.conn.accept = lambda _: response  # type: ignore[assignment, method-assign]
         super().handle_connect(event)
-        self.scope.update({"stack.status": status if status != 101 else 0, "stack.state": ref(self)})  # type: ignore[misc]
+        self.scope.update({"stack.status": status if status != 101 else 0, "stack.state": self})  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """Handle frames; a client that sends a message in too many is disconnected, as each takes time and memory."""

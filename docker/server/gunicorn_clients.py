@@ -64,6 +64,7 @@ class Client(socket):
             data = b"%s\r\nX-Request-ID: %s\r\n%s" % (line, self.exchange.request_id.encode(), rest_of_head)
             self.exchange.status = int(data[9:12])
             self.exchange.bytes = -data.index(b"\r\n\r\n") - 4
+            self.end_large_body()
         rest = memoryview(data)
         self.answer_bytes = len(data)
         while rest:
@@ -88,8 +89,6 @@ class Client(socket):
             ready = self.waits(poller, SLOW_S) if event == POLLIN else []
             if not ready:
                 self.is_slow()
-                if event == POLLOUT:
-                    self.end_large_body()
             while not ready and self.time_left_s > 0:
                 before = unread(self)
                 ready = self.waits(poller, min(self.time_left_s, TIMEOUT_S / 4))

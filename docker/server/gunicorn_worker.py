@@ -23,8 +23,8 @@ from gunicorn.workers import gthread
 from gunicorn_clients import Client, memory_is_being_freed
 from server_limits import HEAD_BYTES, LARGE_BYTES, MEMORY_BYTES, TIMEOUT_S, fault, ipv4
 
-DECODING = threading.RLock()
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
+DECODING = threading.RLock()
 # So many requests at a time compete for the processor, and more, step by step, while this process does not take most of its
 # time. One that takes longer than BUSY_S seconds does not count any more: most likely, it waits for something else.
 BUSY, BUSY_S = 16, 0.1
@@ -41,7 +41,7 @@ class BodyReader:
         self.length = getattr(self.reader, "length", None)
         # One thread at a time decodes chunks: each of many that take much time would keep others waiting for Python's lock.
         self.decoding = DECODING if self.length is None else threading.RLock()
-        self.may_need_turn, self.has_no_turn = True, False  # when it turns out to be large
+        self.has_turn: bool | None = None  # with chunks that turn out to be large; None: they have not
         self.reader.limit_trailer_section = HEAD_BYTES
         self.expects_continue = req._expected_100_continue and self.length != 0
         if self.expects_continue:
@@ -69,10 +69,9 @@ class BodyReader:
         """
         self.decoding.release()
         try:
-            if self.may_need_turn and 16 * received - 15 * (self.bytes_read + self.reader.buf.tell()) > LARGE_BYTES:
-                self.may_need_turn = False
-                self.has_no_turn = not self.client.start_large_body()
-            if self.has_no_turn:
+            if self.has_turn is None and 16 * received - 15 * (self.bytes_read + self.reader.buf.tell()) > LARGE_BYTES:
+                self.has_turn = self.client.start_large_body()
+            if self.has_turn is False:
                 raise BrokenPipeError(errno.EPIPE, "too many requests with large bodies")
             yield
         finally:
@@ -192,9 +191,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         """Answer a request unless it is ambiguous, or for another application."""
         status = fault(req.method, "1.1" if req.version >= (1, 1) else "1.0", req.uri, req.headers)
         status = status or 404 * (not f"{req.path}/".startswith((PREFIX, "*")))
-        made = conn.sock.exchange.start(conn.client[0] if conn.client else "", req.method, req.path, dict(req.headers))
-        req.headers = [field for field in req.headers if field[0] not in made]
-        req.headers += [field for field in made.items() if field[1]]
+        req.headers = conn.sock.exchange.start((conn.client or ("",))[0], req.method, req.path, req.headers)
         req.body.reader = body = BodyReader(req, conn.sock)
         conn.sock.received = conn.parser.unreader.buf.tell()
         conn.sock.receiving = body.receiving if body.length is None else nullcontext
@@ -207,13 +204,12 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
             req.uri = req.path  # which is logged: the query may be secret
             answering = conn.sock.exchange.status
             not_answered = OSError, StopIteration  # which gunicorn takes for its own, and closes the connection
-            if body.has_no_turn and not answering:
+            if body.has_turn is False and not answering:
                 status = 503
             elif isinstance(error, Exception) and (answering or req.body.failed or not isinstance(error, not_answered)):
                 raise
             else:  # sys.exit() would end the process
                 raise (StopIteration if answering else RuntimeError) from error
-        self.log.warning("%s to %s", status, conn.client)
         write_error(conn.sock, status, HTTPStatus(status).phrase, "")
         return False
 

@@ -41,16 +41,15 @@ if interface == "command":
 
     serve_command.run()
 
-if any(name.startswith("OTEL_") for name in os.environ):
-    try:
+try:
+    if any(name.startswith("OTEL_") for name in os.environ):
         from opentelemetry.instrumentation.auto_instrumentation import initialize
-    except ImportError:
-        sys.exit("OTEL_* is set, but the service has no opentelemetry-distro: see docs/production.md")
-    initialize()
 
-import server_telemetry  # noqa: E402 (after OpenTelemetry; it also tells what is wrong in FORWARDED_ALLOW_IPS)
+        initialize()
+    import server_telemetry  # noqa: F401 (starts to serve metrics, and tells what is wrong in FORWARDED_ALLOW_IPS)
+except ImportError as error:
+    sys.exit(f"OTEL_* or STACK_METRICS_PORT is set, but the service lacks something: {error}; see docs/production.md")
 
-server_telemetry.serve_metrics()
 if interface == "asgi":
     import serve_asgi
 

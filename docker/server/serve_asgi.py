@@ -20,9 +20,6 @@ from uvicorn.server import logger
 
 LARGE_BODY_SLOTS = asyncio.Semaphore(limits.LARGE_BODIES)
 QUEUE = asyncio.Semaphore(100)  # for these; a request that waits holds some of its body, even when its client has gone
-# The fields that are read or made here, and their names in capitals.
-NAMED = "CONTENT-LENGTH HOST TRANSFER-ENCODING X-FORWARDED-FOR TRACEPARENT TRACESTATE X-REQUEST-ID"
-NAMES = {name.lower().encode(): name for name in NAMED.split()}
 MOST_DROPPED = 1000  # events for a client that has gone: frameworks notice sooner; others might go on for ever
 # The fields of an application's answer that are not sent, and those where its status allows no body.
 OURS = {b"x-request-id", b"transfer-encoding"}
@@ -41,7 +38,7 @@ class Request(Exchange):
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         super().__init__(health_check=not scope["server"] or scope["server"][1] is None)
         self.scope, self.receive_event, self.send_event = scope, receive, send
-        self.state = scope["stack.state"]()  # uvicorn's
+        self.state = scope.pop("stack.state")  # uvicorn's; in the scope, which it has, it would be cyclic garbage
 
     def gone(self) -> bool:
         """Whether the client has gone; uvicorn tells that only the last request that it has sent."""
@@ -150,17 +147,16 @@ class Middleware:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive, send)
-        headers, method, path = scope["headers"], scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
+        method, path = scope.get("method", "GET"), scope["raw_path"].decode("latin-1")
         target = scope.get("stack.target", scope["raw_path"]).decode("latin-1")
-        known = [(NAMES[name], value.decode("latin-1")) for name, value in headers if name in NAMES]
-        fields = dict(known)
-        made = request.start((scope["client"] or ("",))[0], method, path, fields)
-        scope["headers"] = [field for field in headers if NAMES.get(field[0]) not in made]
-        scope["headers"] += [(name.lower().encode(), value.encode()) for name, value in made.items() if value]
+        headers = [(name.decode("latin-1").upper(), value.decode("latin-1")) for name, value in scope["headers"]]
+        made = request.start((scope["client"] or ("",))[0], method, path, headers)
         try:
-            length = fields.get("CONTENT-LENGTH", "0")  # a long one is zeros; Python takes no more than 4,300 digits
-            status = too_large(target, headers) or 400 * (len(length) > 20)
-            status = status or limits.fault(method, scope["http_version"], target, known) or scope.get("stack.status")
+            # A long one is zeros; Python takes no more than 4,300 digits.
+            length = dict(headers).get("CONTENT-LENGTH", "0")
+            status = too_large(target, scope["headers"]) or 400 * (len(length) > 20)
+            status = status or limits.fault(method, scope["http_version"], target, headers) or scope.get("stack.status")
+            scope["headers"] = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in made]
             if not status and int(length) > limits.LARGE_BYTES and not await request.has_turn():
                 status = 503
             await (request.respond(status) if status else self.app(scope, request.receive, request.send))
@@ -212,9 +208,8 @@ def run() -> None:
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
     from serve_application import application
 
-    path = os.environ.get("STACK_HEALTH_SOCKET", "/dev/shm/health.sock")  # noqa: S108
     with suppress(FileNotFoundError):
-        os.unlink(path)  # noqa: PTH108
+        os.unlink(limits.HEALTH_SOCKET)  # noqa: PTH108
     config = uvicorn.Config(
         Middleware(application),
         loop="asyncio",  # uvloop, which uvicorn[standard] brings, reads as much as it likes
@@ -230,8 +225,8 @@ def run() -> None:
     # These lines contain query strings, which may be secret.
     logger.addFilter(lambda record: not str(record.msg).startswith('%s - "WebSocket'))
     ipv6 = ":" in limits.ADDRESS
-    family, port = socket.AF_INET6 if ipv6 else socket.AF_INET, int(os.environ.get("STACK_PORT", "8000"))
-    listener = socket.create_server((limits.ADDRESS, port), family=family, backlog=config.backlog, dualstack_ipv6=ipv6)
+    family, address = socket.AF_INET6 if ipv6 else socket.AF_INET, (limits.ADDRESS, limits.PORT)
+    listener = socket.create_server(address, family=family, backlog=config.backlog, dualstack_ipv6=ipv6)
     # As asyncio does for sockets of its own: answers would wait 40 ms for the client's acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    Server(config).run(sockets=[listener, socket.create_server(path, family=socket.AF_UNIX)])
+    Server(config).run(sockets=[listener, socket.create_server(limits.HEALTH_SOCKET, family=socket.AF_UNIX)])

@@ -23,6 +23,8 @@ LINGER_S = 2.0
 # RFC 9110, section 7.2, without the punctuation that RFC 3986 allows in names but no name has.
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%-]+)(:[0-9]*)?")
 
+PORT = int(os.environ.get("STACK_PORT") or 8000)
+HEALTH_SOCKET = os.environ.get("STACK_HEALTH_SOCKET", "/dev/shm/health.sock")  # noqa: S108 (see healthcheck.py)
 # All of IPv4, and of IPv6 where the system has it.
 ADDRESS = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 (in a container)
 

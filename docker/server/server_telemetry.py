@@ -1,5 +1,6 @@
 """What gunicorn and uvicorn tell of each request: ids, a line of JSON in the access log, metrics for Prometheus."""
 
+import json
 import os
 import random
 import re
@@ -12,7 +13,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
-from json.encoder import encode_basestring_ascii as quoted
 from select import PIPE_BUF
 
 from server_limits import ADDRESS
@@ -27,23 +27,16 @@ METRICS_PORT = int(os.environ.get("STACK_METRICS_PORT") or 0)
 if METRICS_PORT:
     # Worker processes have their numbers in files there; the library looks for this when it is imported.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()
-    try:
-        from prometheus_client import CollectorRegistry, Histogram, start_http_server
-        from prometheus_client.multiprocess import MultiProcessCollector
-    except ImportError:
-        sys.exit("STACK_METRICS_PORT is set, but the service has no prometheus-client: see docs/production.md")
+    from prometheus_client import CollectorRegistry, Histogram, start_http_server
+    from prometheus_client.multiprocess import MultiProcessCollector
+
     SECONDS = Histogram("http_request_duration_seconds", "From a request's head to its answer's end.", ["status"])
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    start_http_server(METRICS_PORT, ADDRESS, registry)  # a thread, for the server's metrics and the application's own
 REQUEST_ID = re.compile(r"[A-Za-z0-9+/=_.:-]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header: version, trace, parent, flags.
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0+-)([0-9a-f]{32})-(?!0+-)[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-def serve_metrics() -> None:
-    """Answer Prometheus, by a thread of this process, if there are metrics: the server's and the application's own."""
-    if METRICS_PORT:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        start_http_server(METRICS_PORT, ADDRESS, registry)
 
 
 @lru_cache(1024)
@@ -80,11 +73,6 @@ class Log:
 
 
 LOG = Log()
-# Written out, because json.dumps takes several times as long; ids and methods contain nothing that must be quoted.
-LINE = (
-    '{"time": "%s", "request_id": "%s", "trace_id": "%s", "client": %s, "method": "%s", "path": %s, '
-    '"status": %d, "bytes": %d, "duration_ms": %.1f}\n'
-)
 
 
 def new_id(bits: int = 128) -> str:
@@ -103,22 +91,21 @@ class Exchange:
         self.health_check = health_check
         self.request_id = new_id()
 
-    def start(self, peer: str, method: str, path: str, fields: dict[str, str]) -> dict[str, str]:
-        """Take note of a request; returns fields for the application, in place of the client's; "" means none.
-
-        All names are in capitals.
-        """
+    def start(self, peer: str, method: str, path: str, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Take note of a request; returns its header fields for the application, with ids. All names are in capitals."""
+        fields = dict(headers)
         self.began, self.method, self.path, self.client = time.monotonic(), method, path, peer
         if is_trusted(peer):
             self.client = fields.get("X-FORWARDED-FOR", peer).rpartition(",")[2].strip()
             if "X-REQUEST-ID" in fields and REQUEST_ID.fullmatch(fields["X-REQUEST-ID"]):
                 self.request_id = fields["X-REQUEST-ID"]
-        if "TRACEPARENT" in fields and (found := TRACEPARENT.fullmatch(fields["TRACEPARENT"])):
+        made = {"X-REQUEST-ID": self.request_id}
+        if found := TRACEPARENT.fullmatch(fields.get("TRACEPARENT", "")):
             self.trace_id = found[1]
-            return {"X-REQUEST-ID": self.request_id}
-        made = new_id(192)
-        self.trace_id = made[:32]
-        return {"X-REQUEST-ID": self.request_id, "TRACEPARENT": f"00-{made[:32]}-{made[32:]}-01", "TRACESTATE": ""}
+        else:
+            self.trace_id = new_id()
+            made |= {"TRACEPARENT": f"00-{self.trace_id}-{new_id(64)}-01", "TRACESTATE": ""}  # the client's is removed
+        return [field for field in headers if field[0] not in made] + [field for field in made.items() if field[1]]
 
     def end(self) -> None:
         """Log and count the request, unless there was none, or it was a health check that succeeded."""
@@ -129,7 +116,8 @@ class Exchange:
                 SECONDS.labels(f"{self.status // 100}xx").observe(duration_s)
             if ACCESS_LOG:
                 now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                said = quoted(self.client[:100]), self.method[:20], quoted(self.path[:400])
-                sent = self.status, max(self.bytes, 0)  # less than 0 when the client did not take the head
-                LOG.write((LINE % (now, self.request_id, self.trace_id, *said, *sent, duration_s * 1000)).encode())
+                line: dict[str, object] = {"time": now, "request_id": self.request_id, "trace_id": self.trace_id}
+                line |= {"client": self.client[:100], "method": self.method[:20], "path": self.path[:400]}
+                line |= {"status": self.status, "bytes": max(self.bytes, 0)}  # < 0: the client did not take the head
+                LOG.write(json.dumps(line | {"duration_ms": round(duration_s * 1000, 1)}).encode() + b"\n")
         self.began = self.status = 0

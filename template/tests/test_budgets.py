@@ -19,7 +19,7 @@ TESTS = {"tests", "skeleton"}
 PROGRAMS = {
     "slicer": ("docker/build/slice", 450),
     "reloader and rerunner": ("docker/dev", 812),
-    "server": ("docker/server", 1_734),  # WSGI, ASGI with WebSockets, commands, metrics
+    "server": ("docker/server", 1_732),  # WSGI, ASGI with WebSockets, commands, metrics
 }
 ADOPT = tuple(
     f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")
