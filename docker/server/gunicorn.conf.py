@@ -13,8 +13,8 @@ workers = int(os.environ.get("WEB_CONCURRENCY") or 1)
 worker_class = Worker
 # One for each request that is processed or whose client is slow: they are made as they are needed, and cost little. BUSY in
 # gunicorn_worker.py limits how many compete for the processor. During a reload there may be twice as many; pids_limit in
-# docker/service.yaml must allow for them.
-threads = max(800 // workers, 16)
+# docker/service.yaml must allow for them. Of fewer than 64, slow clients and those with large bodies could take all.
+threads = max(800 // workers, 64)
 worker_connections = limits.CONNECTIONS
 # Seconds that a connection may be idle, also before its first request; a busy client or proxy may need more than gunicorn's 2.
 keepalive = int(limits.TIMEOUT_S)
