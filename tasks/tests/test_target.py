@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import subprocess
 from dataclasses import replace
 from pathlib import Path
-from subprocess import PIPE, STDOUT, run
 
 import pytest
 
@@ -107,17 +106,26 @@ def test_verification_starts_from_the_flavor_and_keeps_nothing(
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
-    [("python3 -m worker", ""), ("no-program", "APPLICATION is 'no-program', and there is no such program\n")],
+    ("interface", "application", "told"),
+    [
+        ("wsgi", "json:dumps", ""),
+        ("asgi", "lost:app", "No module named 'lost'"),
+        ("command", "python3 -m 'lost'", ""),
+        ("command", "lost-program --loop", "APPLICATION is 'lost-program --loop', and there is no such program"),
+    ],
 )
-def test_the_verification_without_tests_looks_for_the_command(command: str, told: str) -> None:
-    """As the Dockerfile does."""
-    lines = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8").splitlines()
-    (words,) = [json.loads(line.removeprefix("RUN ")) for line in lines if "serve_command" in line]
-    set_here = {"ENVIRONMENT": "{}", "INTERFACE": "command", "APPLICATION": command}
-    env = {**os.environ, **set_here, "PYTHONPATH": str(ROOT / "docker/server")}
-    found = run([sys.executable, *words[1:]], env=env, stdout=PIPE, stderr=STDOUT, text=True, check=False)
-    assert (found.stdout, found.returncode) == (told, bool(told))
+def test_a_start_without_tests_is_verified(interface: str, application: str, told: str) -> None:
+    dockerfile = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8").partition(" AS verify-import\n")[2]
+    run = next(line for line in dockerfile.splitlines() if line.startswith("RUN "))
+    words = {"INTERFACE": interface, "APPLICATION": application, "ENVIRONMENT": '{"KEY": "a b"}'}
+    done = subprocess.run(
+        json.loads(run.removeprefix("RUN ")),
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "docker/server"), **words},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (bool(done.returncode), told in done.stderr) == (bool(told), True)
 
 
 @pytest.mark.parametrize(
