@@ -72,7 +72,7 @@ def shorten(step: str) -> str:
 def reason(log: str) -> str:
     """Why a build failed, in one line, from its whole log."""
     if package := re.search(r"Failed to build `([^`]+)`", log):
-        return f"{package[1]} has no wheel for this platform, and there is no compiler to build it with: choose another version of it, or see BUILD_PACKAGES in docs/adopting.md"
+        return f"{package[1]} has no wheel for this platform, and cannot be compiled: choose another version of it, or see BUILD_PACKAGES in docs/adopting.md"
     if conflict := re.search(r"the shared group .* does not go with .*", log):
         return conflict[0]
     # BuildKit repeats what the step printed below its title, but not always the last lines.
