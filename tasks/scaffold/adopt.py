@@ -9,31 +9,22 @@ import json
 import re
 import shutil
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
 from pathlib import Path
 from textwrap import indent
 
 from nox import Session
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
 
 from .. import cli
 from ..images.target import has_tests
 from ..project import ROOT, SERVICES, pyproject
-from ..shell import UserError
+from ..shell import UserError, output
 from ..terminal import say
 from . import environment, resolve, service
-from .application import CACHES, LEFT, TESTS, Application, Code, find_application, matches, said, text_of
-from .requirements import LINTERS, LOCKS, Needs, by_name, find_needs
-
-# For a process that no port can tell anything about.
-HEALTH = "healthcheck: {disable: true}  # or {test: [CMD, ...]}, which fails when it does not work though it runs\n"
-# How a Django project's tox.ini names its tests' settings, and manage.py its own.
-DJANGO = r"""DJANGO_SETTINGS_MODULE(?:\s*=\s*['"]?|['"]\]?\s*[=,]\s*['"])([\w.]+)"""
-# How code names a document beside it, or one in docs/.
-DOCUMENTS = re.compile(r"""["'][./]*(docs(?=(?:/|["']\s*[/,]\s*["'])[^"'\s]+\.\w+["'])|[\w.-]+\.(?:md|rst)(?=["']))""")
-# What code has that writes to Flask's instance folder.
-INSTANCE = re.compile(rb"""\binstance_(path|relative)|['"/]instance['"/]""")
+from .application import CACHES, DATA, TESTS, Application, Code, find_application, matches, said
+from .environment import KNOWN, LOOK, text_of
+from .requirements import LINTERS, LOCKS, Needs, by_name, find_needs, parse
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -62,14 +53,14 @@ def adopt(session: Session, args: Namespace) -> None:
     needs = find_needs(session, source, args.extra or (), found.root)
     locked = {one for name in LOCKS for one in resolve.versions(source / name)}
     if args.unpin:
-        unpin([*needs.main, *needs.tests], locked)
+        unpin(needs, locked)
     taken, left = copy(code, found.root, folder)
     if (own := found.module.partition(".")[0] + ".py") in left and not (folder / own[:-3]).is_dir():
         raise UserError(f"{own} cannot be adopted: this name is not free in services/{args.name} or in its images")
     place_tests(folder)
-    kept = environment.databases(code.texts, code.imports, *map(text_of, [*source.glob("*.ini"), *code.trees]))
+    kept = environment.databases(code.texts, code.imports, folder, *map(text_of, [*source.glob("*.ini"), *code.trees]))
     keep(source, folder, kept)
-    packages: set[str] = {canonicalize_name(one.name) for one in needs.main}
+    packages = {*by_name(map(str, needs.main))}
     arguments = build_arguments(found, needs, packages)
     service.fill(args.name, {"SERVICE": args.name} | arguments, "compose.yaml.in")
     variables = environment.variables(code.trees.values())
@@ -91,11 +82,10 @@ def adopt(session: Session, args: Namespace) -> None:
         say(f"it seems to use {near.name}: {near.how} in services/{args.name}/compose.yaml")
 
 
-def unpin(requirements: list[Requirement], locked: resolve.Versions) -> None:
+def unpin(needs: Needs, locked: resolve.Versions) -> None:
     """Ask for newer versions of the same major in place of pins, and of the versions in the project's own lock."""
-    for one in [one for one in requirements if not one.url]:
-        versions = [version for name, version in locked if name == canonicalize_name(one.name)]
-        fitting = [*one.specifier.filter(versions, prereleases=True)]
+    for one in [one for one in [*needs.main, *needs.tests] if not one.url]:
+        fitting = [*one.specifier.filter((it for name, it in locked if name in by_name([str(one)])), prereleases=True)]
         pin = f"=={fitting[0]}" if len(fitting) == 1 else str(one.specifier)
         one.specifier = SpecifierSet(re.sub(r"[=~]=((\d+)[\w.]*)$", lambda it: f">={it[1]},<{int(it[2]) + 1}", pin))
 
@@ -106,11 +96,11 @@ def write_settings(code: Code, folder: Path, needs: Needs, *, django: bool) -> N
         shutil.copy(environment.FOLDER / "ruff.toml", folder)
     settings: dict[str, object] = {"python_files": ["test*.py", "*_test.py"]} if any(folder.rglob("tests.py")) else {}
     if django:
-        needs.tests.append(Requirement("pytest-django"))
+        needs.tests.extend(parse("", ["pytest-django"]))
         files = [path for path in (code.source / "tox.ini", *code.trees) if path.name in {"tox.ini", "manage.py"}]
         # Where these take the name from a variable, the first module that has such settings.
         modules = [code.importable(path)[1] for path in code.trees if "\nINSTALLED_APPS" in text_of(path)]
-        if named := re.findall(DJANGO, "".join(map(text_of, files))) or modules:
+        if named := LOOK["django"].findall("".join(map(text_of, files))) or modules:
             settings |= {"DJANGO_SETTINGS_MODULE": named[0], "python_files": ["test*.py"]}
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in (settings | needs.settings).items()]
     (folder / "pyproject.toml").write_text(environment.template("pytest.toml", {}) + "".join(lines), encoding="utf-8")
@@ -125,7 +115,7 @@ def keep(source: Path, folder: Path, files: list[str]) -> None:
         place = (folder / name).parent
         if not place.exists():
             place.symlink_to("instance")
-        elif place.name != "instance" and not place.is_symlink() and not (folder / name).exists():
+        elif place.name != "instance" and not place.is_symlink():
             (folder / name).symlink_to("../" * name.count("/") + f"instance/{Path(name).name}")
 
 
@@ -134,7 +124,7 @@ def build_arguments(found: Application, needs: Needs, packages: set[str]) -> dic
     application = f"{found.module}:{found.call}".removeprefix(":")
     told = {"APPLICATION": application, "DISTRIBUTION": needs.distribution, "ENTRY_POINTS": needs.entry_points}
     arguments = {"PACKAGE": "."} | {key: json.dumps(text) for key, text in told.items() if text}
-    if headers := [text for name, text in environment.COMPILED.items() if name in packages]:
+    if headers := [text for name, text in KNOWN["compiled"].items() if name in packages]:
         arguments["BUILD_PACKAGES"] = " ".join(["gcc libc6-dev python3-dev", *headers])
     return arguments | ({} if found.interface == "wsgi" else {"INTERFACE": found.interface})
 
@@ -157,9 +147,9 @@ def lock(session: Session, args: Namespace, interface: str, needs: Needs, locked
     servers = {"uwsgi", *by_name(line for lines in service.SERVERS.values() for line in lines)} if server else set()
     # pytest does not belong in production.
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
-    lines = [str(one) for one in needs.main if one not in tools and canonicalize_name(one.name) not in servers]
+    lines = [str(one) for one in needs.main if one not in tools and not by_name([str(one)]).keys() & servers]
     asked = [str(one) for one in [*needs.tests * has_tests(args.name), *tools] if not matches(one.name, LINTERS)]
-    known = servers | by_name(lines).keys() | environment.COMPILED.keys()
+    known = {*servers, *by_name(lines), *KNOWN["compiled"]}
     theirs = {name: line for name, line in by_name(asked).items() if name not in known}
     own = by_name(["pytest", "pytest-cov"]) | theirs
     shared = by_name(line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str))
@@ -180,39 +170,40 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
     text = compose.read_text(encoding="utf-8")
     # A command line with our port is a server's, and is asked whether it is healthy.
     if found.interface == "command" and "8000" not in found.call:
-        text = f"{text.partition('    ports:')[0]}    {HEALTH}"
-    kept = (folder / "instance").exists() or any(INSTANCE.search(path.read_bytes()) for path in folder.rglob("*.py"))
+        text = f"{text.partition('    ports:')[0]}{environment.template('health.yaml', {})}"
+    kept = (folder / "instance").exists() or any(map(LOOK["instance"].search, map(text_of, folder.rglob("*.py"))))
     volumes = f"  {name}-data:\n" if kept else ""
     itself, services, more = (indent(text, "#") for text in lines)
     text += (f"    volumes:\n      - {name}-data:/app/instance\n" if kept else "") + itself
     if (said or seen) and found.interface != "command":
         shared = "      <<: *environment\n" if itself else ""
-        words = {"name": name, "command": json.dumps(said or seen), "health": HEALTH}
+        words = {"name": name, "command": json.dumps(said or seen), "health": environment.template("health.yaml", {})}
         block = environment.template("worker.yaml", words | {"shared": indent(shared, "#") if said else shared})
         text = text.replace(f"  {name}:\n", f"  {name}: &{name}\n", 1) + (block if said else indent(block, "#"))
     text += services + (f"\n{'' if volumes else '#'}volumes:\n{volumes}{more}" if volumes or more else "")
     compose.write_text(text, encoding="utf-8")
 
 
-def documents(folder: Path) -> set[str]:
-    """The documents, and the folder docs/, that code in a folder may read, because a string in it names them."""
-    return {name for path in folder.rglob("*.py") for name in DOCUMENTS.findall(path.read_text("utf-8", "replace"))}
-
-
 def copy(code: Code, root: Path, folder: Path) -> tuple[list[str], list[str]]:
-    """Copy what is in ``root``, and what is beside it in the code's folder; return what was taken and what was left out."""
+    """Copy what is in ``root``, and what is beside it in the code's folder; return what was taken and what was left out.
+
+    A file with data is taken if git has it.
+    """
     # Production images have these files in the same place; and the folder itself must be no package, as pytest has it.
     leave = [*code.left, "__init__.py", *(path.name for path in (ROOT / "docker/server").iterdir() if path.is_file())]
     folder.mkdir(parents=True)  # git has no empty services/
-    source, left = code.source, []
+    source, left, data = code.source, [], ""
+    with suppress(UserError):  # it may be no clone
+        data = output("git", "-C", str(source), "ls-files", "-z", *DATA)
     # What is imported from src/ is installed where it was written.
     roots = [root, *(path for path in source.glob("src/") if not [*path.glob("*.py")]), source]
     above = {above for place in roots for above in (place, *place.parents)}
     found = [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir()) if path not in above]
-    for path in sorted(found, key=lambda path: matches(path.name, LEFT)):  # documents after the code that reads them
-        target = folder / path.name
-        if (matches(path.name, leave) and path.name not in documents(folder)) or target.exists():
-            left.append(str(path.relative_to(source)))
+    for path in sorted(found, key=lambda path: matches(path.name, leave)):  # documents after the code that reads them
+        target, name = folder / path.name, str(path.relative_to(source))
+        kept = {*LOOK["documents"].findall("".join(map(text_of, folder.rglob("*.py")))), *data.split("\0")}
+        if target.exists() or (matches(path.name, leave) and not {path.name, name} & kept):
+            left.append(name)
         elif path.is_dir():
             shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns(*CACHES))
         else:

@@ -11,18 +11,13 @@ from pathlib import Path
 from symtable import symtable
 from typing import NamedTuple
 
-from ..project import toml
 from ..shell import UserError
-from .environment import FOLDER
+from .environment import KNOWN, LOOK, text_of
 
 # What makes an application with the interface that it has, and which files are not its code.
-KNOWN = toml((FOLDER / "known.toml").read_text(encoding="utf-8"))
 MAKERS = {maker: interface for interface, makers in KNOWN["makers"].items() for maker in makers}
-CACHES, LEFT, TESTS = (KNOWN["files"][name] for name in ("caches", "left", "tests"))
+CACHES, LEFT, DATA, TESTS = KNOWN["files"].values()
 ASGI, FACTORIES, CELERY, MODULES, NAMES = KNOWN["names"].values()
-WORD = re.compile(r"[A-Za-z_][\w./]*(?::[A-Za-z_][\w.]*(?:\([^)]*\))?)?")
-# What runs a module or a file: its name, and the words behind it.
-RUNS = re.compile(r"\bpython[\d.]*\s+(?:-[uBO]+\s+)*(?:-m\s+)?([\w./]+)([^;&|]*)")
 
 
 class Application(NamedTuple):
@@ -68,12 +63,6 @@ def find_application(code: Code, wanted: str = "") -> Application:
     raise UserError(f"{source} has {len(choices)} applications: choose with {listed}")
 
 
-def text_of(path: Path) -> str:
-    """The text of a file, "" where there is none, in UTF-8 or, as of PowerShell, UTF-16; other bytes, as of a comment, are replaced."""
-    content = path.read_bytes() if path.is_file() else b""
-    return content.decode("utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig", "replace")
-
-
 def said(source: Path, table: str) -> Iterator[tuple[str, str]]:
     """What the lines say that a table of known.toml looks for in files, each after the file's name."""
     for name, line in KNOWN[table].items():
@@ -83,7 +72,7 @@ def said(source: Path, table: str) -> Iterator[tuple[str, str]]:
 def named(source: Path) -> Iterator[tuple[str, str]]:
     """The applications that files for servers may name, the likeliest first, each after the file's name."""
     for name, line in said(source, "servers"):
-        words = sorted(WORD.findall(line), key=lambda word: ":" not in word and not word.endswith(".py"))
+        words = sorted(LOOK["word"].findall(line), key=lambda word: ":" not in word and not word.endswith(".py"))
         yield from ((name, word) for word in words)  # a word alone may be a folder
     yield from ((f"{name}.py", f"{name}:{call}") for name in MODULES for call in [*NAMES, ""])
 
@@ -95,7 +84,7 @@ class Code:
         self.source = source
         self.trees: dict[Path, ast.Module] = {}
         # Virtual environments may have any name.
-        self.left = [*CACHES, *LEFT, *(path.parent.name for path in source.glob("*/pyvenv.cfg"))]
+        self.left = [*CACHES, *LEFT, *DATA, *(path.parent.name for path in source.glob("*/pyvenv.cfg"))]
         for path in sorted(source.rglob("*.py")):
             if not any(matches(part, self.left + TESTS) for part in path.relative_to(source).parts):
                 with suppress(SyntaxError, ValueError):  # a template, or code for another Python
@@ -122,11 +111,10 @@ class Code:
     def commands(self) -> Iterator[Application]:
         """The modules that files say to run, as commands; none where they are servers, which need our port."""
         for name, line in said(self.source, "commands") if self.interface else ():
-            for script, words in RUNS.findall(re.sub(r"""[]["',]""", " ", line)):
+            for script, words in LOOK["runs"].findall(re.sub(r"""[]["',]""", " ", line)):
                 for path in self.modules(script.removesuffix(".py").strip("./").replace("/", "."))[:1]:
-                    root, module = self.importable(path)
-                    run = f"python -m {module.removesuffix('.__main__')} {words}"
-                    yield Application(root, "", " ".join(run.split()), "command", name)
+                    run = ["python", "-m", self.importable(path)[1].removesuffix(".__main__"), *words.split()]
+                    yield Application(self.importable(path)[0], "", " ".join(run), "command", name)
 
     def applications(self, path: Path, tree: ast.Module) -> Iterator[Application]:
         """The applications, and functions that make one without being told more, in a module.

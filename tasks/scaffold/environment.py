@@ -12,46 +12,46 @@ from ..project import env_prefix, toml
 from .service import Skeleton
 
 FOLDER = Path(__file__).with_name("adopting")  # what is written into services
-# How code, as ast writes it, reads a variable: by os.environ, environs, decouple, or a function such as getenv or env_bool; env[...] and env.get(...) are a dictionary, as of WSGI.
-# %s are os.environ and the names that a module imports it by.
-# The first group is a function that fails without the variable, unless it is told a default; the last is what follows the name, which is none that each process has.
-READERS = r"(?<![\w.])(?:(?:%s)(?:\.\w+)?[(\[]|[\w.]*(?:\wenv|env\w)\w*\(|(config[(\[]|env(?:\.(?!(?:get|pop|setdefault)\()\w+)?\())'(?!(?:PATH|HOME)')([A-Z][A-Z\d_]+)'(\W)"
-ENVIRON = re.compile(r"^\s*from os import (?:.*, )?environ(?: as (\w+))?(?:,|$)", re.MULTILINE)
-# The name of a database in the working directory, or in a folder there; and as code joins it, which is no variable with a default.
-DATABASE = re.compile(r"(?:sqlite(?:\+\w+)?:///(?:\./)?)?((?:[\w-]+/)?[\w-]+\.(?:db|sqlite3?))")
-JOINED = re.compile(r"""["'](?![A-Z\d_]+["'])([\w-]+)["']\s*[,/]\s*["']([\w-]+\.(?:db|sqlite3?))["']""")
+KNOWN = toml((FOLDER / "known.toml").read_text(encoding="utf-8"))
 WAITS = "    depends_on:  # tests that need these: TESTS_NEED_NEIGHBOURS in docs/recipes.md\n"
-NEIGHBOURS = [SimpleNamespace(**one) for one in toml((FOLDER / "neighbours.toml").read_text("utf-8"))["neighbour"]]
-# Packages that come without wheels, and what Debian calls the headers that they are compiled with.
-COMPILED: dict[str, str] = toml((FOLDER / "compiled.toml").read_text(encoding="utf-8"))
+LOOK = {name: re.compile(pattern, re.MULTILINE) for name, pattern in KNOWN["patterns"].items()}
 
 
 def variables(trees: Iterable[ast.Module]) -> dict[str, bool]:
-    """The environment variables that code reads, as READERS says or by pydantic's settings, and whether it fails without."""
+    """The environment variables that code reads, by functions or by pydantic's settings, and whether it fails without."""
     found: dict[str, bool] = {}
     for text in map(ast.unparse, trees):
-        own = "|".join([r"os\.environ", *(name or "environ" for name in ENVIRON.findall(text))])
-        for function, key, end in re.findall(READERS % own, text):
+        own = "|".join([r"os\.environ", *(name or "environ" for name in LOOK["environ"].findall(text))])
+        for function, key, end in re.findall(LOOK["readers"].pattern % own, text):
             found[key] = found.get(key, False) or (end == (")" if function else "]") and f"'{key}' in" not in text)
-    for node in [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
-        if any(ast.unparse(base).endswith("BaseSettings") for base in node.bases):
-            found |= {ast.unparse(f.target).upper(): not f.value for f in node.body if isinstance(f, ast.AnnAssign)}
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    for node in classes:
+        above = [node]
+        for one in above:  # and what that inherits from
+            bases = {ast.unparse(base).rpartition(".")[2] for base in one.bases}
+            above += [each for each in classes if each.name in bases and each not in above]
+        text = "\n".join(map(ast.unparse, above))
+        fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" not in ast.unparse(one)]
+        for field in fields * bool(LOOK["settings"].search(text)):
+            value = ast.unparse(field.value or ast.Constant(...))
+            name = "".join(LOOK["prefix"].findall(text)[:1]) + ast.unparse(field.target)
+            found[[*LOOK["alias"].findall(value), name][0].upper()] = LOOK["needed"].match(value) is not None
     return found
 
 
-def databases(texts: Collection[str], imports: Collection[str], *files: str) -> list[str]:
-    """The names of SQLite's files beside the code: among the ``texts`` of code that uses it, and in ``files``, for Paste or of code."""
+def databases(texts: Collection[str], imports: Collection[str], folder: Path, *files: str) -> list[str]:
+    """The names of SQLite's files that the ``folder`` lacks: among the ``texts`` of code that uses it, and in ``files``, for Paste or of code."""
     used = any("sqlite" in text.lower() for text in [*texts, *imports])
-    found = {*texts, *("/".join(names) for text in files for names in JOINED.findall(text))} if used else set()
+    found = {*texts, *("/".join(names) for text in files for names in LOOK["joined"].findall(text))} if used else set()
     found.update(name for text in files for name in re.findall(r"%\(here\)s/(\S+)", text))
-    names = {name[1] for text in found if (name := DATABASE.fullmatch(text))}
+    names = {it[1] for text in found if (it := LOOK["database"].fullmatch(text)) and not (folder / it[1]).exists()}
     return sorted(name for name in names if not any(other.endswith(f"/{name}") for other in names))
 
 
 def neighbours(packages: Collection[str], texts: Iterable[str]) -> Iterator[SimpleNamespace]:
     """The databases and brokers that a project's packages and URLs in its code are for, with the driver that a URL names."""
     schemes = {scheme for text in texts for scheme in re.findall(r"^([a-z]+\+\w+$|[a-z]+(?:\+\w+)?(?=://))", text)}
-    for one in NEIGHBOURS:
+    for one in [SimpleNamespace(**each) for each in KNOWN["neighbour"]]:
         own = [scheme for scheme in schemes if re.fullmatch(one.uses, f"{scheme}:")]
         if own or any(re.fullmatch(one.uses, package) for package in packages):
             # Where code has several, it replaces one by the other.
@@ -79,3 +79,9 @@ def compose_lines(service: str, found: Iterable[SimpleNamespace], read: Mapping[
 def template(file: str, words: Mapping[str, str]) -> str:
     """The text of a file in adopting/ with these words in it."""
     return Skeleton((FOLDER / file).read_text(encoding="utf-8")).substitute(words)
+
+
+def text_of(path: Path) -> str:
+    """The text of a file, "" where there is none, in UTF-8 or, as of PowerShell, UTF-16; other bytes, as of a comment, are replaced."""
+    content = path.read_bytes() if path.is_file() else b""
+    return content.decode("utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig", "replace")

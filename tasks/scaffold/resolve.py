@@ -17,7 +17,7 @@ from ..project import SERVICES, has_own_lock, pyproject, toml
 from ..shell import CommandFailed, UserError, output
 from ..terminal import say
 from . import service
-from .environment import COMPILED, template
+from .environment import KNOWN, template
 from .requirements import applies, image_python
 
 Versions = Set[tuple[str, str]]  # names and versions of packages
@@ -118,7 +118,7 @@ def without_wheels(name: str) -> Iterator[tuple[str, str]]:
     for package in toml(path.read_text(encoding="utf-8")).get("package", ()):
         files, marker = [file["file"] for file in package.get("files", ())], package.get("markers")
         here = groups & {*package.get("groups", ())} and applies(marker if isinstance(marker, str) else None)
-        if here and files and not any(map(fits, files)) and package["name"] not in COMPILED:
+        if here and files and not any(map(fits, files)) and package["name"] not in KNOWN["compiled"]:
             yield package["name"], package["version"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ..scaffold import service
-from .scaffolding import APP, DJANGO, FACTORY, NO_SESSION, git
+from .scaffolding import APP, DJANGO, FACTORY, NO_SESSION, commit, git
 from .test_adopt import Write, adopting_project, take
 
 
@@ -83,6 +83,23 @@ def test_tests_that_are_there_twice(ours: Path, write: Write) -> None:
     assert ((folder / "conftest.py").read_text(), (folder / "tests/conftest.py").read_text()) == ("above\n", "inside\n")
     assert (folder / "tests/test_x.py").exists()
     assert "        PACKAGE: .\n" in (folder / "compose.yaml").read_text()
+
+
+def test_a_database_that_git_has_is_part_of_the_code(
+    ours: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = f"{APP}import sqlite3\nx = ['search.db', 'users.db', 'var/more.db']\n"
+    source = write({"app.py": code, "search.db": "theirs", "var/more.db": "", "requirements.txt": "flask\n"})
+    git(source, "init", "-q")
+    commit(source)
+    (source / "users.db").touch()
+    take(source)
+    told = capsys.readouterr().out
+    assert "kept in instance/, a volume in production: users.db\n" in told
+    folder = ours / "services/theirs"
+    assert (folder / "search.db").read_text() == "theirs"
+    assert (folder / "users.db").is_symlink()
+    assert not (folder / "var").is_symlink()
 
 
 @pytest.mark.parametrize("code", ["'sqlite:///instance/app.db'", "join('instance', 'app.db')"])

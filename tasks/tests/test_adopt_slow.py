@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from ..scaffold import requirements
 from .scaffolding import APP, FACTORY, commit, git, in_git, real
 
 Write = Callable[[Mapping[str, str]], Path]
@@ -37,6 +39,40 @@ blinker = [{version = "<1.8", python = "<3.12"}, {version = ">=1.9", python = ">
     assert wanted["blinker"].specifier == Requirement("x>=1.9").specifier
     real(clone, "remove", "--", "blog")
     assert git(clone, "status", "--porcelain") == ""
+
+
+def test_a_pipfile(clone: Path, write: Write) -> None:
+    in_git(clone)
+    lines = """[packages]
+flask = "*"
+"Its.Dangerous" = {version = "~=2.2", extras = ["x"], markers = "python_version > '3' or os_name == 'nt'"}
+a = {git = "https://h.invalid/a.git", ref = "v1"}
+b = {file = "https://h.invalid/b.zip"}
+[dev-packages]
+pytest = "*"
+[requires]
+python_version = "3.6"
+"""
+    source = write({"blog/__init__.py": FACTORY, "Pipfile": f"{lines}x = ?\n"})
+    told = real(clone, "new", "--", "blog", "--from", str(source), code=1)
+    assert re.search(r"/Pipfile: Poetry cannot read it: .*\(at line 10, column 5\)", told)
+    (source / "Pipfile").write_text(lines)
+    program = requirements.ASK_PIPENV
+    python = clone / ".nox/new/bin/python"
+    answer = subprocess.run([python, "-c", program, source], check=True, capture_output=True, text=True).stdout
+    needs, pythons = json.loads(answer)
+    assert pythons == ["==3.6.*"]
+    assert [str(Requirement(line)) for line in needs["main"]] == [
+        "flask",
+        'Its.Dangerous[x]<3.0,>=2.2; python_version > "3" or os_name == "nt"',
+        "a @ git+https://h.invalid/a.git@v1",
+        "b @ https://h.invalid/b.zip",
+    ]
+    assert needs["dev"] == ["pytest"]
+    (source / "Pipfile").write_text("[packages]\nflask = '>=3.1,<4'\n")
+    real(clone, "new", "--", "blog", "--from", str(source))
+    group = tomllib.loads((clone / "pyproject.toml").read_text())["dependency-groups"]["blog"]
+    assert Requirement(group[0]) == Requirement("flask>=3.1,<4")
 
 
 def test_flasks_own_tutorial_is_adopted_as_it_is(clone: Path, tmp_path: Path) -> None:

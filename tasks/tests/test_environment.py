@@ -57,9 +57,9 @@ def test_databases_that_files_for_paste_name(ours: Path, write: Write) -> None:
 
 
 def test_other_files_are_no_databases(write: Write) -> None:
-    assert databases(Code(write({"web.py": "hidden = ['Thumbs.db']\n"})).texts, []) == []
+    assert databases(Code(source := write({"web.py": "hidden = ['Thumbs.db']\n"})).texts, [], source) == []
     code = Code(write({"web.py": "from django.db import models\nengine = 'sqlite'\n"}))
-    assert databases(code.texts, code.imports) == []
+    assert databases(code.texts, code.imports, source) == []
 
 
 def test_databases_in_a_folder_that_git_does_not_have(ours: Path, write: Write) -> None:
@@ -166,6 +166,22 @@ def test_variables_without_which_code_fails(write: Write) -> None:
     found = variables(Code(write({"web.py": f"from os import environ\n{code}"})).trees.values())
     assert [name[0] for name in found if found[name]] == ["A", "B", "C", "D", "E"]
     assert [name[0] for name in found if not found[name]] == ["F", "G", "H", "I", "J", "K"]
+
+
+def test_settings_of_pydantic(write: Write) -> None:
+    base = "class AppSettings(pydantic_settings.BaseSettings):\n    debug: bool = False\n"
+    files = {
+        "base.py": base,
+        "one.py": "class One(base.AppSettings):\n    model_config: ClassVar = SettingsConfigDict(env_prefix='ONE_')\n    a: str\n",
+        "two.py": "class Two(One):\n    class Config:\n        env_prefix = 'two_'\n    a: str\n",
+        "three.py": "class Three(Two, env_prefix=''):\n    a: str = ''\nclass Four(AppSettings):\n    model_config = {'env_prefix': 'FOUR_'}\n    a: int = 1\n",
+        "five.py": "class Five(One):\n    b: str = Field(...)\n    c: str = Field(default='c', alias='CC')\n    d: str = Field(env='d_d')\n",
+        "same.py": "class Settings(BaseSettings): ...\n",
+        "more/same.py": "class Settings(same.Settings):\n    e: str\nclass Other(BaseModel):\n    f: str\n",
+    }
+    found = variables(Code(write(files)).trees.values())
+    assert {name for name in found if found[name]} == {"ONE_A", "TWO_A", "ONE_B", "D_D", "E"}
+    assert {name for name in found if not found[name]} == {"DEBUG", "A", "FOUR_A", "CC"}
 
 
 def test_what_it_reads_and_uses_is_listed(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:

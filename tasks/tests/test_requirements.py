@@ -115,7 +115,10 @@ def test_requirements_are_found(
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"app.py": ""}, "no requirements in pyproject.toml, setup.cfg, setup.py or requirements.txt"),
+        (
+            {"app.py": ""},
+            "no requirements in pyproject.toml, setup.cfg, setup.py or requirements.txt, .*, Pipfile: add one of them$",
+        ),
         ({"requirements.txt": "a\nb=1\n"}, r"requirements.txt, line 2: 'b=1' is no requirement"),
         (
             {"requirements.txt": "a\nhttps://h.invalid/b.zip\n"},
@@ -135,7 +138,6 @@ def test_requirements_are_found(
             "no requirements in .*: add one of them or --extra x or --extra y",
         ),
         ({"web/requirements.txt": "flask\n"}, "add one of them or --from .*/web$"),
-        ({"Pipfile": ""}, "add one of them or pipenv requirements > requirements.txt$"),
     ],
 )
 def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], told: str) -> None:
@@ -274,6 +276,17 @@ def test_groups_of_poetrys_beside_a_project(write: Write, monkeypatch: pytest.Mo
     assert (needs.main, [str(one) for one in needs.tests]) == ([], ["b"])
 
 
+def test_a_pipfile(write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Poetry reads it, if nothing else says what is needed; test_adopt_slow.py has what it answers."""
+    monkeypatch.setattr(requirements, "image_python", lambda: "3.13")
+    monkeypatch.setattr(requirements, "ask", lambda *_: ({"main": ["a (>=1)"], "dev": ["b"]}, ["==3.6.*"]))
+    needs = find_needs(NO_SESSION, write({"Pipfile": "", "pyproject.toml": "[tool.black]\n"}))
+    assert ([str(one) for one in needs.main], [str(one) for one in needs.tests]) == (["a>=1"], ["b"])
+    assert "warning: it asks for Python ==3.6.*, images have 3.13" in capsys.readouterr().out
+    needs = find_needs(NO_SESSION, write({"requirements.txt": "c\n"}))
+    assert ([str(one) for one in needs.main], needs.tests) == (["c"], [])
+
+
 @pytest.mark.parametrize(
     ("files", "asked"),
     [
@@ -319,6 +332,11 @@ build._exceptions.BuildBackendException: Backend subprocess exited
     assert [str(one) for one in find_needs(NO_SESSION, source).main] == ["a"]
     assert "warning: " in (told := capsys.readouterr().out)
     assert "its build fails: ModuleNotFoundError: No module named 'theirs'\n" in told
+    printed = "tomllib.TOMLDecodeError: Invalid value (at line 2, column 5)\n"
+    with pytest.raises(
+        UserError, match=r"/other/Pipfile: Poetry cannot read it: .*Invalid value \(at line 2, column 5\)$"
+    ):
+        find_needs(NO_SESSION, write({"other/Pipfile": "[packages]\na = \n"}) / "other")
     printed = "RuntimeError: The Poetry configuration is invalid:\n  - project.name is missing\n"
     (source / "pyproject.toml").write_text("[tool.poetry.dependencies]\na = '*'\n")
     with pytest.raises(UserError, match=r"Poetry cannot read it:   - project.name is missing$"):
