@@ -82,7 +82,8 @@ def reason(log: str) -> str:
         if not (step and re.search(r"verify\S* \d", step[2])) and re.search(pattern, log, re.IGNORECASE):
             return meaning
     if step:
-        printed = "\n".join(re.findall(rf"^#{step[1]} [\d.]+ (.*)", log, re.MULTILINE))
+        # pytest cuts errors in its summary; what it has said before tells more than the first letters of a name.
+        printed = "\n".join(re.findall(rf"^#{step[1]} [\d.]+ (?!.* - \w+\.{{3}}$)(.*)", log, re.MULTILINE))
         return f"the build failed in {step[2]}: {telling_line(printed)}"
     if podmans := re.search(r'^(: exit status \d+\n)?Error: building at STEP "RUN .*exit status', log, re.MULTILINE):
         return f"the build failed: {telling_line(log[: podmans.start()])}"

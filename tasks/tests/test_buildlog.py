@@ -72,6 +72,10 @@ from ..terminal import Status
             "the build failed in [verify 1/1]: FAILED tests/test_a.py::test_a",
         ),
         (
+            "#4 0.1 E   ImportError: cannot import name 'url'\n#4 0.2 FAILED tests.py::test_it - ImportE...\n#4 ERROR: process x: exit code: 1\n------\n > [verify 1/1] RUN x:\n------\nE",
+            "the build failed in [verify 1/1]: ImportError: cannot import name 'url'",
+        ),
+        (
             "#4 0.1 E   ModuleNotFoundError: No module named 'six'\n#4 0.2 ERROR tests/test_a.py - ModuleNotFoundError: No module named...\n#4 ERROR: process x: exit code: 1\n------\n > [verify 1/1] RUN x:\n------\nE",
             "the build failed in [verify 1/1]: ModuleNotFoundError: No module named 'six'",
         ),
