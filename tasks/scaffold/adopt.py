@@ -51,7 +51,7 @@ def adopt(session: Session, args: Namespace) -> None:
     if second := next((line for _, line in said(source, "workers")), ""):
         service.check_name(f"{args.name}-worker")
     needs = find_needs(session, source, args.extra or (), found.root)
-    locked = {one for name in LOCKS for one in resolve.versions(source / name)}
+    locked = {*needs.pins, *(one for name in LOCKS for one in resolve.versions(source / name))}
     if args.unpin:
         unpin(needs, locked)
     taken, left = copy(code, found.root, folder)

@@ -57,7 +57,7 @@ python_version = "3.6"
     told = real(clone, "new", "--", "blog", "--from", str(source), code=1)
     assert re.search(r"/Pipfile: Poetry cannot read it: .*\(at line 10, column 5\)", told)
     (source / "Pipfile").write_text(lines)
-    program = requirements.ASK_PIPENV
+    program = requirements.PIPENV
     python = clone / ".nox/new/bin/python"
     answer = subprocess.run([python, "-c", program, source], check=True, capture_output=True, text=True).stdout
     needs, pythons = json.loads(answer)

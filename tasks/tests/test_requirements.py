@@ -85,7 +85,15 @@ def test_the_version_of_python_in_the_images(
             {"requirements.txt": "--editable=git+https://h.invalid/x/a@v1#egg=a&subdirectory=b/c\n"},
             ["a @ git+https://h.invalid/x/a@v1#subdirectory=b/c"],
         ),
-        ({"requirements.txt": "\ufeff--index-url https://h.invalid/\n-c limits.txt\n-e .\n.\na\n"}, ["a"]),
+        ({"requirements.txt": "\ufeff--index-url https://h.invalid/\n-c https://h.invalid/x\n-e .\n.\na\n"}, ["a"]),
+        (
+            {"requirements.txt": "-c x.txt\nA.b>1\nc\n", "x.txt": "a_b[x]<3\nc==2\nd\nc<2; os_name == 'nt'\n"},
+            ["A.b<3,>1", "c==2"],
+        ),
+        (
+            {"requirements.txt": "-rb\n", "b": "--constraint=c\na @ https://h.invalid/a.zip\n", "c": "a==1\n"},
+            ["a @ https://h.invalid/a.zip"],
+        ),
         ({"pyproject.toml": "[project]\nname='a'\nversion='1'\ndependencies = ['a[x]', 'b']\n"}, ["b"]),
         (
             {
@@ -117,7 +125,7 @@ def test_requirements_are_found(
     [
         (
             {"app.py": ""},
-            "no requirements in pyproject.toml, setup.cfg, setup.py or requirements.txt, .*, Pipfile: add one of them$",
+            "no requirements in pyproject.toml, setup.cfg, setup.py, Pipfile or requirements.txt, .*: add one$",
         ),
         ({"requirements.txt": "a\nb=1\n"}, r"requirements.txt, line 2: 'b=1' is no requirement"),
         (
@@ -129,15 +137,17 @@ def test_requirements_are_found(
             {"requirements.txt": "-r b.txt\n", "b.txt": "a\n-r requirements.txt\n"},
             "b.txt, line 2: there is no file requirements.txt, or it includes this one",
         ),
+        ({"requirements.txt": "a\n-c lost.txt\n"}, r"requirements.txt, line 2: there is no file lost.txt"),
+        ({"requirements.txt": "-c b.txt\n", "b.txt": "a\n!\n"}, r"b.txt, line 2: '!' is no requirement"),
         ({"requirements.txt": "-r b.txt\n", "b.txt": "\n\n!\n"}, r"b.txt, line 3: '!' is no requirement"),
         ({"requirements.txt": "a \\\n --hash=sha256:12\n!\n"}, r"requirements.txt, line 3: '!' is no requirement"),
         ({"pyproject.toml": "[project\n"}, "pyproject.toml, setup.cfg, tox.ini or pytest.ini does not parse"),
         ({"pyproject.toml": "[project]\ndependencies = ['a b']\n"}, "pyproject.toml: 'a b' is no requirement"),
         (
             {"pyproject.toml": "[dependency-groups]\nx = []\ny = []\n"},
-            "no requirements in .*: add one of them or --extra x or --extra y",
+            "no requirements in .*: add one or --extra x or --extra y",
         ),
-        ({"web/requirements.txt": "flask\n"}, "add one of them or --from .*/web$"),
+        ({"web/requirements.txt": "flask\n"}, "add one or --from .*/web$"),
     ],
 )
 def test_requirements_that_cannot_be_used(write: Write, files: dict[str, str], told: str) -> None:
@@ -274,6 +284,13 @@ def test_groups_of_poetrys_beside_a_project(write: Write, monkeypatch: pytest.Mo
     )  # as Poetry has it without dependencies
     needs = find_needs(NO_SESSION, write({"pyproject.toml": "[tool.poetry.group.dev.dependencies]\nb = '*'\n"}))
     assert (needs.main, [str(one) for one in needs.tests]) == ([], ["b"])
+
+
+def test_constraints_of_what_others_need(write: Write) -> None:
+    """Those of one version are preferred when dependencies are locked; no others can be."""
+    limits = "a==1.0\nB.c==2\nd<3\ne==1.*\nf==2.1+cpu\ng==1; os_name == 'nt'\n"
+    needs = find_needs(NO_SESSION, write({"requirements.txt": "-c limits.txt\na\n", "limits.txt": limits}))
+    assert ([str(one) for one in needs.main], needs.pins) == (["a==1.0"], {("a", "1.0"), ("b-c", "2")})
 
 
 def test_a_pipfile(write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,6 +99,18 @@ def test_the_versions_of_its_own_lock(
     assert seen == [{("a", "1"), ("b-c", "2")}, {("a", "1"), ("b-c", "3")}]
 
 
+def test_the_versions_that_constraints_name(ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen = ours / "services/theirs/poetry.lock", []
+
+    def run(*_: object, **__: bool) -> None:
+        seen.append({(each["name"], each["version"]) for each in tomllib.loads(path.read_text())["package"]})
+
+    monkeypatch.setattr(venv, "poetry", run)
+    take(write({"app.py": APP, "requirements.txt": "-c limits.txt\na>=1\n", "limits.txt": "a<2\nB_c==2\n"}))
+    made = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())
+    assert (made["project"]["dependencies"][0], seen[0]) == ("a<2,>=1", {("b-c", "2")})
+
+
 def test_test_tools_never_change_a_version_of_production(
     ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
