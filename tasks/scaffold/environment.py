@@ -35,7 +35,8 @@ def variables(trees: Iterable[ast.Module]) -> dict[str, bool]:
         for field in fields * bool(LOOK["settings"].search(text)):
             value = ast.unparse(field.value or ast.Constant(...))
             name = "".join(LOOK["prefix"].findall(text)[:1]) + ast.unparse(field.target)
-            found[[*LOOK["alias"].findall(value), name][0].upper()] = LOOK["needed"].match(value) is not None
+            # Of a class and another for tests, which has a value, the first counts.
+            found.setdefault([*LOOK["alias"].findall(value), name][0].upper(), LOOK["needed"].match(value) is not None)
     return found
 
 

@@ -169,7 +169,8 @@ def test_variables_without_which_code_fails(write: Write) -> None:
 
 
 def test_settings_of_pydantic(write: Write) -> None:
-    base = "class AppSettings(pydantic_settings.BaseSettings):\n    debug: bool = False\n"
+    base = "class AppSettings(pydantic_settings.BaseSettings):\n    debug: bool = False\n    key: str\n"
+    base += "class Testing(AppSettings):\n    key: str = 'x'\n"
     files = {
         "base.py": base,
         "one.py": "class One(base.AppSettings):\n    model_config: ClassVar = SettingsConfigDict(env_prefix='ONE_')\n    a: str\n",
@@ -180,7 +181,7 @@ def test_settings_of_pydantic(write: Write) -> None:
         "more/same.py": "class Settings(same.Settings):\n    e: str\nclass Other(BaseModel):\n    f: str\n",
     }
     found = variables(Code(write(files)).trees.values())
-    assert {name for name in found if found[name]} == {"ONE_A", "TWO_A", "ONE_B", "D_D", "E"}
+    assert {name for name in found if found[name]} == {"KEY", "ONE_A", "TWO_A", "ONE_B", "D_D", "E"}
     assert {name for name in found if not found[name]} == {"DEBUG", "A", "FOUR_A", "CC"}
 
 
