@@ -11,29 +11,9 @@ from .. import venv
 from ..scaffold import requirements
 from ..scaffold.requirements import find_needs
 from ..shell import CommandFailed, UserError
-from .conftest import fake_docker
 from .scaffolding import NO_SESSION
 
 Write = Callable[[Mapping[str, str]], Path]
-
-
-@pytest.mark.parametrize("chosen", [False, True])
-@pytest.mark.parametrize(
-    "base",
-    [
-        *("python:3.13-slim", "python:3.13.5@sha256:12", "registry.example:5000/library/python:3.13-alpine"),
-        *("registry.example:5000/python-base:stable", "python@sha256:12"),  # the image is asked
-    ],
-)
-def test_the_version_of_python_in_the_images(
-    monkeypatch: pytest.MonkeyPatch, no_docker: Path, base: str, chosen: bool
-) -> None:
-    fake_docker(no_docker, {f"run --rm {base} python3 -V": "echo Python 3.13.0rc1"})
-    monkeypatch.setattr(requirements, "chosen_by_user", lambda: {"STACK_BASE": base} if chosen else {})
-    monkeypatch.setattr(requirements, "official_base", lambda: "python:2.7" if chosen else base)
-    requirements.image_python.cache_clear()
-    assert requirements.image_python() == "3.13"
-    requirements.image_python.cache_clear()
 
 
 @pytest.mark.parametrize(

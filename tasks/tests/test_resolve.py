@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from .. import project, venv
-from ..scaffold import resolve, service
+from ..scaffold import requirements, resolve, service
 from ..shell import CommandFailed, UserError
+from .conftest import fake_docker
 from .scaffolding import APP, NO_SESSION, commit, git
 from .test_adopt import adopting_project, take
 
@@ -302,3 +303,22 @@ def test_pins_give_way_to_newer_versions_of_the_same_major(ours: Path, write: Wr
     )
     group = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"]
     assert group[:-1] == ["a<3,>=2.0.23", "b[x]<1,>=0.9rc1", "c<3,>=1", "d==1.*", "e<1,>=0.25.1"]
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+@pytest.mark.parametrize(
+    "base",
+    [
+        *("python:3.13-slim", "python:3.13.5@sha256:12", "registry.example:5000/library/python:3.13-alpine"),
+        *("registry.example:5000/python-base:stable", "python@sha256:12"),  # the image is asked
+    ],
+)
+def test_the_version_of_python_in_the_images(
+    monkeypatch: pytest.MonkeyPatch, no_docker: Path, base: str, chosen: bool
+) -> None:
+    fake_docker(no_docker, {f"run --rm {base} python3 -V": "echo Python 3.13.0rc1"})
+    monkeypatch.setattr(requirements, "chosen_by_user", lambda: {"STACK_BASE": base} if chosen else {})
+    monkeypatch.setattr(requirements, "official_base", lambda: "python:2.7" if chosen else base)
+    requirements.image_python.cache_clear()
+    assert requirements.image_python() == "3.13"
+    requirements.image_python.cache_clear()
