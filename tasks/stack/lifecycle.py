@@ -89,10 +89,10 @@ def keep_log(stack: Stack) -> Path:
 
 
 def urls(stack: Stack) -> None:
-    """Print each service's URL on this machine."""
+    """Print where each service is on this machine."""
     for container in stack.containers():
         if container.port:
-            say(f"{container.service}  http://{container.host}:{container.port}")
+            say(f"{container.service}  {container.address}")
 
 
 def follow(stack: Stack, *services: str) -> None:

@@ -31,10 +31,10 @@ class Container:
     state: str
     health: str = ""
     exit_code: int = 0
-    port: int = 0  # its URL's: that of the container's port 8000, or else the first of TCP; 0 for none
+    port: int = 0  # that of the container's port 8000, where services listen, or else the first of TCP; 0 for none
     ports: tuple[int, ...] = ()
     session: str = ""  # that has started it; "" for none that still matters to it
-    host: str = "127.0.0.1"  # its URL's
+    address: str = ""  # what people are told: the URL for port 8000; what listens on others may be no web server
 
     def __str__(self) -> str:
         return f"exited with {self.exit_code}" if self.state == "exited" else f"is {self.health or self.state}"
@@ -174,8 +174,9 @@ def _container(line: str) -> Container:
     reached = ports.replace("0.0.0.0", "127.0.0.1")  # noqa: S104 (nothing is bound here)
     found = re.findall(rf"(\S+):(\d+)(?:-(\d+))?->(?!{DEBUG_PORT}/)(\d+)[-\d]*/tcp", reached)
     taken = tuple(port for _, first, last, _ in found for port in range(int(first), int(last or first) + 1))
-    host, port, *_ = min(found, key=lambda published: published[3] != "8000", default=("127.0.0.1", 0))
-    return Container(identity, service, state, health, code, int(port), taken, "".join(session), host)
+    host, port, _, inside = min(found, key=lambda published: published[3] != "8000", default=("", 0, "", ""))
+    address = f"{'http://' * (inside == '8000')}{host}:{port}" if port else ""
+    return Container(identity, service, state, health, code, int(port), taken, "".join(session), address)
 
 
 def development(*, attached: bool = False) -> Stack:

@@ -177,22 +177,25 @@ PS = """cat <<END
 9	metrics	running	Up 1 minute	127.0.0.1:5353->53/udp, 127.0.0.1:9200->7000/tcp, 127.0.0.1:5002->8000/tcp
 10	dns	running	Up 1 minute	127.0.0.1:5354->53/udp
 11	office	running	Up 1 minute (healthy)	192.168.1.5:5003->8000/tcp
+12	postgres	running	Up 1 minute (healthy)	192.168.1.5:5432->5432/tcp
 END"""
+PILOT = "http://127.0.0.1:5001"
 
 
 def test_containers_are_read_from_docker_ps(stack: Stack, no_docker: Path) -> None:
     fake_docker(no_docker, {"ps --all": PS})
     found = {container.service: container for container in stack.containers()}
     assert list(found) == sorted(found)
-    assert found["pilot"] == Container("2", "pilot", "running", "healthy", 0, 5001, (5001,))
+    assert found["pilot"] == Container("2", "pilot", "running", "healthy", 0, 5001, (5001,), "", PILOT)
     assert (found["other"].port, found["other"].health) == (5000, "starting")
     assert found["two"].port == 32768
     assert (found["web"].port, found["web"].ports) == (6000, (6000, 6001, 9100))  # Docker writes neighbours as a range
     assert (found["metrics"].port, found["metrics"].ports) == (5002, (9200, 5002))  # UDP has no URL
     assert (found["dns"].port, found["dns"].ports) == (0, ())
-    assert [found[name].host for name in ("pilot", "two", "office")] == ["127.0.0.1", "127.0.0.1", "192.168.1.5"]
+    addresses = ["http://127.0.0.1:32768", "", "http://192.168.1.5:5003", "192.168.1.5:5432"]
+    assert [found[name].address for name in ("two", "dns", "office", "postgres")] == addresses
     ready = {name for name, container in found.items() if container.ready}
-    assert ready == {"pilot", "pilot-migrate", "redis", "two", "web", "metrics", "dns", "office"}
+    assert ready == {"pilot", "pilot-migrate", "redis", "two", "web", "metrics", "dns", "office", "postgres"}
     assert {name for name, container in found.items() if container.failed} == {"pilot-worker", "search"}
     assert [str(found[name]) for name in ("pilot-worker", "search", "redis")] == [
         "exited with 137",
