@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import pytest
 
-LIB = 'plainweb @ file:///lock/libs/plainweb ; python_version >= "3.11"\n'
+LIB = 'common @ file:///lock/libs/common ; python_version >= "3.11"\n'
 
 
 def pinned(name: str, rest: str = "") -> str:
@@ -91,7 +91,7 @@ def test_a_group_has_what_an_index_has_and_the_names_of_our_libs(export: Any, po
     poetry.projects["."] = {"pilot": pinned("flask") + LIB + pinned("werkzeug"), "tests": pinned("pytest")}
     export.main(tmp_path)
     assert text(tmp_path, "pilot") == pinned("flask") + pinned("werkzeug")
-    assert text(tmp_path, "pilot", "libs.txt") == "plainweb\n"
+    assert text(tmp_path, "pilot", "libs.txt") == "common\n"
     assert (text(tmp_path, "tests"), text(tmp_path, "tests", "libs.txt")) == (pinned("pytest"), "")
 
 
@@ -110,7 +110,7 @@ def test_a_service_with_a_lock_and_test_tools_of_its_own(
     poetry.projects["services/pilot"] = {"main": main + LIB, "tests": tests}
     (tmp_path / "dev").mkdir()
     export.main(tmp_path, "pilot")
-    assert (text(tmp_path, "pilot"), text(tmp_path, "pilot", "libs.txt")) == (main, "plainweb\n")
+    assert (text(tmp_path, "pilot"), text(tmp_path, "pilot", "libs.txt")) == (main, "common\n")
     assert text(tmp_path, "tests") == pinned("pytest") + pinned("old")
     (command,) = commands
     assert "--group=dev" in command
