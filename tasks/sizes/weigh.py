@@ -110,7 +110,7 @@ def weigh_layer(blob: bytes) -> Layer | None:
     with tarfile.open(fileobj=io.BytesIO(raw)) as files:
         for member in filter(tarfile.TarInfo.isfile, files):
             groups[group_of(member.name.removeprefix("./"))] += member.size
-    return Layer(f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw), len(gzip.compress(raw, GZIP_LEVEL)), groups)
+    return Layer(f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw), len(gzip.compress(raw, GZIP_LEVEL)), {**groups})
 
 
 def group_of(path: str) -> str:
