@@ -39,11 +39,11 @@ def pip(session: Session, *arguments: str) -> None:
     """Install packages in this session's environment; raises UserError when that fails, soon where no index answers."""
     try:
         index = env().get("PIP_INDEX_URL")
-        mirror = {"UV_INDEX_STRATEGY": "unsafe-best-match"}  # of several indexes: the lock has chosen
-        mirror |= {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
-        mirror |= {"SSL_CERT_FILE": found} if (found := env().get("STACK_CA") or ca_bundle()) else {}  # uv has its own
+        extra = {"UV_INDEX_STRATEGY": "unsafe-best-match"}  # of several indexes: the lock has chosen
+        extra |= {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
+        extra |= {"SSL_CERT_FILE": found} if (found := env().get("STACK_CA") or ca_bundle()) else {}  # uv has its own
         # Bytecode, because uv writes none and every test that starts a server would compile its imports again.
-        session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1", **mirror})
+        session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1", **extra})
         if INTERRUPTED:
             raise KeyboardInterrupt
     except CommandFailed:

@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 from argparse import ArgumentParser, Namespace
-from contextlib import suppress
 from pathlib import Path
 from textwrap import indent
 
@@ -19,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 from .. import cli
 from ..images.target import has_tests
 from ..project import ROOT, SERVICES, pyproject
-from ..shell import UserError, output
+from ..shell import UserError, ask
 from ..terminal import say
 from . import environment, resolve, service
 from .application import CACHES, DATA, TESTS, Application, Code, find_application, matches, said
@@ -192,17 +191,18 @@ def copy(code: Code, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     # Production images have these files in the same place; and the folder itself must be no package, as pytest has it.
     leave = [*code.left, "__init__.py", *(path.name for path in (ROOT / "docker/server").iterdir() if path.is_file())]
     folder.mkdir(parents=True)  # git has no empty services/
-    source, left, data = code.source, [], ""
-    with suppress(UserError):  # it may be no clone
-        data = output("git", "-C", str(source), "ls-files", "-z", *DATA)
+    source, left = code.source, []
+    # The files with data that git has; none where this is no clone.
+    data = ask("git", "-C", str(source), "ls-files", "-z", *DATA).communicate()[0].split("\0")
     # What is imported from src/ is installed where it was written.
     roots = [root, *(path for path in source.glob("src/") if not [*path.glob("*.py")]), source]
     above = {above for place in roots for above in (place, *place.parents)}
     found = [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir()) if path not in above]
     for path in sorted(found, key=lambda path: matches(path.name, leave)):  # documents after the code that reads them
         target, name = folder / path.name, str(path.relative_to(source))
-        kept = {*LOOK["documents"].findall("".join(map(text_of, folder.rglob("*.py")))), *data.split("\0")}
-        if target.exists() or (matches(path.name, leave) and not {path.name, name} & kept):
+        texts = map(text_of, folder.rglob("*.py"))  # which are read only for what may be left out
+        is_left = matches(path.name, leave) and name not in data
+        if target.exists() or (is_left and path.name not in LOOK["documents"].findall("".join(texts))):
             left.append(name)
         elif path.is_dir():
             shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns(*CACHES))

@@ -124,7 +124,8 @@ class Code:
         place = self.importable(path)
         for node in tree.body:
             calls = {ast.unparse(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)}
-            interface = next((MAKERS[it] for it in MAKERS if any(f".{call}".endswith(f".{it}") for call in calls)), "")
+            maker = next((maker for maker in MAKERS if any(f".{call}".endswith(f".{maker}") for call in calls)), "")
+            interface = MAKERS.get(maker, "")
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 positional = [argument.arg for argument in node.args.posonlyargs + node.args.args]
                 required = positional[len(node.args.defaults) :] or None in node.args.kw_defaults
@@ -139,7 +140,7 @@ class Code:
                     if interface == "command" or ast.unparse(target) in CELERY:
                         yield Application(place[0], "", f"python -m celery --app={place[1]} worker", "command")
                     elif isinstance(target, ast.Name) and (made or (calls and target.id == NAMES[0])):
-                        yield Application(*place, target.id + ".server" * ("Dash'" in str(calls)), interface)
+                        yield Application(*place, target.id + ".server" * (maker == "Dash"), interface)
 
     def resolve(self, text: str) -> Application | None:
         """The application that ``text`` means: ``module:name``, ``module:factory('x')``, ``module``, ``src/module.py``."""

@@ -145,9 +145,8 @@ def weigh_at(ref: str, services: Sequence[str], flavors: Sequence[str]) -> list[
             return weigh([f"{clone}/{service}:{flavor}" for flavor in flavors for service in found])
         finally:
             if (tree / ".env").exists():
-                with suppress(
-                    KeyboardInterrupt, UserError
-                ):  # the worktree goes all the same, and then this session ends
+                # The worktree goes all the same, and then this session ends.
+                with suppress(KeyboardInterrupt, UserError):
                     output(*nox, "-s", "clean")
             shutil.rmtree(tree, ignore_errors=True)
             git("worktree", "prune")

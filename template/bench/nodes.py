@@ -1,4 +1,4 @@
-"""A swarm of three nodes, and a spare one, on this machine: engines in privileged containers, a registry, and the entry proxy of deploy/."""
+"""A swarm on this machine: engines in privileged containers, a registry, and the entry proxy of deploy/."""
 
 from __future__ import annotations
 
