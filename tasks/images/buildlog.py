@@ -12,6 +12,8 @@ from ..terminal import Status, cut, say
 SHOWN_FROM_S = 0.5
 # What BuildKit says in many lines, and what it means in one.
 HINTS = (
+    (r"Failed to build `([^`]+)`", "{1} has no wheel for this platform, and cannot be compiled: choose another version of it, or see BUILD_PACKAGES in docs/adopting.md"),
+    (r"the shared group .* does not go with .*", "{0}"),
     (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`, with `-- --service NAME` for a service's own"),
     (r"InvalidRequirementError|TOMLDecodeError", "pyproject.toml or poetry.lock has a fault: `nox -s lock` says which"),
     (r"failed to resolve source metadata", "the base image (STACK_BASE in .env) is not here for this platform, and no registry gives it: `nox -s setup`, or name another"),
@@ -71,16 +73,12 @@ def shorten(step: str) -> str:
 
 def reason(log: str) -> str:
     """Why a build failed, in one line, from its whole log."""
-    if package := re.search(r"Failed to build `([^`]+)`", log):
-        return f"{package[1]} has no wheel for this platform, and cannot be compiled: choose another version of it, or see BUILD_PACKAGES in docs/adopting.md"
-    if conflict := re.search(r"the shared group .* does not go with .*", log):
-        return conflict[0]
     # BuildKit repeats what the step printed below its title, but not always the last lines.
     step = re.search(r"^#(\d+) ERROR: (?:process|executor) .*?^------\n > (\[.+?\])", log, re.MULTILINE | re.DOTALL)
     for pattern, meaning in HINTS:
         # What a service's tests print says nothing about the build.
-        if not (step and re.search(r"verify\S* \d", step[2])) and re.search(pattern, log, re.IGNORECASE):
-            return meaning
+        if not (step and re.search(r"verify\S* \d", step[2])) and (found := re.search(pattern, log, re.IGNORECASE)):
+            return meaning.format(found[0], *found.groups())
     if step:
         # pytest cuts errors in its summary; what it has said before tells more than the first letters of a name.
         printed = "\n".join(re.findall(rf"^#{step[1]} [\d.]+ (?!.* - \w+\.{{3}}$)(.*)", log, re.MULTILINE))

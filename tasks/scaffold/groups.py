@@ -28,15 +28,8 @@ def copy(document: Any, name: str, new: str) -> None:
     """Add a group like another, its packages from libs/ included."""
     document["dependency-groups"].append(new, document["dependency-groups"][name])
     groups = document["tool"]["poetry"].get("group", {})
-    libs = groups.get(name, {}).get("dependencies", {})
-    for lib, path in libs.items():
+    for lib, path in groups.get(name, {}).get("dependencies", {}).items():
         groups.append(tomlkit.key([new, "dependencies", lib]), path)
-    if libs:
-        # tomlkit takes the comment above the next table as the end of this one; what is new goes in front of it.
-        body = groups.value.body
-        made = [body.pop() for _ in libs]
-        last = max(index for index, (key, _) in enumerate(body) if key)
-        body[last + 1 : last + 1] = reversed(made)
 
 
 def remove(document: Any, name: str) -> None:

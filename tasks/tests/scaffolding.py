@@ -38,8 +38,7 @@ package-mode = false
 pilot.dependencies.paper = {path = "libs/paper", develop = true}
 pilot.dependencies.ink = {path = "libs/ink", develop = true}
 
-# The most that images may weigh.
-[tool.stack.budgets]
+[tool.stack.budgets]  # The most that images may weigh.
 "pilot:prod" = {raw = "32 MB"}
 
 [tool.pytest]
