@@ -33,8 +33,8 @@ _CA_BUNDLES = (
 
 def official_base() -> str:
     """The official base image, as docker/Dockerfile names it."""
-    if not (found := re.search(r"(?m)^ARG STACK_BASE=(\S+)", (ROOT / "docker/Dockerfile").read_text("utf-8"))):
-        raise UserError("docker/Dockerfile has no line `ARG STACK_BASE=...`, which names the base image")
+    if not (found := re.search(r"(?m)^FROM (\S+) AS official$", (ROOT / "docker/Dockerfile").read_text("utf-8"))):
+        raise UserError("docker/Dockerfile has no line `FROM ... AS official`, which names the base image")
     return found[1]
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from ..env import chosen_by_user, official_base
 from ..machine import engine, setup
 from ..project import compose_texts
-from ..shell import UserError, ask, output, run_parallel
+from ..shell import UserError, ask, run_parallel
 from ..terminal import Status, say
 
 # How long a registry may take for its first line.
@@ -23,41 +23,41 @@ def ensure() -> dict[str, str]:
     Raises UserError where an image can be neither pulled nor built.
     """
     wanted = {"STACK_BASE": ("python", official_base())} | needed()
-    chosen = {variable: image for variable in wanted if (image := chosen_by_user().get(variable))}
+    found = {variable: image for variable, image in chosen_by_user().items() if variable in wanted}  # a build pulls it
     here = setup.distribution()
-    found, missing = dict[str, str](), dict[str, tuple[str, str]]()
     substitutes = {variable: here.substitute(*image) if here else "" for variable, image in wanted.items()}
-    recipes = recipes_of([*(official for _, official in wanted.values()), *filter(None, substitutes.values())])
+    there = on_engine([*(official for _, official in wanted.values()), *substitutes.values()])
     for variable, (recipe, official) in wanted.items():
-        substitute = substitutes[variable]
-        if variable in chosen or "@" in official:
-            found[variable] = chosen.get(variable, official)  # the build pulls it, or says that it cannot
-        elif official in recipes:
-            found[variable] = pinned(official)
-        elif here and substitute in recipes and recipes[substitute] == here.recipe_id(recipe):
-            found[variable] = substitute
-        else:
-            missing[variable] = recipe, official
+        if official in there:
+            found.setdefault(variable, there[official][0])
+        elif here and substitutes[variable] in there and there[substitutes[variable]][1] == here.recipe_id(recipe):
+            found.setdefault(variable, substitutes[variable])
+    if not (missing := {variable: image for variable, image in wanted.items() if variable not in found}):
+        return found
     reasons = run_parallel({variable: partial(pull, official) for variable, (_, official) in missing.items()})
-    found |= {variable: pinned(missing[variable][1]) for variable, reason in reasons.items() if not reason}
-    lost = {variable: missing[variable] for variable, reason in reasons.items() if reason}
-    return found | (build(lost, next(filter(None, reasons.values()))) if lost else {})
+    there = on_engine([official for _, official in missing.values()])
+    for variable, reason in reasons.items():
+        official = missing[variable][1]
+        found[variable] = substitutes[variable] if reason else there.get(official, (official, ""))[0]
+    if lost := {variable: missing[variable] for variable, reason in reasons.items() if reason}:
+        build(lost, substitutes, next(filter(None, reasons.values())))
+    return found
 
 
-def build(lost: Mapping[str, tuple[str, str]], reason: str) -> dict[str, str]:
-    """Build substitutes for official images that could not be pulled for a ``reason``; variable -> image."""
-    here = setup.distribution()
-    images = {variable: here.substitute(*image) if here else "" for variable, image in lost.items()}
-    if not here or not all(images.values()):
-        unknown = {f"{variable}=...": lost[variable][1] for variable, image in images.items() if not image}
-        told = f"no image registry answers ({reason}): check the network, or set {' and '.join(unknown)} in .env"
+def build(lost: Mapping[str, tuple[str, str]], substitutes: Mapping[str, str], reason: str) -> None:
+    """Build the substitutes for official images that could not be pulled for a ``reason``; all by their variables."""
+    if unknown := {variable: official for variable, (_, official) in lost.items() if not substitutes[variable]}:
+        variables = " and ".join(f"{variable}=..." for variable in unknown)
+        told = f"no image registry answers ({reason}): check the network, or set {variables} in .env"
         raise UserError(f"{told} (docker/bases makes no {', '.join(unknown.values())} here)")
     say(f"setup: no image registry answers ({reason})")
+    here = setup.distribution()
     if packages := here.base_packages():
         setup.allow(f"install {', '.join(packages)}", f"sudo apt-get install {' '.join(packages)}", *packages)
         here.install(*packages)
-    run_parallel({variable: partial(here.build_base, lost[variable][0], image) for variable, image in images.items()})
-    return images
+    run_parallel(
+        {variable: partial(here.build_base, recipe, substitutes[variable]) for variable, (recipe, _) in lost.items()}
+    )
 
 
 def needed() -> dict[str, tuple[str, str]]:
@@ -69,24 +69,21 @@ def needed() -> dict[str, tuple[str, str]]:
     return {variable: (variable.removeprefix("STACK_").lower(), official) for variable, official in found}
 
 
-def pinned(image: str) -> str:
-    """An image's name with its digest, so that all builds on this machine use the very same one."""
-    form = "{{if .RepoDigests}}{{index .RepoDigests 0}}{{end}}"
-    digest = output("docker", "image", "inspect", "--format", form, image).strip().rpartition("@")[2]
-    return f"{image}@{digest}" if digest else image
-
-
-def recipes_of(images: list[str]) -> dict[str, str]:
-    """Those of the images that are on this engine, and the id of the recipe that made each; "" for an official one."""
-    form = f'{{{{join .RepoTags " "}}}}\t{{{{index .Config.Labels "{setup.RECIPE_LABEL}"}}}}'
+def on_engine(images: list[str]) -> dict[str, tuple[str, str]]:
+    """Those of the images that are on this engine: the name, with its digest, so that all builds on this machine use the
+    very same one; and the id of the recipe that it was made by, "" for none."""
+    form = f'{{{{join .RepoTags " "}}}}\t{{{{join .RepoDigests " "}}}}\t{{{{index .Config.Labels "{setup.RECIPE_LABEL}"}}}}'
+    found: dict[str, tuple[str, str]] = {}
     # It fails when one is missing, and tells of the others all the same.
-    listed, _ = ask("docker", "image", "inspect", "--format", form, *images).communicate()
-    recipes: dict[str, str] = {}
-    for line in listed.splitlines():
-        tags, _, recipe = line.partition("\t")
-        names = {name for tag in tags.split() for name in (tag, engine.current().plain_name(tag))}
-        recipes |= dict.fromkeys(names.intersection(images), recipe)
-    return recipes
+    listed, _ = ask("docker", "image", "inspect", "--format", form, *filter(None, images)).communicate()
+    for line in filter(None, listed.splitlines()):  # without any, it prints an empty one
+        tags, digests, recipe = line.split("\t")
+        names = {name for tag in f"{tags} {digests}".split() for name in (tag, engine.current().plain_name(tag))}
+        digest = "".join(re.findall("@.+", digests.partition(" ")[0]))
+        for image in images:
+            if re.sub(":[^:@/]+@", "@", image) in names:  # Docker knows name:tag@digest as name@digest
+                found[image] = (image if "@" in image else image + digest), recipe
+    return found
 
 
 def pull(image: str) -> str:

@@ -2,6 +2,7 @@
 
 A recipe is docker/bases/NAME.toml: the Debian release, the version that it has of NAME, the packages, further options for
 mmdebstrap if any, and the image's configuration. The files in docker/bases/NAME, all of them programs, are added to the image.
+NAME.lock has the version of each package, is written where it is missing, and followed as far as Debian still has them.
 Optional: delete with docker/bases and its line in noxfile.py. As root: ``python3 -B -m tasks.machine.debian``.
 """
 
@@ -12,6 +13,7 @@ import platform
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,7 @@ from pathlib import Path
 from ..ownership import temporary_folder
 from ..project import REPORTS, ROOT, pyproject
 from ..shell import CommandFailed, UserError, output, step
+from ..terminal import say
 from . import setup
 
 BASES = ROOT / "docker" / "bases"
@@ -30,8 +33,11 @@ PACKAGES = {
 # Debian 12 has no Compose v2 and no buildx: these packages, and no others, come from Debian 13.
 FROM_TRIXIE = (*PACKAGES["debian"], "containerd")
 MMDEBSTRAP = ("mmdebstrap", "debian-archive-keyring", "uidmap")
-# Like the official slim images: no manuals in a container.
-SLIM = tuple(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "info", "locale", "man"))
+# Like the official slim images: few packages, and no manuals in a container.
+SLIM = ("--variant=minbase", *(f"--dpkgopt=path-exclude=/usr/share/{it}/*" for it in ("doc", "info", "locale", "man")))
+# Versions that win over newer ones, if the mirrors have them.
+PINS = '"$1"/etc/apt/preferences.d/pins'
+PINNED = (f'--setup-hook=echo "$PINS" >{PINS}', f"--customize-hook=rm {PINS}")
 _NAME = "docker-from-trixie"
 _HEAD = "# Docker's packages on Debian 12 come from Debian 13. To undo: remove this file and its namesake, then apt-get update.\n"
 
@@ -58,14 +64,15 @@ class Debian:
 
     def recipe_id(self, recipe: str) -> str:
         """A hash of a recipe and its files: 16 hex digits."""
-        found = hashlib.sha256((BASES / f"{recipe}.toml").read_bytes())
-        for path in files(recipe):
+        found = hashlib.sha256()
+        paths = [*BASES.glob(f"{recipe}.*"), *(BASES / recipe).rglob("*")]
+        for path in sorted(filter(Path.is_file, paths)):
             found.update(f"\0{path.relative_to(BASES)}\0".encode() + path.read_bytes())
         return found.hexdigest()[:16]
 
     def substitute(self, recipe: str, official: str) -> str:
         """The name of the image that a recipe makes in the place of an official one; "" where none makes that version."""
-        tag = official.rpartition(":")[2]
+        tag = official.partition("@")[0].rpartition(":")[2]
         if not (BASES / f"{recipe}.toml").exists() or not tag.startswith(str(read(recipe).get("version", ""))):
             return ""
         return f"localhost/base/{recipe}:{tag}-{read(recipe)['suite']}"
@@ -74,15 +81,19 @@ class Debian:
         """Build a base image with mmdebstrap; raises UserError when that fails."""
         plan = read(recipe)
         suite = str(plan["suite"])
+        lock = BASES / f"{recipe}.lock"
+        locked = dict(re.findall("(.+)=(.+)", lock.read_text(encoding="utf-8"))) if lock.exists() else {}
+        pins = [f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" for name, version in locked.items()]
         with temporary_folder() as folder:
             folder.chmod(0o711)  # an ordinary user's mmdebstrap works under other ids, which must get through
             tar = f"{folder}/base.tar"
-            include = f"--include={','.join(plan['packages'])}"
             sources = [f"deb {uri} {found} main" for uri, found in mirrors(suite)]
-            options = ("--verbose", "--variant=minbase", *SLIM, include, *plan.get("options", ()))
-            log = REPORTS / "logs" / f"base-{recipe}.log"
+            options = ("--verbose", *SLIM, *PINNED, f"--include={','.join(plan['packages'])}", *plan.get("options", ()))
             title = f"setup: base image {image} from Debian's packages"
-            step(title, "mmdebstrap", *options, suite, tar, *sources, log=log, env={"TMPDIR": str(folder)})
+            settings = {"TMPDIR": str(folder), "PINS": "\n".join(pins)}
+            log = REPORTS / "logs" / f"base-{recipe}.log"
+            step(title, "mmdebstrap", *options, suite, tar, *sources, log=log, env=settings)
+            compare(recipe, locked, tar)
             add_files(recipe, tar)
             label = f"LABEL {setup.RECIPE_LABEL}={self.recipe_id(recipe)}"
             changes = [word for line in (*plan["config"], label) for word in ("--change", line)]
@@ -141,15 +152,23 @@ def read(recipe: str) -> dict[str, list[str]]:
     return pyproject(f"docker/bases/{recipe}.toml")
 
 
-def files(recipe: str) -> list[Path]:
-    """The files that a recipe adds to the packages."""
-    return sorted(path for path in (BASES / recipe).rglob("*") if path.is_file())
+def compare(recipe: str, locked: Mapping[str, str], tar: str) -> None:
+    """Tell which packages of a root file system are not as they are ``locked``; write NAME.lock where there is none."""
+    status = output("tar", "--extract", "--to-stdout", f"--file={tar}", "./var/lib/dpkg/status")
+    found = sorted(re.findall(r"(?m)^Package: (.+)\n(?:.+\n)*?Version: (.+)", status))
+    if not locked:
+        lines = [f"{name}={version}\n" for name, version in found]
+        (BASES / f"{recipe}.lock").write_text("".join(lines), encoding="utf-8")
+    elif others := [f"{name} {version}" for name, version in found if locked.get(name) != version]:
+        told = f"docker/bases/{recipe}.lock has other versions; remove it, and `nox -s setup` writes these"
+        say(f"setup: {told}: {', '.join(others)}")
 
 
 def add_files(recipe: str, tar: str) -> None:
     """Add a recipe's files to a root file system, owned by root and executable by everybody."""
-    options = (f"--directory={BASES / recipe}", "--owner=root:0", "--group=root:0", "--mode=755")
-    if found := [f"./{path.relative_to(BASES / recipe)}" for path in files(recipe)]:
+    folder = BASES / recipe
+    options = (f"--directory={folder}", "--owner=root:0", "--group=root:0", "--mode=755")
+    if found := [f"./{path.relative_to(folder)}" for path in sorted(folder.rglob("*")) if path.is_file()]:
         output("tar", "--append", f"--file={tar}", *options, *found)
 
 

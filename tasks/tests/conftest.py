@@ -210,7 +210,9 @@ class FakeDistribution:
         return f"id-of-{recipe}"
 
     def substitute(self, recipe: str, official: str) -> str:
-        return f"localhost/base/{recipe}:{official.rpartition(':')[2]}" if recipe in self.recipes else ""
+        return (
+            f"localhost/base/{recipe}:{official.partition('@')[0].rpartition(':')[2]}" if recipe in self.recipes else ""
+        )
 
     def build_base(self, recipe: str, image: str) -> None:
         self.built.append((recipe, image))

@@ -24,7 +24,7 @@ PULL_FAILS = "echo 'Error response: dial tcp: lookup registry: no such host' >&2
 def debian(project: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDistribution:
     """A project whose service pilot runs PostgreSQL as it is, on a distribution with recipes for both images."""
     (project / "docker").mkdir()
-    (project / "docker/Dockerfile").write_text(f"ARG STACK_BASE={OFFICIAL}\n")
+    (project / "docker/Dockerfile").write_text(f"FROM {OFFICIAL} AS official\n")
     compose = project / "services/pilot/compose.yaml"
     compose.write_text("services:\n  pilot-database:\n    image: ${STACK_POSTGRES:-postgres:17}\n")
     fake = FakeDistribution()
@@ -36,9 +36,13 @@ def debian(project: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDistribution:
     return fake
 
 
-def on_engine(**images: str) -> str:
-    """An answer of `docker image inspect`: images, and the ids of the recipes that made them."""
-    return "".join(f"printf '%s\\t%s\\n' '{name}' '{recipe}';" for name, recipe in images.items()) + "exit 1"
+def on_engine(**images: tuple[str, str]) -> str:
+    """An answer of `docker image inspect`: by the names of images, their digests, and the ids of the recipes that made them."""
+    lines = [f"printf '%s\\t%s\\t%s\\n' '{name}' '{digest}' '{recipe}';" for name, (digest, recipe) in images.items()]
+    return "".join(lines or ["echo;"]) + "exit 1"
+
+
+PULLED = ("", "")  # an image without digest and recipe
 
 
 def test_images_that_services_run_as_they_are_are_found() -> None:
@@ -46,32 +50,49 @@ def test_images_that_services_run_as_they_are_are_found() -> None:
 
 
 def test_images_on_the_engine_are_pinned_and_not_pulled(no_docker: Path) -> None:
-    there = on_engine(**{f"{OFFICIAL} python:3": "", "postgres:17": ""})
-    digest = 'case "$*" in *python*) echo python@sha256:12 ;; esac'
-    fake_docker(no_docker, {INSPECT: there, "image inspect --format {{if": digest})
+    digests = ("python@sha256:12 mirror/python@sha256:12", "of-a-recipe")  # it may have been built so, and pushed
+    fake_docker(no_docker, {INSPECT: on_engine(**{f"{OFFICIAL} python:3": digests, "postgres:17": PULLED})})
     assert bases.ensure() == {"STACK_BASE": f"{OFFICIAL}@sha256:12", "STACK_POSTGRES": "postgres:17"}
     assert not [call for call in calls(no_docker) if call.startswith("pull")]
+    assert len(calls(no_docker)) == 1
 
 
-def test_an_image_that_is_named_by_its_digest_is_taken_as_it_is(no_docker: Path, project: Path) -> None:
-    fake_docker(no_docker, {INSPECT: on_engine(**{OFFICIAL: "", "postgres:17": ""}), "image inspect --format {{if": ""})
-    (project / "docker/Dockerfile").write_text(f"ARG STACK_BASE={OFFICIAL}-trixie@sha256:12\n")
-    assert bases.ensure() == {"STACK_BASE": f"{OFFICIAL}-trixie@sha256:12", "STACK_POSTGRES": "postgres:17"}
-    assert not [call for call in calls(no_docker) if call.startswith("pull")]
-    assert model.production("alpine").env["STACK_BASE"] == "python:3.13-alpine"
+@pytest.mark.parametrize("here", [True, False])
+def test_an_image_that_is_named_by_its_digest(
+    no_docker: Path, project: Path, debian: FakeDistribution, *, here: bool
+) -> None:
+    """Docker knows it without its tag. Where no registry gives it, what stands in for its tag does."""
+    official = f"registry.example:5000/x/{OFFICIAL}@sha256:12"
+    (project / "docker/Dockerfile").write_text(f"FROM {official} AS official\n")
+    there = {"": ("registry.example:5000/x/python@sha256:12", "")} if here else {}
+    fake_docker(no_docker, {INSPECT: on_engine(**there, **{"postgres:17": PULLED}), "pull": PULL_FAILS})
+    assert bases.ensure()["STACK_BASE"] == (official if here else f"localhost/base/{OFFICIAL}")
+    assert debian.built == ([] if here else [("python", f"localhost/base/{OFFICIAL}")])
+    assert model.production("alpine").env["STACK_BASE"] == "registry.example:5000/x/python:3.13-alpine"
+
+
+def test_what_was_pulled_is_pinned(no_docker: Path) -> None:
+    pulled = no_docker / "pulled"
+    there = on_engine(**{"postgres:17": ("postgres@sha256:17", "")})
+    answer = f"if [ -e '{pulled}' ]; then {on_engine(**{OFFICIAL: ('python@sha256:12', '')})} fi; {there}"
+    fake_docker(no_docker, {INSPECT: answer.replace("exit 1 fi", "exit 1; fi"), "pull": f"echo; touch '{pulled}'"})
+    assert bases.ensure() == {"STACK_POSTGRES": "postgres:17@sha256:17", "STACK_BASE": f"{OFFICIAL}@sha256:12"}
 
 
 def test_images_of_ours_are_used_as_long_as_their_recipes_are_the_same(
     no_docker: Path, debian: FakeDistribution
 ) -> None:
-    ours = {"localhost/base/python:3.13-slim": "id-of-python", "localhost/base/postgres:17": "an-older-id"}
+    ours = {
+        "localhost/base/python:3.13-slim": ("x@sha256:1", "id-of-python"),
+        "localhost/base/postgres:17": ("", "older"),
+    }
     fake_docker(no_docker, {INSPECT: on_engine(**ours), "pull": PULL_FAILS})
     assert bases.ensure() == dict(zip(("STACK_BASE", "STACK_POSTGRES"), ours, strict=True))
     assert debian.built == [("postgres", "localhost/base/postgres:17")]
 
 
 def test_what_is_missing_is_pulled(no_docker: Path, debian: FakeDistribution) -> None:
-    fake_docker(no_docker, {INSPECT: on_engine(), "pull": "echo pulling", "image inspect --format {{if": ""})
+    fake_docker(no_docker, {INSPECT: on_engine(), "pull": "echo pulling"})
     assert bases.ensure() == {"STACK_BASE": OFFICIAL, "STACK_POSTGRES": "postgres:17"}
     assert {f"pull {OFFICIAL}", "pull postgres:17"} <= set(calls(no_docker))
     assert debian.built == []
@@ -114,7 +135,7 @@ def test_without_a_registry_and_a_known_distribution_the_way_out_is_told(
 def test_an_image_without_a_recipe_is_pulled_like_others(no_docker: Path, debian: FakeDistribution) -> None:
     """A service that an adopter has added: `image: ${STACK_REDIS:-redis:8}`."""
     debian.recipes = {"python"}
-    answers = {INSPECT: on_engine(**{OFFICIAL: ""}), "image inspect --format {{if": ""}
+    answers = {INSPECT: on_engine(**{OFFICIAL: PULLED})}
     fake_docker(no_docker, answers | {"pull": "echo pulling"})
     assert bases.ensure()["STACK_POSTGRES"] == "postgres:17"
     fake_docker(no_docker, answers | {"pull": PULL_FAILS})
@@ -128,8 +149,7 @@ def test_an_image_without_a_recipe_is_pulled_like_others(no_docker: Path, debian
 def test_an_image_that_the_user_has_chosen_is_taken_as_it_is(no_docker: Path, variable: str) -> None:
     chosen = "registry.example/x/postgres:17"
     env.ENV.write_text(f"{variable}={chosen}  # mine\n")
-    there = on_engine(**{OFFICIAL: "", "postgres:17": ""})
-    fake_docker(no_docker, {INSPECT: there, "image inspect --format {{if": ""})
+    fake_docker(no_docker, {INSPECT: on_engine(**{OFFICIAL: PULLED, "postgres:17": PULLED})})
     expected = {"STACK_BASE": OFFICIAL, "STACK_POSTGRES": "postgres:17"} | {variable: chosen}
     assert bases.ensure() == expected
     assert not [call for call in calls(no_docker) if call.startswith("pull")]

@@ -145,11 +145,14 @@ def test_a_recipes_files_are_part_of_its_id(recipe: Path) -> None:
     ids.append(debian.Debian().recipe_id("store"))
     recipe.rename(recipe.with_name("begin"))
     ids.append(debian.Debian().recipe_id("store"))
-    assert len(set(ids)) == 3
+    (debian.BASES / "store.lock").write_text("a=1\n")
+    ids.append(debian.Debian().recipe_id("store"))
+    assert len(set(ids)) == 4
 
 
 @pytest.mark.usefixtures("recipe")
 def test_a_substitute_is_named_after_the_official_image() -> None:
+    assert debian.Debian().substitute("store", "store:17@sha256:12") == "localhost/base/store:17-trixie"
     assert debian.Debian().substitute("store", "registry/x/store:17") == "localhost/base/store:17-trixie"
     assert debian.Debian().substitute("unknown", "unknown:1") == ""
 
@@ -174,22 +177,65 @@ def test_a_recipes_files_are_roots_and_for_all_to_run(tmp_path: Path) -> None:
         assert tar.getnames() == ["./etc", "./usr/local/bin/start"]
 
 
-@pytest.mark.usefixtures("recipe")
-def test_a_base_image_is_made_of_packages_and_knows_its_recipe(no_docker: Path, project: Path) -> None:
-    empty = 'for word; do case "$word" in /*.tar) tar -cf "$word" -T /dev/null ;; esac; done'
-    mode = f'stat --format %a "$TMPDIR" >"{no_docker}/mode"'
-    write_tool(no_docker / "mmdebstrap", f'echo "$*" >"{no_docker}/asked"; {mode}; {empty}; echo a long line')
+STATUS = """\
+Package: libx
+Status: install ok installed
+Version: 1:2-3
+
+Package: a
+Conffiles:
+ /etc/Version: 9
+Version: 1.0+b1
+Description: a
+ Package: b
+"""
+
+
+@pytest.fixture
+def mmdebstrap(no_docker: Path) -> Path:
+    """A program that makes an image with the packages of STATUS; returns the file with its arguments and its pins."""
+    (no_docker / "var/lib/dpkg").mkdir(parents=True)
+    (no_docker / "var/lib/dpkg/status").write_text(STATUS)
+    pack = f'for word; do case "$word" in /*.tar) tar -cf "$word" -C "{no_docker}" ./var ;; esac; done'
+    asked = 'stat --format %a "$TMPDIR"; echo "$*"; echo "$PINS"'
+    write_tool(no_docker / "mmdebstrap", f'{{ {asked}; }} >"{no_docker}/asked"; {pack}; echo a long line')
     fake_docker(no_docker, {"import": ""})
+    return no_docker / "asked"
+
+
+@pytest.mark.usefixtures("recipe")
+def test_a_base_image_is_made_of_packages_and_knows_its_recipe(
+    no_docker: Path, project: Path, mmdebstrap: Path
+) -> None:
     debian.Debian().build_base("store", "localhost/base/store:17-trixie")
-    asked = (no_docker / "asked").read_text()
-    assert (no_docker / "mode").read_text() == "711\n"  # it runs as other users, who must get to what is in there
+    mode, asked, pins = mmdebstrap.read_text().split("\n", 2)
+    assert mode == "711"  # it runs as other users, who must get to what is in there
     assert "--include=a,b --x trixie /" in asked
-    assert asked.endswith("deb http://mirror/security/ trixie-security main\n")
-    label = f"LABEL {setup.RECIPE_LABEL}={debian.Debian().recipe_id('store')}"
+    assert asked.endswith("deb http://mirror/security/ trixie-security main")
+    assert not pins.strip()
+    label = f"LABEL {setup.RECIPE_LABEL}={debian.Debian().recipe_id('store')}"  # with the lock
     (imported,) = calls(no_docker)
     assert imported.startswith(f"import --change USER 1 --change {label} /")
     assert imported.endswith(".tar localhost/base/store:17-trixie")
     assert "a long line" in (project / "reports/logs/base-store.log").read_text()
+    assert (debian.BASES / "store.lock").read_text() == "a=1.0+b1\nlibx=1:2-3\n"
+
+
+@pytest.mark.usefixtures("recipe")
+@pytest.mark.parametrize(
+    ("locked", "others"),
+    [("a=1.0+b1\nlibx=1:2-3\n", ""), ("a=1.0+b1\nlibx=1:2-2\n", "libx 1:2-3"), ("libx=1:2-3\n", "a 1.0+b1")],
+)
+def test_packages_have_the_versions_of_the_lock_and_what_differs_is_told(
+    mmdebstrap: Path, capsys: pytest.CaptureFixture[str], locked: str, others: str
+) -> None:
+    (debian.BASES / "store.lock").write_text(locked)
+    debian.Debian().build_base("store", "localhost/base/store:17-trixie")
+    version = locked.splitlines()[-1].partition("=")[2]
+    assert f"Package: libx\nPin: version {version}\nPin-Priority: 1001\n" in mmdebstrap.read_text()
+    assert (debian.BASES / "store.lock").read_text() == locked
+    told = "setup: docker/bases/store.lock has other versions; remove it, and `nox -s setup` writes these: "
+    assert [line for line in capsys.readouterr().out.splitlines() if ".lock" in line] == [told + others] * bool(others)
 
 
 def test_every_recipe_of_this_project_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +243,8 @@ def test_every_recipe_of_this_project_is_complete(monkeypatch: pytest.MonkeyPatc
     recipes = [path.stem for path in debian.BASES.glob("*.toml")]
     assert "python" in recipes
     for recipe in recipes:
+        locked = (debian.BASES / f"{recipe}.lock").read_text()
+        assert {"libc6", "dpkg"} <= {line.partition("=")[0] for line in locked.splitlines()}
         assert set(debian.read(recipe)) >= {"suite", "version", "packages", "config"}
         tag = f"{debian.read(recipe)['version']}.1-slim"
         assert debian.Debian().substitute(recipe, f"x:{tag}").startswith(f"localhost/base/{recipe}:{tag}-")

@@ -161,8 +161,10 @@ def test_what_an_editor_wrote_in_another_encoding_stays() -> None:
 
 def test_the_official_base_is_in_the_dockerfile(project: Path) -> None:
     (project / "docker").mkdir()
-    (project / "docker/Dockerfile").write_text("# x\nARG STACK_BASE=python:3.13-slim\nFROM ${STACK_BASE}\n")
+    (project / "docker/Dockerfile").write_text(
+        "ARG STACK_BASE=official\nFROM python:3.13-slim AS official\nFROM ${STACK_BASE}\n"
+    )
     assert dotenv.official_base() == "python:3.13-slim"
     (project / "docker/Dockerfile").write_text("FROM python\n")
-    with pytest.raises(UserError, match="has no line `ARG STACK_BASE"):
+    with pytest.raises(UserError, match=r"has no line `FROM \.\.\. AS official`"):
         dotenv.official_base()

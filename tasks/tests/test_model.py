@@ -229,7 +229,7 @@ def test_the_development_stack_is_the_one_that_compose_sees(monkeypatch: pytest.
 
 def test_production_is_of_a_flavor(project: Path) -> None:
     (project / "docker").mkdir()
-    (project / "docker/Dockerfile").write_text("ARG STACK_BASE=python:3.13-slim\n")
+    (project / "docker/Dockerfile").write_text("FROM python:3.13-slim@sha256:12 AS official\n")
     found = model.production("slim").env
     assert (found["STACK_FLAVOR"], found["COMPOSE_FILE"]) == ("slim", "docker/compose.prod.yaml")
     assert "STACK_TARGET" not in found
