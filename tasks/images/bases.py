@@ -23,7 +23,8 @@ def ensure() -> dict[str, str]:
     Raises UserError where an image can be neither pulled nor built.
     """
     wanted = {"STACK_BASE": ("python", official_base())} | needed()
-    found = {variable: image for variable, image in chosen_by_user().items() if variable in wanted}  # a build pulls it
+    # The build pulls what the user has chosen, or says that it cannot.
+    found = {variable: image for variable, image in chosen_by_user().items() if variable in wanted and image}
     here = setup.distribution()
     substitutes = {variable: here.substitute(*image) if here else "" for variable, image in wanted.items()}
     there = on_engine([*(official for _, official in wanted.values()), *substitutes.values()])

@@ -145,6 +145,12 @@ def test_an_image_without_a_recipe_is_pulled_like_others(no_docker: Path, debian
         bases.ensure()
 
 
+def test_an_empty_setting_chooses_nothing(no_docker: Path) -> None:
+    env.ENV.write_text("STACK_BASE=\n")
+    fake_docker(no_docker, {INSPECT: on_engine(**{OFFICIAL: PULLED, "postgres:17": PULLED})})
+    assert bases.ensure()["STACK_BASE"] == OFFICIAL
+
+
 @pytest.mark.parametrize("variable", ["STACK_BASE", "STACK_POSTGRES"])
 def test_an_image_that_the_user_has_chosen_is_taken_as_it_is(no_docker: Path, variable: str) -> None:
     chosen = "registry.example/x/postgres:17"
