@@ -23,16 +23,16 @@ def variables(trees: Iterable[ast.Module]) -> dict[str, bool]:
     for text in map(ast.unparse, trees):
         own = "|".join([r"os\.environ", *(name or "environ" for name in LOOK["environ"].findall(text))])
         for function, key, end in re.findall(LOOK["readers"].pattern % own, text):
-            found[key] = found.get(key, False) or (end == (")" if function else "]") and f"'{key}' in" not in text)
+            asked = re.search(rf"'{key}' in|\bget(env)?\('{key}'\)", text)  # whether there is one
+            found[key] = found.get(key, False) or (end == (")" if function else "]") and not asked)
     classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    for node in classes:
-        above = [node]
-        for one in above:  # and what that inherits from
-            bases = {ast.unparse(base).rpartition(".")[2] for base in one.bases}
-            above += [each for each in classes if each.name in bases and each not in above]
-        text = "\n".join(map(ast.unparse, above))
+    bases = {one: {ast.unparse(base).rpartition(".")[2] for base in one.bases} for one in classes}
+    settings = [(node, text) for node in classes if LOOK["settings"].search(text := ast.unparse(node))]
+    for node, text in settings:  # and what inherits from these
+        heirs = [one for one in classes if node.name in bases[one] and one not in dict(settings)]
+        settings += [(one, f"{ast.unparse(one)}\n{text}") for one in heirs]
         fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" not in ast.unparse(one)]
-        for field in fields * bool(LOOK["settings"].search(text)):
+        for field in fields:
             value = ast.unparse(field.value or ast.Constant(...))
             name = "".join(LOOK["prefix"].findall(text)[:1]) + ast.unparse(field.target)
             # Of a class and another for tests, which has a value, the first counts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -153,6 +154,7 @@ def test_what_a_project_calls_the_parts_of_an_address() -> None:
         ("import environ\nfrom web import environ\na = environ['A_A']", set()),
         ("from os import environ\na = request.environ['A_A'], self.environ.get('B_B')", set()),
         ("import os\na = os.environ['PATH'], os.environ['HOME'], os.environ['PATHS']", {"PATHS"}),
+        ("import os\nos.environ['A_A'] = 'x'\na = os.environ['B_B'] == 'x'", {"B_B"}),
     ],
 )
 def test_how_code_reads_variables(write: Write, code: str, found: set[str]) -> None:
@@ -163,9 +165,10 @@ def test_variables_without_which_code_fails(write: Write) -> None:
     code = "a = env('A_A'), env.str('B_B'), config('C_C'), environ['D_D'], os.environ['E_E']\n"
     code += "b = env('F_F', 1), env.str('G_G', default=''), config('H_H', cast=int), getenv('I_I'), config['J_J']\n"
     code += "c = os.environ['K_K'] if 'K_K' in os.environ else ''\n"
+    code += "if os.environ.get('L_L') and os.getenv('M_M'):\n    d = os.environ['L_L'] + os.environ['M_M']\n"
     found = variables(Code(write({"web.py": f"from os import environ\n{code}"})).trees.values())
     assert [name[0] for name in found if found[name]] == ["A", "B", "C", "D", "E"]
-    assert [name[0] for name in found if not found[name]] == ["F", "G", "H", "I", "J", "K"]
+    assert [name[0] for name in found if not found[name]] == ["F", "G", "H", "I", "J", "K", "L", "M"]
 
 
 def test_settings_of_pydantic(write: Write) -> None:
@@ -183,6 +186,16 @@ def test_settings_of_pydantic(write: Write) -> None:
     found = variables(Code(write(files)).trees.values())
     assert {name for name in found if found[name]} == {"KEY", "ONE_A", "TWO_A", "ONE_B", "D_D", "E"}
     assert {name for name in found if not found[name]} == {"DEBUG", "A", "FOUR_A", "CC"}
+
+
+def test_classes_of_one_name_are_read_once_each(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Django has a class Migration(migrations.Migration) in hundreds of modules.
+    code = "class Migration(migrations.Migration):\n    name: str = 'x'\n" * 100
+    trees = Code(write({"web.py": f"class Settings(BaseSettings):\n    a: str\n{code}"})).trees.values()
+    unparse, read = ast.unparse, list[ast.AST]()
+    monkeypatch.setattr(ast, "unparse", lambda node: read.append(node) or unparse(node))
+    assert variables(trees) == {"A": True}
+    assert len(read) < 300
 
 
 def test_what_it_reads_and_uses_is_listed(ours: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
