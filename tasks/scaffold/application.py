@@ -111,7 +111,7 @@ class Code:
     def commands(self) -> Iterator[Application]:
         """The modules that files say to run, as commands; none where they are servers, which need our port."""
         for name, line in said(self.source, "commands") if self.interface else ():
-            for script, words in LOOK["runs"].findall(re.sub(r"""[]["',]""", " ", line)):
+            for script, words in LOOK["runs"].findall(re.sub(r"""[]["',]|\nCMD""", " ", line)):
                 for path in self.modules(script.removesuffix(".py").strip("./").replace("/", "."))[:1]:
                     run = ["python", "-m", self.importable(path)[1].removesuffix(".__main__"), *words.split()]
                     yield Application(self.importable(path)[0], "", " ".join(run), "command", name)

@@ -36,6 +36,9 @@ def test_the_worker_in_code_without_an_application(write: Write, files: dict[str
     ("files", "command", "said_by"),
     [
         ({"Dockerfile": 'CMD ["python3", "-u", "bot.py", "--all"]\n'}, "bot --all", "Dockerfile"),
+        ({"Dockerfile": 'ENTRYPOINT ["python", "-m"]\n\nCMD ["crew"]\n'}, "crew", "Dockerfile"),
+        ({"Dockerfile": 'ENTRYPOINT ["python", "bot.py"]\nCMD ["--all"]\n'}, "bot --all", "Dockerfile"),
+        ({"Dockerfile": 'ENTRYPOINT ["/start.sh"]\nCMD ["python", "bot.py"]\n'}, "bot", "Dockerfile"),
         ({"Dockerfile": 'ENTRYPOINT [ "/tini", "--", \\\n  "python", "-m", "crew" ]\n'}, "crew", "Dockerfile"),
         (
             {"Procfile": "release: python seed.py\nworker: A=1 python src/jobs/run.py $QUEUE\n"},
