@@ -81,7 +81,7 @@ def reason(log: str) -> str:
             return meaning.format(found[0], *found.groups())
     if step:
         # pytest cuts errors in its summary; what it has said before tells more than the first letters of a name.
-        printed = "\n".join(re.findall(rf"^#{step[1]} [\d.]+ (?!.* - \w+\.{{3}}$)(.*)", log, re.MULTILINE))
+        printed = "\n".join(re.findall(rf"^#{step[1]} [\d.]+ (?!.* - \w*\.{{3}}$)(.*)", log, re.MULTILINE))
         return f"the build failed in {step[2]}: {telling_line(printed)}"
     if podmans := re.search(r'^(: exit status \d+\n)?Error: building at STEP "RUN .*exit status', log, re.MULTILINE):
         return f"the build failed: {telling_line(log[: podmans.start()])}"
@@ -96,6 +96,6 @@ def telling_line(text: str) -> str:
     missing = re.findall(
         r"(?m)ModuleNotFoundError: .*(?<!\.{3})$|^(?:E +)?[\w.]+ValidationError: .*\n.*\n[^\[\n]*", text
     )
-    told = missing or re.findall(r"(?m)^(?:FAILED|ERROR:?(?! \S+$)|[\w.: -]*[Ee]rror:|E  |INTERNALERROR>) .*", text)
+    told = missing or re.findall(r"(?m)^(?:(?:FAILED|ERROR:?)(?! \S+$)|[\w.: -]*[Ee]rror:|E  |INTERNALERROR>) .*", text)
     line = (told or text.strip().splitlines() or ["it printed nothing"])[-1]
     return re.sub(r"(^|\s*\n)(E  )?\s*", " ", line.strip()).strip()

@@ -72,6 +72,14 @@ from ..terminal import Status
             "the build failed in [verify 1/1]: FAILED tests/test_a.py::test_a",
         ),
         (
+            "#4 0.1 E   ValueError: Missing staticfiles manifest entry for 'x.css'\n#4 0.2 FAILED blog/tests.py::A::test_with_a_long_name\n#4 ERROR: process x: exit code: 1\n------\n > [verify 1/1] RUN x:\n------\nE",
+            "the build failed in [verify 1/1]: ValueError: Missing staticfiles manifest entry for 'x.css'",
+        ),
+        (
+            "#4 0.1 E   PermissionError: [Errno 13] Permission denied: 'x.mo'\n#4 0.2 ERROR blog/tests.py::A::test_with_a_name - ...\n#4 ERROR: process x: exit code: 1\n------\n > [verify 1/1] RUN x:\n------\nE",
+            "the build failed in [verify 1/1]: PermissionError: [Errno 13] Permission denied: 'x.mo'",
+        ),
+        (
             "#4 0.1 E   ImportError: cannot import name 'url'\n#4 0.2 FAILED tests.py::test_it - ImportE...\n#4 ERROR: process x: exit code: 1\n------\n > [verify 1/1] RUN x:\n------\nE",
             "the build failed in [verify 1/1]: ImportError: cannot import name 'url'",
         ),
