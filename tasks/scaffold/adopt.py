@@ -82,10 +82,10 @@ def adopt(session: Session, args: Namespace) -> None:
 
 
 def unpin(needs: Needs, locked: resolve.Versions) -> None:
-    """Ask for newer versions of the same major in place of pins, and of the versions in the project's own lock."""
+    """Ask for newer versions of the same major in place of pins, limits below 1, and the versions in the project's own lock."""
     for one in [one for one in [*needs.main, *needs.tests] if not one.url]:
         fitting = [*one.specifier.filter((it for name, it in locked if name in by_name([str(one)])), prereleases=True)]
-        pin = f"=={fitting[0]}" if len(fitting) == 1 else str(one.specifier)
+        pin = f"=={fitting[0]}" if len(fitting) == 1 else re.sub(r"<0\.[\d.]+", "<1", str(one.specifier))
         one.specifier = SpecifierSet(re.sub(r"[=~]=((\d+)[\w.]*)$", lambda it: f">={it[1]},<{int(it[2]) + 1}", pin))
 
 

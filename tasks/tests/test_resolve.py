@@ -298,11 +298,18 @@ def test_a_requirement_that_needs_a_newer_python_than_this_machine_has(
 
 
 def test_pins_give_way_to_newer_versions_of_the_same_major(ours: Path, write: Write) -> None:
-    take(
-        write({"app.py": APP, "requirements.txt": "a==2.0.23\nb[x]==0.9rc1\nc>=1,<3\nd==1.*\ne~=0.25.1\n"}), unpin=True
-    )
+    lines = "a==2.0.23\nb[x]==0.9rc1\nc>=1,<3\nd==1.*\ne~=0.25.1\nf>=0.29.0,<0.30.0\ng<=0.5\n"  # f is Poetry's ^0.29
+    take(write({"app.py": APP, "requirements.txt": lines}), unpin=True)
     group = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"]
-    assert group[:-1] == ["a<3,>=2.0.23", "b[x]<1,>=0.9rc1", "c<3,>=1", "d==1.*", "e<1,>=0.25.1"]
+    assert group[:-1] == [
+        "a<3,>=2.0.23",
+        "b[x]<1,>=0.9rc1",
+        "c<3,>=1",
+        "d==1.*",
+        "e<1,>=0.25.1",
+        "f<1,>=0.29.0",
+        "g<=0.5",
+    ]
 
 
 @pytest.mark.parametrize("chosen", [False, True])
