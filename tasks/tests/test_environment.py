@@ -193,7 +193,12 @@ def test_classes_of_one_name_are_read_once_each(write: Write, monkeypatch: pytes
     code = "class Migration(migrations.Migration):\n    name: str = 'x'\n" * 100
     trees = Code(write({"web.py": f"class Settings(BaseSettings):\n    a: str\n{code}"})).trees.values()
     unparse, read = ast.unparse, list[ast.AST]()
-    monkeypatch.setattr(ast, "unparse", lambda node: [read.append(node), unparse(node)][1])
+
+    def count(node: ast.AST) -> str:
+        read.append(node)
+        return unparse(node)
+
+    monkeypatch.setattr(ast, "unparse", count)
     assert variables(trees) == {"A": True}
     assert len(read) < 300
 
