@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
 import json
 import os
 import random
@@ -67,24 +66,16 @@ class Project:
 
     def saved(self, image: str) -> list[dict[str, object]]:
         """An image's configuration, and of each layer the files: whatever their order, of which Docker has two."""
-        self.run("docker", "save", "--output=.saved", image)
-        with tarfile.open(self.root / ".saved") as archive:
-            (manifest,) = json.loads(content(archive, "manifest.json"))
-            config = json.loads(content(archive, manifest["Config"]))
-            del config["rootfs"]  # the layers' digests
-            return [config, *(files_of(content(archive, layer)) for layer in manifest["Layers"])]
+        self.run("sh", "-c", f"mkdir -p .saved && docker save {image} | tar --extract --directory=.saved")
+        (manifest,) = json.loads((self.root / ".saved/manifest.json").read_text())
+        config = json.loads((self.root / ".saved" / manifest["Config"]).read_text()) | {"rootfs": "the layers' digests"}
+        return [config, *(files_of(self.root / ".saved" / layer) for layer in manifest["Layers"])]
 
 
-def content(archive: tarfile.TarFile, member: str | tarfile.TarInfo) -> bytes:
-    """What is in a file of an archive; nothing in a folder."""
-    file = archive.extractfile(member)
-    return file.read() if file else b""
-
-
-def files_of(layer: bytes) -> dict[str, object]:
-    """A layer's files: what is in them, and what the file system tells of them."""
-    with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
-        return {it.name: (it.get_info(), crc32(content(archive, it) if it.isreg() else b"")) for it in archive}
+def files_of(layer: Path) -> dict[str, object]:
+    """A layer's files: what the file system tells of them, and a checksum of what is in them."""
+    with tarfile.open(layer) as archive:
+        return {it.name: (it.get_info(), it.isreg() and crc32(archive.extractfile(it).read())) for it in archive}  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +156,12 @@ def test_no_layer_repeats_what_one_below_it_has(project: Project) -> None:
         parents = {str(parent) for path in layer for parent in PurePath(path).parents}
         assert seen & layer.keys() <= parents
         seen |= layer.keys()
+    assert "etc/debian_version" in seen
+
+
+def test_a_service_finds_its_own_distribution(project: Project) -> None:
+    code = "import subprocess; from importlib.metadata import *; print(version('my_own-ham'), *(point.load().__name__ for point in entry_points(group='ham.x')), subprocess.call(['end-ham']))"
+    points = "[ham.x]\njson = json:dumps\n[console_scripts]\nend-ham = gc:enable\n"
+    for target in ("dev", "prod", "slim"):
+        image = project.build("ham", target, DISTRIBUTION="My-Own.ham==1.2rc1", ENTRY_POINTS=points)
+        assert project.python(image, code) == "1.2rc1 dumps 0"
