@@ -56,9 +56,8 @@ def build(lost: Mapping[str, tuple[str, str]], substitutes: Mapping[str, str], r
     if packages := here.base_packages():
         setup.allow(f"install {', '.join(packages)}", f"sudo apt-get install {' '.join(packages)}", *packages)
         here.install(*packages)
-    run_parallel(
-        {variable: partial(here.build_base, recipe, substitutes[variable]) for variable, (recipe, _) in lost.items()}
-    )
+    jobs = {name: partial(here.build_base, recipe, substitutes[name]) for name, (recipe, _) in lost.items()}
+    run_parallel(jobs)
 
 
 def needed() -> dict[str, tuple[str, str]]:
