@@ -256,5 +256,4 @@ class Http(Client, HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close the connection after the current request, or one that may be on its way."""
-        idle = self.cycle is None or self.cycle.response_complete
-        self.loop.call_later(0.5 if idle else 0, super().shutdown)
+        self.loop.call_later(0 if self.cycle and not self.cycle.response_complete else 0.5, super().shutdown)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from select import POLLIN, POLLOUT, poll
 from socket import MSG_DONTWAIT, MSG_TRUNC, SHUT_RDWR, SHUT_WR, socket
 from typing import Any, ClassVar
@@ -43,14 +43,16 @@ class Client(socket):
         """Reset what is counted for each request."""
         self.served.add(self)
         self.exchange = Exchange(health_check=health_check)
-        # Bytes of the head, or of what comes after it, and the context in which more are received.
-        self.received, self.receiving = 0, receiving_head
+        # Bytes of the head, or of what comes after it; the context in which more of the latter are received.
+        self.received, self.receiving = 0, None
         self.answer_bytes, self.waited_s = 0, 0.0
         self.time_left_s = TIMEOUT_S
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
         """Receive; nothing when the client is too slow. Raises an exception when it has sent too much."""
-        with self.receiving(self.received):
+        if not self.receiving and self.received >= HEAD_BYTES:
+            raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
+        with (self.receiving or nullcontext)(self.received):
             data: bytes = self.when_ready(POLLIN, super().recv, size) or b""
         self.not_slow()
         self.time_left_s = min(self.time_left_s + len(data) / RATE, TIMEOUT_S)
@@ -175,14 +177,6 @@ class Client(socket):
                 pass
         self.not_slow()
         self.close()
-
-
-@contextmanager
-def receiving_head(received: int) -> Iterator[None]:
-    """Raise LimitRequestHeaders when the head is too large."""
-    if received >= HEAD_BYTES:
-        raise LimitRequestHeaders(f"the head has more than {HEAD_BYTES} bytes")
-    yield
 
 
 def memory_is_being_freed() -> bool:

@@ -10,20 +10,25 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from socket import AF_UNIX
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from gunicorn.http import errors
+from gunicorn import util
+from gunicorn.http import errors, message
 from gunicorn.http.unreader import SocketUnreader
-from gunicorn.util import write_error
 from gunicorn.workers import gthread
 from gunicorn_clients import Client, memory_is_being_freed
 from server_limits import HEAD_BYTES, LARGE_BYTES, MEMORY_BYTES, TIMEOUT_S, fault, ipv4
+from server_telemetry import is_trusted
 
 SocketUnreader.max_body_chunk = LARGE_BYTES  # gunicorn reads up to 1 MiB more than the application has asked for
+# What gunicorn would find out for each request; its settings, too (see load_wsgi): all this is a sixth of a request's time.
+http_date = lru_cache(1)(util.http_date)
+util.http_date = lambda: http_date(int(time.time()))
+message._ip_in_allow_list = lambda peer, *_: is_trusted(peer)
 DECODING = threading.RLock()
 # So many requests at a time compete for the processor, and more, step by step, while this process does not take most of its
 # time. One that takes longer than BUSY_S seconds does not count any more: most likely, it waits for something else.
@@ -84,6 +89,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
     def load_wsgi(self) -> None:
         """Load the application, and give health checks a listener and threads of their own."""
         super().load_wsgi()
+        vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
         self.waiting: deque[Any] = deque()  # connections with a request that no thread handles yet
         self.busy: dict[Any, float] = {}  # connections whose requests compete for the processor, and since when
         self.starting = threading.Lock()
@@ -210,7 +216,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
                 raise
             else:  # sys.exit() would end the process
                 raise (StopIteration if answering else RuntimeError) from error
-        write_error(conn.sock, status, HTTPStatus(status).phrase, "")
+        util.write_error(conn.sock, status, HTTPStatus(status).phrase, "")
         return False
 
     def _keepalive_after(self, conn: Any, keepalive: object) -> bool:

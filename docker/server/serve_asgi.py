@@ -111,8 +111,7 @@ class Request(Exchange):
         fields = [field for field in head.get("headers", ()) if field[0].lower() not in ours]
         lengths = [value for name, value in fields if name.lower() == b"content-length"]
         faults = [name for name, value in fields if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value)]
-        if len(lengths) > 1 or not all(map(bytes.isdigit, lengths)):
-            faults += lengths
+        faults += lengths * (len(lengths) > 1 or not all(map(bytes.isdigit, lengths)))
         if faults or not (accepts or 200 <= self.status < 600):
             raise ValueError(f"the answer is invalid: status {self.status}, fields {faults}")
         self.ends_with_connection = self.scope["http_version"] == "1.0" and not lengths

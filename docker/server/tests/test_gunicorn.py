@@ -13,11 +13,11 @@ import gunicorn
 
 worker = import_module("gunicorn_worker")
 # What the server calls or sets attributes and globals of, besides what it overrides; and a digest of the source of all.
-USED = "arbiter:Arbiter.handle_term arbiter:Arbiter.stop http.body:ChunkedReader http.body:LengthReader"
-USED += " http.body:Body http.parser:Parser.finish_body http.unreader:SocketUnreader http.wsgi:create http.wsgi:Response util:write_error"
-USED += " workers.base:Worker.handle_error workers.gthread:TConn"
-USED += "".join(f" workers.gthread:ThreadWorker.{name}" for name in ("accept", "finish_request", "murder_pending"))
-DIGEST = "1eaad0ddf8e1c107f742d32cac711fe46237d43b6b8496b534f8ff6e494deeb4"
+USED = """arbiter:Arbiter.handle_term arbiter:Arbiter.stop config:Config.__getattr__ http.body:Body http.body:ChunkedReader
+http.body:LengthReader http.message:HeaderPolicy http.parser:Parser.finish_body http.unreader:SocketUnreader
+http.wsgi:Response http.wsgi:create util:write_error workers.base:Worker.handle_error workers.gthread:TConn
+workers.gthread:ThreadWorker.accept workers.gthread:ThreadWorker.finish_request workers.gthread:ThreadWorker.murder_pending"""
+DIGEST = "8898155e25df3ac178f78907ecf96b7b9053ba8d04de9a911dd7ad2071a1f1dd"
 
 
 def test_gunicorn_is_as_the_server_expects_it() -> None:
@@ -27,6 +27,11 @@ def test_gunicorn_is_as_the_server_expects_it() -> None:
     digest = sha256("".join(map(getsource, used)).encode()).hexdigest()
     told = f"gunicorn {gunicorn.__version__} has changed: review docker/server/gunicorn_*.py, then set DIGEST"
     assert (len(overridden), digest) == (8, DIGEST), told
+
+
+def test_answers_have_the_date() -> None:
+    with patch.object(worker.time, "time", side_effect=[0, 0.9, 61]):
+        assert [worker.util.http_date()[-12:-4] for _ in range(3)] == ["00:00:00", "00:00:00", "00:01:01"]
 
 
 def test_few_requests_at_a_time_compete_for_the_processor() -> None:

@@ -87,5 +87,4 @@ def test_clients_cannot_take_all_memory_and_are_told_when_the_server_stops(sent:
             server.stop()
             with pytest.raises(ConnectionClosed) as closed:
                 client.recv(5)
-            assert closed.value.rcvd
-            assert closed.value.rcvd.code == 1012  # service restart
+            assert getattr(closed.value.rcvd, "code", 0) == 1012  # service restart
