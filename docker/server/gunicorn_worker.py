@@ -89,7 +89,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
     def load_wsgi(self) -> None:
         """Load the application, and give health checks a listener and threads of their own."""
         super().load_wsgi()
-        vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         self.waiting: deque[Any] = deque()  # connections with a request that no thread handles yet
         self.busy: dict[Any, float] = {}  # connections whose requests compete for the processor, and since when
         self.starting = threading.Lock()
