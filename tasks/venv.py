@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,12 +54,10 @@ def pip(session: Session, *arguments: str) -> None:
 def constraints(*groups: str) -> str:
     """The versions in poetry.lock, and the further indexes that it has for dependency groups, as a file for pip and uv."""
     packages = pyproject("poetry.lock").get("package", ())
-    versions: dict[str, list[str]] = {}
-    for package in packages:
-        if package.get("source", {}).get("type") != "directory":  # which is a package of our own
-            versions.setdefault(package["name"], []).append(package["version"])
+    others = [package for package in packages if package.get("source", {}).get("type") != "directory"]  # which is ours
     # A package that is locked at several versions, for several Pythons, is left to the resolver.
-    pins = [f"{package}=={found[0]}\n" for package, found in versions.items() if len(found) == 1]
+    times = Counter(package["name"] for package in others)
+    pins = [f"{package['name']}=={package['version']}\n" for package in others if times[package["name"]] == 1]
     sources = [package.get("source", {}) for package in packages if {*groups} & {*package.get("groups", ())}]
     indexes = {f"--extra-index-url={source['url']}\n" for source in sources if source.get("type") == "legacy"}
     return "".join([*sorted(indexes), *pins])

@@ -53,8 +53,7 @@ def stale(targets: Mapping[str, Target], inputs: Mapping[str, str], images: Mapp
 def record(targets: Mapping[str, Target], inputs: Mapping[str, str]) -> None:
     """Record that these images were built, and verified, from these inputs."""
     now = present()
-    built = {target.tags[0]: inputs[service] for service, target in targets.items()}
-    known = read() | {name: [now[name], made_from] for name, made_from in built.items() if name in now}
+    known = read() | {tag: [now[tag], inputs[it]] for it, target in targets.items() if (tag := target.tags[0]) in now}
     RECORD.write_text(json.dumps(known, indent=1), encoding="utf-8")
 
 

@@ -73,13 +73,14 @@ class Debian:
     def substitute(self, recipe: str, official: str) -> str:
         """The name of the image that a recipe makes in the place of an official one; "" where none makes that version."""
         tag = official.partition("@")[0].rpartition(":")[2]
-        if not (BASES / f"{recipe}.toml").exists() or not tag.startswith(str(read(recipe).get("version", ""))):
+        file = f"docker/bases/{recipe}.toml"
+        if not (ROOT / file).exists() or not tag.startswith(str(pyproject(file).get("version", ""))):
             return ""
-        return f"localhost/base/{recipe}:{tag}-{read(recipe)['suite']}"
+        return f"localhost/base/{recipe}:{tag}-{pyproject(file)['suite']}"
 
     def build_base(self, recipe: str, image: str) -> None:
         """Build a base image with mmdebstrap; raises UserError when that fails."""
-        plan = read(recipe)
+        plan = pyproject(f"docker/bases/{recipe}.toml")
         suite = str(plan["suite"])
         lock = BASES / f"{recipe}.lock"
         locked = dict(re.findall("(.+)=(.+)", lock.read_text(encoding="utf-8"))) if lock.exists() else {}
@@ -145,11 +146,6 @@ def add_trixie() -> None:
     rules = [f"Package: {what}\nPin: release n=trixie*\nPin-Priority: {priority}\n" for what, priority in pins]
     Path(f"/etc/apt/sources.list.d/{_NAME}.sources").write_text(_HEAD + "\n".join(stanzas), encoding="utf-8")
     Path(f"/etc/apt/preferences.d/{_NAME}").write_text(_HEAD + "\n".join(rules), encoding="utf-8")
-
-
-def read(recipe: str) -> dict[str, list[str]]:
-    """Read a recipe's lists; raises UserError when it does not parse."""
-    return pyproject(f"docker/bases/{recipe}.toml")
 
 
 def compare(recipe: str, locked: Mapping[str, str], tar: str) -> None:

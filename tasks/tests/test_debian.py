@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ..machine import debian, setup
+from ..project import pyproject
 from ..shell import UserError
 from .conftest import calls, fake_docker, write_tool
 
@@ -29,7 +30,7 @@ def apt(monkeypatch: pytest.MonkeyPatch, no_docker: Path, project: Path) -> Path
     monkeypatch.setattr(setup, "SBIN", str(no_docker))
     monkeypatch.setattr(debian, "LOG", project.with_name("apt.log"))
     debian.apt.cache_clear()
-    (project / "docker/bases").mkdir(parents=True)
+    (project / "docker/bases").mkdir()
     return no_docker / "apt"
 
 
@@ -136,7 +137,7 @@ def test_what_builds_base_images_is_installed_once(no_docker: Path) -> None:
 def test_a_recipe_that_cannot_be_read_is_told(project: Path) -> None:
     (project / "docker/bases/broken.toml").write_text("x = ")
     with pytest.raises(UserError, match=r"docker/bases/broken\.toml does not parse: "):
-        debian.read("broken")
+        debian.Debian().substitute("broken", "x:1")
 
 
 def test_a_recipes_files_are_part_of_its_id(recipe: Path) -> None:
@@ -245,6 +246,7 @@ def test_every_recipe_of_this_project_is_complete(monkeypatch: pytest.MonkeyPatc
     for recipe in recipes:
         locked = (debian.BASES / f"{recipe}.lock").read_text()
         assert {"libc6", "dpkg"} <= {line.partition("=")[0] for line in locked.splitlines()}
-        assert set(debian.read(recipe)) >= {"suite", "version", "packages", "config"}
-        tag = f"{debian.read(recipe)['version']}.1-slim"
+        plan = pyproject(f"docker/bases/{recipe}.toml")
+        assert set(plan) >= {"suite", "version", "packages", "config"}
+        tag = f"{plan['version']}.1-slim"
         assert debian.Debian().substitute(recipe, f"x:{tag}").startswith(f"localhost/base/{recipe}:{tag}-")
