@@ -19,6 +19,8 @@ COMPOSE = ("docker", "compose")
 DEVELOPMENT_FILE = "docker/compose.yaml"
 PRODUCTION_FILE = "docker/compose.prod.yaml"
 INTERFACES = ("wsgi", "asgi", "command")  # as docker/server/serve.py has them
+# Arguments of builds that docker/Dockerfile does not name: BuildKit's own, and one that is read here.
+ELSEWHERE = re.compile(r"(?i)\w+_proxy|BUILDKIT_\w+|TESTS_NEED_NEIGHBOURS")
 DEBUG_PORT = 5678  # the debugger's port in containers, as docker/dev has it
 
 
@@ -100,10 +102,17 @@ class Stack:
         raise UserError(f"no container of {service} is running: `{how}` starts it")
 
     def service(self, name: str) -> dict[str, Any]:
-        """The Compose service that a service's image is built for; raises UserError where the stack has none."""
+        """The Compose service that a service's image is built for.
+
+        Raises UserError where the stack has none, and where it has a build argument that nothing reads.
+        """
         services: dict[str, dict[str, Any]] = self.model["services"]
-        if services.get(name, {}).get("build", {}).get("args", {}).get("SERVICE") != name:
+        arguments = services.get(name, {}).get("build", {}).get("args", {})
+        if arguments.get("SERVICE") != name:
             raise UserError(f"no service {name} with `SERVICE: {name}`: see its compose.yaml, and docker/compose.yaml")
+        known = re.findall(r"(?m)^ARG (\w+)", (ROOT / "docker/Dockerfile").read_text(encoding="utf-8"))
+        if unknown := sorted(word for word in {*arguments} - {*known} if not ELSEWHERE.fullmatch(word)):
+            raise UserError(f"{name} in compose.yaml: no `ARG {unknown[0]}` in docker/Dockerfile reads that argument")
         return services[name]
 
     def processes(self, services: Sequence[str]) -> list[str]:

@@ -149,6 +149,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (root / "services" / service / "compose.yaml").write_text(f"services:\n  {service}: {{}}\n")
     (root / "pyproject.toml").write_text(PYPROJECT)
     (root / "reports").mkdir()
+    (root / "docker").mkdir()
+    shutil.copy(ROOT / "docker/Dockerfile", root / "docker")  # which says what arguments there are
     move_root(root, monkeypatch)
     return root
 

@@ -23,7 +23,6 @@ PULL_FAILS = "echo 'Error response: dial tcp: lookup registry: no such host' >&2
 @pytest.fixture(autouse=True)
 def debian(project: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDistribution:
     """A project whose service pilot runs PostgreSQL as it is, on a distribution with recipes for both images."""
-    (project / "docker").mkdir()
     (project / "docker/Dockerfile").write_text(f"FROM {OFFICIAL} AS official\n")
     compose = project / "services/pilot/compose.yaml"
     compose.write_text("services:\n  pilot-database:\n    image: ${STACK_POSTGRES:-postgres:17}\n")

@@ -160,7 +160,6 @@ def test_what_an_editor_wrote_in_another_encoding_stays() -> None:
 
 
 def test_the_official_base_is_in_the_dockerfile(project: Path) -> None:
-    (project / "docker").mkdir()
     (project / "docker/Dockerfile").write_text(
         "ARG STACK_BASE=official\nFROM python:3.13-slim AS official\nFROM ${STACK_BASE}\n"
     )

@@ -165,6 +165,17 @@ def test_a_service_that_the_stack_lacks_is_told(
             ask(["pilot"])
 
 
+@pytest.mark.parametrize("argument", ["EXTRA", "INTERFAC", "TESTS_NEED_NEIGHBOUR"])
+def test_a_build_argument_that_nothing_reads_is_told(stack: Stack, no_docker: Path, argument: str) -> None:
+    """BuildKit says nothing of it."""
+    known = {"SERVICE": "pilot", "EXTRAS": "x", "HTTPS_PROXY": "x", "STACK_BASE": None, "TESTS_NEED_NEIGHBOURS": "1"}
+    services = {"pilot": {"build": {"args": known}}, "other": {"build": {"args": {"SERVICE": "other", argument: "1"}}}}
+    fake_docker(no_docker, {"compose config": f"echo '{json.dumps({'services': services})}'"})
+    assert stack.service("pilot")["build"]["args"] == known
+    with pytest.raises(UserError, match=f"^other in compose.yaml: no `ARG {argument}` in docker/Dockerfile reads that"):
+        stack.service("other")
+
+
 PS = """cat <<END
 2\tpilot\trunning\tUp 2 minutes (healthy)\t127.0.0.1:5678->5678/tcp, 127.0.0.1:5001->8000/tcp
 1\tother\trunning\tUp 2 seconds (health: starting)\t127.0.0.1:5000->8000/tcp
@@ -228,7 +239,6 @@ def test_the_development_stack_is_the_one_that_compose_sees(monkeypatch: pytest.
 
 
 def test_production_is_of_a_flavor(project: Path) -> None:
-    (project / "docker").mkdir()
     (project / "docker/Dockerfile").write_text("FROM python:3.13-slim@sha256:12 AS official\n")
     found = model.production("slim").env
     assert (found["STACK_FLAVOR"], found["COMPOSE_FILE"]) == ("slim", "docker/compose.prod.yaml")

@@ -232,7 +232,6 @@ def production(monkeypatch: pytest.MonkeyPatch, project: Path, no_docker: Path, 
     (no_docker / "docker").unlink()
     (no_docker / "docker").symlink_to(docker)
     monkeypatch.chdir(project)
-    (project / "docker").mkdir()
     monkeypatch.setattr(push, "clean_commit", lambda: "0")
     (project / "reports/release.json").write_text('{"commit": "0", "images": []}')
 
