@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import shutil
 from collections.abc import Callable
 
 import nox
@@ -33,7 +34,8 @@ def session(*, venv: bool = False) -> Callable[[Callable[[nox.Session], None]], 
                 if INTERRUPTED:  # nox has kept it to itself
                     raise KeyboardInterrupt
             except (UserError, OSError) as error:  # the latter of a disk, a folder or a file: it says which one
-                session.error(str(error))
+                # What could not be copied: from where, to where, why.
+                session.error(str(error.args[0][0][2] if isinstance(error, shutil.Error) else error))
 
         return nox.session(venv_backend=None if venv else "none")(body)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,13 @@ def test_a_password_in_the_package_indexs_address_is_shown_nowhere(
 def test_a_file_that_cannot_be_written_is_told_with_its_name(nox: Nox, tmp_path: Path) -> None:
     line = told(nox("-s", "plan", GITHUB_OUTPUT=str(tmp_path)))
     assert f"aborted: [Errno 21] Is a directory: '{tmp_path}'" in line
+
+
+def test_a_file_that_cannot_be_copied_is_told_with_its_name(nox: Nox, clone: Path, service: str) -> None:
+    os.mkfifo(clone / "services" / service / "pipe")
+    line = told(nox("-s", "new", "--", "twin-of-tests", "--like", service))
+    assert f"aborted: `{clone}/services/{service}/pipe` is a named pipe" in line
+    assert not (clone / "services/twin-of-tests").exists()
 
 
 def test_a_compose_file_that_is_not_utf_8_is_told_by_compose(
