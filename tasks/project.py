@@ -18,6 +18,7 @@ from .shell import UserError, output
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ROOT / "services"
 REPORTS = ROOT / "reports"
+LONGEST_NAME = 40  # a DNS label has 63, and Compose puts the project's name in front and a number behind
 toml = cache(tomllib.loads)  # each text once: the lock is asked for by every service
 
 
@@ -67,7 +68,7 @@ def machine_id() -> str:
 def service_names() -> list[str]:
     """The names of all services, sorted: the folders in services/.
 
-    Raises UserError when a folder lacks its compose file or its dependency group.
+    Raises UserError when a folder cannot have its name, or lacks its compose file or its dependency group.
     """
     # git leaves folders with bytecode, coverage, caches and data behind when it switches branches.
     left = r"/\.|^/_|\.pyc$|^/[^/]+/instance/"
@@ -78,6 +79,7 @@ def service_names() -> list[str]:
     )
     groups = pyproject().get("dependency-groups", {})
     for service in found:
+        check_label("a service", service)
         libs_of(service)
         if not (SERVICES / service / "compose.yaml").is_file():
             raise UserError(f"services/{service} has no compose.yaml: `nox -s new` makes one; or remove the folder")
@@ -89,6 +91,13 @@ def service_names() -> list[str]:
             own = f"; or `nox -s lock -- --service {service}`, for a lock of its own"
             raise UserError(f"{told}, then `nox -s lock`" + own * (SERVICES / service / "pyproject.toml").is_file())
     return found
+
+
+def check_label(what: str, wanted: str) -> None:
+    """Raise UserError unless a name can be part of a host's and an image's; ``what`` is to be called so."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", wanted) or len(wanted) > LONGEST_NAME:
+        rule = f"lower-case letters and digits, words joined by single dashes, at most {LONGEST_NAME} characters"
+        raise UserError(f"{what} cannot be called {wanted!r}: it must be {rule}")
 
 
 def compose_texts() -> str:

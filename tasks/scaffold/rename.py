@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 
 from ..changes import git
 from ..images.uptodate import RECORD
-from ..project import ROOT, name, toml
+from ..project import ROOT, check_label, name, toml
 from ..shell import UserError
 from ..terminal import say
-from .service import check_label
 
 # Lines that refer to template/ and go with it, marked by their end.
 MARKED = "(?:.*(?:# template only|<!-- template only -->)\n)+"

@@ -34,7 +34,6 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "fastapi": (("fastapi>=0.160,<1", *SERVERS["asgi"]), {"INTERFACE": "asgi"}),
     "worker": ((), {}),
 }
-LONGEST_NAME = 40  # a DNS label has 63, and Compose puts the project's name in front and a number behind
 # Further ways to make a service, and to lock what it needs, by the option of `new` that asks for one; optional parts add theirs.
 WAYS: dict[str, Callable[[Session, Namespace], None]] = {}
 
@@ -50,7 +49,7 @@ def check_name(wanted: str) -> None:
     package = wanted.replace("-", "_")
     # What may stand behind `--` in a service's place, and Flask's folder, which neither git nor images take from here.
     special = {"prod", "test", "template", "instance", *SUITES}
-    check_label("a service", wanted)
+    project.check_label("a service", wanted)
     reasons = {
         f"{package} is a keyword of Python, which no package can be called": keyword.iskeyword(package),
         f"its package would hide Python's own module {package}": package in sys.stdlib_module_names,
@@ -64,14 +63,6 @@ def check_name(wanted: str) -> None:
     for other in service_names():
         if f"  {wanted}:" in (SERVICES / other / "compose.yaml").read_text(encoding="utf-8").splitlines():
             raise UserError(f"a service cannot be called {wanted!r}: services/{other}/compose.yaml has one, too")
-    check_imports(wanted, {package}, "dev", "tests")
-
-
-def check_label(what: str, wanted: str) -> None:
-    """Raise UserError unless a name can be part of a host's and an image's; ``what`` is to be called so."""
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", wanted) or len(wanted) > LONGEST_NAME:
-        rule = f"lower-case letters and digits, words joined by single dashes, at most {LONGEST_NAME} characters"
-        raise UserError(f"{what} cannot be called {wanted!r}: it must be {rule}")
 
 
 def check_imports(service: str, packages: set[str], *groups: str) -> None:

@@ -106,6 +106,7 @@ GROUPS = "[project]\nname = 'x'\n[dependency-groups]\nother = []\npilot = []\n"
         ("pyproject.toml", "[project\n", "pyproject.toml does not parse: .*line 1"),
         ("pyproject.toml", GROUPS.replace("pilot = []\n", ""), "has no dependency group 'pilot' for services/pilot"),
         ("services/new/empty", "", "services/new has no compose.yaml"),
+        ("services/my_tool/compose.yaml", "", "a service cannot be called 'my_tool': it must be lower-case letters"),
     ],
 )
 def test_what_does_not_fit_is_told(project: Path, file: str, text: str, told: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .. import cli, venv
-from ..project import ROOT
+from ..project import LONGEST_NAME, ROOT
 from ..scaffold import groups, service
 from ..shell import UserError
 from ..testing.host import SUITES
@@ -74,7 +74,7 @@ def test_git_has_a_service_that_is_called_like_a_folder_with_results(ours: Path)
 
 @pytest.mark.parametrize("kind", service.KINDS)
 def test_a_long_name_leaves_the_code_as_the_formatter_wants_it(ours: Path, kind: str) -> None:
-    name = "a" * service.LONGEST_NAME
+    name = "a" * LONGEST_NAME
     make(name, kind=kind)
     lines = [line for path in (ours / "services" / name).rglob("*.py") for line in path.read_text().splitlines()]
     assert [line for line in lines if len(line) > LINE_LENGTH and not line.startswith('"""')] == []
