@@ -61,7 +61,7 @@ def check_name(wanted: str) -> None:
     if found := [reason for reason, applies in reasons.items() if applies]:
         raise UserError(f"a service cannot be called {wanted!r}: {found[0]}")
     for other in service_names():
-        if f"  {wanted}:" in (SERVICES / other / "compose.yaml").read_text(encoding="utf-8").splitlines():
+        if f"  {wanted}:" in (SERVICES / other / "compose.yaml").read_text("utf-8", "replace").splitlines():
             raise UserError(f"a service cannot be called {wanted!r}: services/{other}/compose.yaml has one, too")
 
 
@@ -128,7 +128,7 @@ def new(session: Session, args: Namespace) -> None:
     folder = SERVICES / args.name
     modules = [*(path.parent for path in folder.glob("*/__init__.py")), *folder.glob("*.py")]
     # Plugins of the service may depend on it under its name as a distribution: they get what is here.
-    itself = re.findall(r'DISTRIBUTION: "(.+)==', (folder / "compose.yaml").read_text(encoding="utf-8"))
+    itself = re.findall(r'DISTRIBUTION: "(.+)==', (folder / "compose.yaml").read_text("utf-8", "replace"))
     names = {path.stem for path in modules} - {"tests", "stack", *(name.lower().replace("-", "_") for name in itself)}
     check_imports(args.name, names, args.name, "main", "dev", "tests")
 
@@ -183,10 +183,10 @@ def remove(session: Session, service: str) -> None:
         raise UserError(f"services/{service} has changes that git does not have: commit or discard them first")
     # A whole word, or a URL's host, but no part of a path.
     name = re.compile(rf"(?<![\w.-])(?<![^/]/){service}(?![\w.-])")
-    for other in set(service_names()) - {service}:
-        for number, line in enumerate((SERVICES / other / "compose.yaml").read_text(encoding="utf-8").splitlines(), 1):
+    for path in sorted({*SERVICES.glob("*/compose.yaml")} - {folder / "compose.yaml"}):
+        for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
             if name.search(line.partition("#")[0]):
-                raise UserError(f"services/{other}/compose.yaml, line {number}, names {service}: change it first")
+                raise UserError(f"{path.relative_to(SERVICES.parent)}, line {number}, names {service}: change it first")
     text = STACK.read_text(encoding="utf-8")
     if include(service) not in text:
         raise UserError(f"docker/compose.yaml has no line `{include(service).strip()}`: take {service} out by hand")

@@ -71,6 +71,16 @@ def test_what_another_service_needs_is_not_removed(ours: Path, line: str) -> Non
     assert git(ours, "status", "--porcelain") == ""
 
 
+def test_anothers_compose_file_that_is_not_utf_8_is_no_obstacle(ours: Path) -> None:
+    """What is wrong with it is for Compose to tell."""
+    make("two")
+    compose = ours / "services/two/compose.yaml"
+    compose.write_bytes(compose.read_bytes() + b"# \xe4\n")
+    make("three")
+    take_away("pilot")
+    assert sorted(path.name for path in (ours / "services").iterdir()) == ["three", "two"]
+
+
 @pytest.mark.parametrize("line", ["# like pilot", "- two-data:/app/pilot", "X: pilot-x", "X: a.pilot"])
 def test_what_only_looks_like_a_service_is_no_obstacle(ours: Path, line: str) -> None:
     make("two")
