@@ -112,7 +112,7 @@ class Stack:
             raise UserError(f"no service {name} with `SERVICE: {name}`: see its compose.yaml, and docker/compose.yaml")
         known = re.findall(r"(?m)^ARG (\w+)", (ROOT / "docker/Dockerfile").read_text(encoding="utf-8"))
         if unknown := sorted(word for word in {*arguments} - {*known} if not ELSEWHERE.fullmatch(word)):
-            raise UserError(f"{name} in compose.yaml: no `ARG {unknown[0]}` in docker/Dockerfile reads that argument")
+            raise UserError(f"{name} in compose.yaml: docker/Dockerfile has no `ARG {unknown[0]}`: correct its name")
         return services[name]
 
     def processes(self, services: Sequence[str]) -> list[str]:
