@@ -51,8 +51,8 @@ def rename_in_compose(text: str, model: str, service: str, package: str) -> str:
     # /pilot/data, nor what code asks importlib.metadata for.
     others = "|".join(["$^", *(path.name.removeprefix(model) for path in SERVICES.glob(f"{model}-*"))])
     before, after = r"(?<![\w.-])(?<![\s:\"'\[,=]/)(?<!DISTRIBUTION: \")", rf"(?!\w)(?!({others})(?![\w-]))"
-    text = re.sub(f"{before}{model}{after}", service, text)
-    text = re.sub(f"{before}{model.replace('-', '_')}{after}", package, text)
+    names = f"{before}({model}|{model.replace('-', '_')}){after}"
+    text = re.sub(names, lambda found: service if found[1] == model else package, text)
     module = rf"((?<=PACKAGE: )|(?<=APPLICATION: )|(?<=-[mA] )|(?<=app=|-m, )){service}\b|\b{service}(?=[.:][a-z_])"
     text = re.sub(module, package, text)
     if "PACKAGE: " not in text and package != service:

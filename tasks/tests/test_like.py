@@ -118,6 +118,19 @@ def test_another_service_whose_name_begins_with_the_models_stays(ours: Path) -> 
     assert text == "depends_on: [page-admin, page-2-administration, page-2-data, page-2]\n"
 
 
+def test_a_copy_whose_name_begins_with_the_models(ours: Path) -> None:
+    """Its database was called page_2-2-database, which no URL may have as a host."""
+    (ours / "services/page/page").mkdir(parents=True)
+    (ours / "services/page/compose.yaml").write_text(
+        "image: ${X}/page:${Y}\nSERVICE: page\nURL: http://u@page-database/page\ncommand: [python3, -m, page.migrate]\n"
+    )
+    like.copy("page", "page-2", 5008)
+    assert (ours / "services/page-2/compose.yaml").read_text() == (
+        "image: ${X}/page-2:${Y}\nSERVICE: page-2\n        PACKAGE: page_2\nURL: http://u@page-2-database/page-2\n"
+        "command: [python3, -m, page_2.migrate]\n"
+    )
+
+
 def test_a_variable_of_the_servers_stays(ours: Path) -> None:
     (ours / "services/web").mkdir()
     (ours / "services/web/compose.yaml").write_text("environment: {WEB_CONCURRENCY: 2, WEB_URL: x}\n")
