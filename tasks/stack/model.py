@@ -107,12 +107,12 @@ class Stack:
         Raises UserError where the stack has none, and where it has a build argument that nothing reads.
         """
         services: dict[str, dict[str, Any]] = self.model["services"]
-        arguments = services.get(name, {}).get("build", {}).get("args", {})
-        if arguments.get("SERVICE") != name:
+        build = services.get(name, {}).get("build", {})
+        if build.get("args", {}).get("SERVICE") != name:
             raise UserError(f"no service {name} with `SERVICE: {name}`: see its compose.yaml, and docker/compose.yaml")
-        known = re.findall(r"(?m)^ARG (\w+)", (ROOT / "docker/Dockerfile").read_text(encoding="utf-8"))
-        if unknown := sorted(word for word in {*arguments} - {*known} if not ELSEWHERE.fullmatch(word)):
-            raise UserError(f"{name} in compose.yaml: docker/Dockerfile has no `ARG {unknown[0]}`: correct its name")
+        known = re.findall(r"(?m)^ARG (\w+)", (ROOT / build.get("dockerfile", "docker/Dockerfile")).read_text("utf-8"))
+        if unknown := sorted(word for word in {*build["args"]} - {*known} if not ELSEWHERE.fullmatch(word)):
+            raise UserError(f"{name} in compose.yaml: its Dockerfile has no `ARG {unknown[0]}`: correct that name")
         return services[name]
 
     def processes(self, services: Sequence[str]) -> list[str]:

@@ -172,7 +172,7 @@ def test_a_build_argument_that_nothing_reads_is_told(stack: Stack, no_docker: Pa
     services = {"pilot": {"build": {"args": known}}, "other": {"build": {"args": {"SERVICE": "other", argument: "1"}}}}
     fake_docker(no_docker, {"compose config": f"echo '{json.dumps({'services': services})}'"})
     assert stack.service("pilot")["build"]["args"] == known
-    with pytest.raises(UserError, match=f"^other in compose.yaml: docker/Dockerfile has no `ARG {argument}`: correct"):
+    with pytest.raises(UserError, match=f"^other in compose.yaml: its Dockerfile has no `ARG {argument}`: correct"):
         stack.service("other")
 
 
