@@ -138,8 +138,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
 
     def start(self, conn: Any, pool: ThreadPoolExecutor) -> None:
         """Have a thread handle a connection's next request."""
-        result = pool.submit(self.handle, conn)
-        result.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+        pool.submit(self.handle, conn).add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
 
     def start_waiting(self, not_busy: Any = None) -> None:
         """Start requests, not too many at a time; one connection is not busy any more."""
