@@ -32,7 +32,7 @@ ITSELF = re.compile(r"^(?:-e\s*|--editable[\s=]+)?\.(?:\[(.*)\])?\s*$", re.MULTI
 POETRY = """import json, pathlib, sys; from poetry.core.factory import Factory
 package = Factory().create_poetry(pathlib.Path(sys.argv[1])).package
 groups = {name: [one.to_pep_508() for one in package.dependency_group(name).dependencies] for name in package.dependency_group_names()}
-print(json.dumps([groups, str(package.python_constraint).split(" || ")]))"""
+print(json.dumps([groups, ["==" * it[0].isdigit() + it for it in str(package.python_constraint).split(" || ")]]))"""
 # Asks it for those in a Pipfile, where a commit and a URL have other names, and for the Python there.
 PIPENV = """import json, pathlib, sys, tomllib; from poetry.core.factory import Factory
 file = tomllib.loads(pathlib.Path(sys.argv[1], "Pipfile").read_text(encoding="utf-8"))
@@ -131,7 +131,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
 def read_settings(source: Path, *roots: Path) -> tuple[dict[str, Any], ConfigParser, dict[str, list[str]]]:
     """What a project's pyproject.toml and its files like setup.cfg, also in ``roots``, say, and the requirements in groups and extras."""
     setup = ConfigParser(interpolation=None, strict=False)
-    setup.read_dict({"metadata": {}, "options.entry_points": {}})
+    setup.read_dict({"metadata": {}, "options.entry_points": {}, "pytest": {}, "tool:pytest": {}})
     try:
         data = tomllib.loads(text_of(source / "pyproject.toml"))
         setup.read([place / name for place in (source, *roots) for name in SETTINGS], "utf-8-sig")
@@ -153,8 +153,7 @@ def read_settings(source: Path, *roots: Path) -> tuple[dict[str, Any], ConfigPar
 def pytest_settings(data: Mapping[str, Any], setup: ConfigParser) -> dict[str, Any]:
     """A project's own settings for pytest, from the first of its files that has some, without coverage, which is ours."""
     table = data.get("tool", {}).get("pytest", {})
-    sections = [dict(setup[name]) if name in setup else {} for name in ("pytest", "tool:pytest")]
-    settings: dict[str, Any] = sections[0] or table.get("ini_options", table) or sections[1]
+    settings = dict[str, Any](setup["pytest"]) or table.get("ini_options", table) or dict(setup["tool:pytest"])
     text = words if isinstance(words := settings.get("addopts", ""), str) else shlex.join(words)
     # Options of pytest-cov, with the word after them that may be theirs, and folders, which may be elsewhere here.
     kept = re.sub(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?|(?<!\S)[\w./]+/(?=\s|$)", "", text)
@@ -211,10 +210,11 @@ def image_python() -> str:
     return str(re.findall(r"[: ](\d+\.\d+)", told)[0])
 
 
-def applies(marker: Marker | str | None, *extras: str) -> bool:
-    """Whether a marker holds in the images, with one of these extras."""
+def applies(marker: Marker | str | Mapping[str, str] | None, *extras: str) -> bool:
+    """Whether a marker holds in the images, with one of these extras; one for each group, as in a lock, counts as one that does."""
     image = {"python_version": image_python(), "python_full_version": f"{image_python()}.0", **KNOWN["linux"]}
-    return not marker or any(Marker(str(marker)).evaluate({**image, "extra": extra}) for extra in ("", *extras))
+    places = [image | {"extra": extra} for extra in ("", *extras)]
+    return not isinstance(marker, Marker | str) or any(map(Marker(str(marker)).evaluate, places))
 
 
 def for_images(own: str, requirements: Iterable[Requirement], *extras: str) -> list[Requirement]:

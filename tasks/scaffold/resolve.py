@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from .. import venv
 from ..env import env
-from ..project import SERVICES, has_own_lock, pyproject, toml
+from ..project import SERVICES, has_own_lock, pyproject
 from ..shell import CommandFailed, UserError, output
 from ..terminal import say
 from . import service
@@ -87,8 +87,9 @@ def attempt(session: Session, name: str, settings: str, kept: Versions, lines: l
 
 
 def versions(lock: Path) -> set[tuple[str, str]]:
-    """The names and versions of the packages in a lock, Poetry's or another; none where there is no such file."""
+    """The names and versions of the packages in a lock, Poetry's or another, that images have; none where there is no such file."""
     packages = pyproject(str(lock)).get("package", ()) if lock.is_file() else ()
+    packages = [one for one in packages if applies(one.get("markers"))]
     # One like 2.3+cpu is in an index of its own, and one's own package may have none.
     return {(canonicalize_name(one["name"]), one["version"]) for one in packages if "+" not in one.get("version", "+")}
 
@@ -113,11 +114,11 @@ def conclusion(conflict: str) -> str:
 
 def without_wheels(name: str) -> Iterator[tuple[str, str]]:
     """Name and version of what is locked for a service and has no wheel for the Python of the images, besides what `new` knows how to compile."""
-    own = has_own_lock(name)
-    path, groups = (SERVICES / name / "poetry.lock", {"main", "tests"}) if own else (service.LOCK, {name})
-    for package in toml(path.read_text(encoding="utf-8")).get("package", ()):
-        files, marker = [file["file"] for file in package.get("files", ())], package.get("markers")
-        here = groups & {*package.get("groups", ())} and applies(marker if isinstance(marker, str) else None)
+    own = (SERVICES / name / "poetry.lock", {"main", "tests"})
+    path, groups = own if has_own_lock(name) else (service.LOCK, {name})
+    for package in pyproject(str(path)).get("package", ()):
+        files = [file["file"] for file in package.get("files", ())]
+        here = groups & {*package.get("groups", ())} and applies(package.get("markers"))
         if here and files and not any(map(fits, files)) and package["name"] not in KNOWN["compiled"]:
             yield package["name"], package["version"]
 

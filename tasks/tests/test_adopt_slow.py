@@ -25,13 +25,14 @@ def test_poetrys_own_dependencies(clone: Path, write: Write) -> None:
     lines = """[tool.poetry]
 package-mode = false
 [tool.poetry.dependencies]
-python = ">=3.11"
+python = "3.12.1"
 flask = "^3.1"
 itsdangerous = {version = "~2.2", extras = ["x"], markers = "sys_platform == 'linux'"}
 blinker = [{version = "<1.8", python = "<3.12"}, {version = ">=1.9", python = ">=3.12"}]
 """
     source = write({"blog/__init__.py": FACTORY, "pyproject.toml": lines})
-    real(clone, "new", "--", "blog", "--from", str(source))
+    told = real(clone, "new", "--", "blog", "--from", str(source))
+    assert "warning: it asks for Python ==3.12.1, images have " in told
     group = tomllib.loads((clone / "pyproject.toml").read_text())["dependency-groups"]["blog"]
     wanted = {one.name: one for one in map(Requirement, group)}
     assert wanted["flask"].specifier == Requirement("flask>=3.1,<4.0").specifier

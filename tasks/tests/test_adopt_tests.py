@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .. import project, venv
-from ..scaffold import service
+from ..scaffold import requirements, resolve, service
 from ..shell import CommandFailed
 from .scaffolding import APP, DJANGO, NO_SESSION
 from .test_adopt import adopting_project, take
@@ -76,6 +76,29 @@ def test_other_versions_of_test_tools(
     assert told.count("warning: what its tests need is tried in other versions, because the requirements cannot") == 2
     assert told.count("warning: what its tests need is left out, because the requirements cannot") == 1
     assert (ours / "services/theirs/.gitignore").read_text() == "*.db\n"
+
+
+def test_versions_for_other_pythons_are_none_of_production(
+    ours: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a lock has two of a package, the one for other Pythons may change with the test tools."""
+    folder = ours / "services/theirs"
+
+    def run(*_: object, **__: bool) -> None:
+        tests = tomllib.loads((folder / "pyproject.toml").read_text()).get("dependency-groups")
+        lock = f'[[package]]\nname = "x"\nversion = "{2 if tests else 1}"\nmarkers = "python_version < \\"3.13\\""\n'
+        lock += '[[package]]\nname = "x"\nversion = "3"\nmarkers = "python_version >= \\"3.13\\""\n'
+        lock += '[[package]]\nname = "y"\nversion = "1"\nmarkers = {main = "os_name == \\"nt\\""}\n'
+        (folder / "poetry.lock").write_text(lock)
+
+    monkeypatch.setattr(venv, "poetry", run)
+    monkeypatch.setattr(requirements, "image_python", lambda: "3.13")
+    files = {"app.py": APP, "test_app.py": "def test(): ...\n", "requirements.txt": "x\n"}
+    take(write(files | {"poetry.lock": '[[package]]\nname = "x"\nversion = "1"\n'}))
+    told = capsys.readouterr().out
+    assert "warning: what its tests need" not in told
+    assert "warning: other versions than in the project's own lock: x 3\n" in told
+    assert resolve.versions(folder / "poetry.lock") == {("x", "3"), ("y", "1")}
 
 
 @pytest.mark.usefixtures("ours")
