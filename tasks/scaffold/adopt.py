@@ -72,8 +72,7 @@ def adopt(session: Session, args: Namespace) -> None:
     say(f"taken: {', '.join(taken)}; left out: {', '.join(left) or 'nothing'}")
     if kept:
         say(f"kept in instance/, a volume in production: {', '.join(kept)}")
-    if variables:
-        told = ", ".join(name + " (needed)" * variables[name] for name in sorted(variables))
+    if told := ", ".join(name + " (needed)" * variables[name] for name in sorted(variables)):
         say(f"the code reads variables, which services/{args.name}/compose.yaml can set: {told}")
     if found.interface != "command" and possible and not second:
         say(f"it has a worker, {possible}: uncomment it in services/{args.name}/compose.yaml")
@@ -118,14 +117,14 @@ def keep(source: Path, folder: Path, files: list[str]) -> None:
             (folder / name).symlink_to("../" * name.count("/") + f"instance/{Path(name).name}")
 
 
-def build_arguments(found: Application, needs: Needs, packages: set[str]) -> dict[str, str]:
+def build_arguments(app: Application, needs: Needs, packages: set[str]) -> dict[str, str]:
     """The arguments of the image's build, which gets all that was taken; ``packages`` is what it needs."""
-    application = f"{found.module}:{found.call}".removeprefix(":")
+    application = KNOWN["forms"].get(app.interface, "{0.module}:{0.call}").format(app)
     told = {"APPLICATION": application, "DISTRIBUTION": needs.distribution, "ENTRY_POINTS": needs.entry_points}
     arguments = {"PACKAGE": "."} | {key: json.dumps(text) for key, text in told.items() if text}
     if headers := [text for name, text in KNOWN["compiled"].items() if name in packages]:
         arguments["BUILD_PACKAGES"] = " ".join(["gcc libc6-dev python3-dev", *headers])
-    return arguments | ({} if found.interface == "wsgi" else {"INTERFACE": found.interface})
+    return arguments | ({} if app.interface == "wsgi" else {"INTERFACE": app.interface.replace("aiohttp", "command")})
 
 
 def place_tests(folder: Path) -> None:

@@ -23,7 +23,7 @@ ASGI, FACTORIES, CELERY, MODULES, NAMES = KNOWN["names"].values()
 class Application(NamedTuple):
     """What runs: the expression ``call`` in ``module``, which is imported from the folder ``root``.
 
-    ``interface`` is wsgi or asgi; "" where the code does not tell. With the interface command, ``call`` is a command line.
+    ``interface`` is wsgi, asgi or aiohttp; "" where the code does not tell. With the interface command, ``call`` is a command line.
     """
 
     root: Path
@@ -47,7 +47,7 @@ def find_application(code: Code, wanted: str = "") -> Application:
             return Application(source, "paste.deploy", f'loadapp("config:{ini}", relative_to=".")', "wsgi", ini)
     if wanted:
         raise UserError(f"--app {wanted}: there is no such module in {source}, or it has nothing of that name")
-    known = [one for one in code.every if one.interface in {"wsgi", "asgi"}]
+    known = [one for one in code.every if one.interface not in {"", "command"}]
     made = [one for one in code.every if not one.interface]
     # What a factory has made counts only where that takes arguments, or where its own module adds routes and the like.
     routed = [one for one in made if f"\n@{one.call}." in text_of(one.root / f"{one.module.replace('.', '/')}.py")]
@@ -96,9 +96,9 @@ class Code:
         self.packages = {folder for path, node in nodes for folder in path.parents[: getattr(node, "level", 0)]}
         libraries = {name.partition(".")[0] for name in self.imports} | self.imports
         self.scripts = [script for _, script in said(source, "scripts")]
-        names = {path: self.importable(path)[1].removesuffix(".__main__") for path in self.trees}
-        mains = [f"python -m {name}" for path, name in names.items() if path.stem == "__main__"]
-        guarded = [f"python -m {name}" for path, name in names.items() if "\nif __name__ ==" in text_of(path)]
+        self.runs = {path: f"python -m {self.importable(path)[1].removesuffix('.__main__')}" for path in self.trees}
+        mains = [run for path, run in self.runs.items() if path.stem == "__main__"]
+        guarded = [run for path, run in self.runs.items() if "\nif __name__ ==" in text_of(path)]
         run = [*mains, *self.scripts, *guarded * (len(guarded) == 1), "python -m MODULE"][0]
         ways = [way for name, way in KNOWN["proposals"].items() if name in libraries] or ["python -m MODULE"]
         self.proposals = " or ".join(f"'{way.replace('python -m MODULE', run)}'" for way in dict.fromkeys(ways))
@@ -113,8 +113,8 @@ class Code:
         for name, line in said(self.source, "commands") if self.interface else ():
             for script, words in LOOK["runs"].findall(re.sub(r"""[]["',]|\nCMD""", " ", line)):
                 for path in self.modules(script.removesuffix(".py").strip("./").replace("/", "."))[:1]:
-                    run = ["python", "-m", self.importable(path)[1].removesuffix(".__main__"), *words.split()]
-                    yield Application(self.importable(path)[0], "", " ".join(run), "command", name)
+                    call = " ".join([self.runs[path], *words.split()])
+                    yield Application(self.importable(path)[0], "", call, "command", name)
 
     def applications(self, path: Path, tree: ast.Module) -> Iterator[Application]:
         """The applications, and functions that make one without being told more, in a module.
@@ -125,11 +125,13 @@ class Code:
         for node in tree.body:
             calls = {ast.unparse(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)}
             maker = next((maker for maker in MAKERS if any(f".{call}".endswith(f".{maker}") for call in calls)), "")
-            interface = MAKERS.get(maker, "")
+            # Tornado's are called like aiohttp's.
+            interface = MAKERS.get(maker, "") if maker != "web.Application" or "aiohttp.web" in self.imports else ""
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 positional = [argument.arg for argument in node.args.posonlyargs + node.args.args]
                 required = positional[len(node.args.defaults) :] or None in node.args.kw_defaults
-                factory = type(node) is ast.FunctionDef and (interface in {"wsgi", "asgi"} or node.name in FACTORIES)
+                # Only aiohttp's server awaits what makes its application.
+                factory = {interface, node.name} & {"aiohttp", *FACTORIES * isinstance(node, ast.FunctionDef)}
                 if factory and not required and any(isinstance(it, ast.Return) and it.value for it in ast.walk(node)):
                     yield Application(*place, f"{node.name}()", interface or self.interface)
                 elif node.name in NAMES and (raw := KNOWN["parameters"].get(" ".join(positional))):

@@ -31,10 +31,9 @@ def variables(trees: Iterable[ast.Module]) -> dict[str, bool]:
     for node, text in settings:  # and what inherits from these
         heirs = [one for one in classes if node.name in bases[one] and one not in dict(settings)]
         settings += [(one, f"{ast.unparse(one)}\n{text}") for one in heirs]
-        fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" not in ast.unparse(one)]
-        for field in fields:
-            value = ast.unparse(field.value or ast.Constant(...))
-            name = "".join(LOOK["prefix"].findall(text)[:1]) + ast.unparse(field.target)
+        mixins = [one for one in classes if one.name in bases[node] and one not in dict(settings)]
+        for field, value in LOOK["field"].findall("\n".join(map(ast.unparse, [node, *mixins]))):
+            name = "".join(LOOK["prefix"].findall(text)[:1]) + field
             # Of a class and another for tests, which has a value, the first counts.
             found.setdefault([*LOOK["alias"].findall(value), name][0].upper(), LOOK["needed"].match(value) is not None)
     return found
@@ -52,6 +51,7 @@ def databases(texts: Collection[str], imports: Collection[str], folder: Path, *f
 def neighbours(packages: Collection[str], texts: Iterable[str]) -> Iterator[SimpleNamespace]:
     """The databases and brokers that a project's packages and URLs in its code are for, with the driver that a URL names."""
     schemes = {scheme for text in texts for scheme in re.findall(r"^([a-z]+\+\w+$|[a-z]+(?:\+\w+)?(?=://))", text)}
+    schemes |= {f"postgresql+{driver}" for driver in LOOK["driver"].findall(" ".join(packages))}
     for one in [SimpleNamespace(**each) for each in KNOWN["neighbour"]]:
         own = [scheme for scheme in schemes if re.fullmatch(one.uses, f"{scheme}:")]
         if own or any(re.fullmatch(one.uses, package) for package in packages):

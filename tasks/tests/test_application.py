@@ -125,6 +125,7 @@ TWO = {"one.py": APP, "two.py": f"{FACTORY}\nother = FastAPI()\n", "four/__init_
 @pytest.mark.parametrize(
     ("files", "found", "said_by"),
     [
+        ({".env.example": 'export FLASK_APP="one:app"\n'}, "one:app", ".env.example"),
         ({".flaskenv": "FLASK_APP=one\n", "Procfile": "web: gunicorn two:other\n"}, "one:app", ".flaskenv"),
         ({".env": "FLASK_APP='two.py:create_app'\n"}, "two:create_app()", ".env"),
         ({"Procfile": "web: gunicorn --workers 2 one:app\n"}, "one:app", "Procfile"),

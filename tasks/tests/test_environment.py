@@ -182,9 +182,11 @@ def test_settings_of_pydantic(write: Write) -> None:
         "five.py": "class Five(One):\n    b: str = Field(...)\n    c: str = Field(default='c', alias='CC')\n    d: str = Field(env='d_d')\n",
         "same.py": "class Settings(BaseSettings): ...\n",
         "more/same.py": "class Settings(same.Settings):\n    e: str\nclass Other(BaseModel):\n    f: str\n",
+        "mixin.py": "class Part(BaseModel):\n    '''A text.\n\n    Note: no field.\n    '''\n    g: Literal['g', 'h'] | None\nclass H(Part):\n    h: str\n",
+        "all.py": "class All(Part, BaseSettings, env_prefix='ALL_'): ...\n",
     }
     found = variables(Code(write(files)).trees.values())
-    assert {name for name in found if found[name]} == {"KEY", "ONE_A", "TWO_A", "ONE_B", "D_D", "E"}
+    assert {name for name in found if found[name]} == {"KEY", "ONE_A", "TWO_A", "ONE_B", "D_D", "E", "ALL_G"}
     assert {name for name in found if not found[name]} == {"DEBUG", "A", "FOUR_A", "CC"}
 
 
@@ -226,11 +228,17 @@ class Settings(pydantic.BaseSettings):
     assert set(read) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL", "SECRET"}
     assert {name for name in read if read[name]} == {"A_1", "EE", "SECRET"}
     assert [one.name for one in neighbours(["flask-redis", "x"], found.texts)] == ["valkey", "postgres"]
+    assert [one.name for one in neighbours(["flask-rq2"], [])] == ["valkey"]
     assert [one.name for one in neighbours(["psycopg2-binary", "pymongo"], [])] == ["postgres", "MongoDB"]
     for url in ("postgresql+asyncpg://h/d", "postgresql+asyncpg"):  # a URL, and the scheme of one
         (postgres,) = neighbours(["psycopg"], [url])
         assert postgres.url.startswith("postgresql+asyncpg://app:")
     assert next(neighbours([], ["postgresql://", "postgresql+asyncpg://"])).url.startswith("postgresql://app:")
+    for packages in (["sqlmodel", "asyncpg"], ["flask-sqlalchemy", "psycopg"], ["sqlalchemy", "psycopg2", "asyncpg"]):
+        (postgres,) = neighbours(packages, ["sqlite://"])
+        driver = "" if "psycopg2" in packages else f"+{packages[1]}"
+        assert postgres.url.startswith(f"postgresql{driver}://app:")
+    assert next(neighbours(["asyncpg"], [])).url.startswith("postgresql://app:")
     take(source)
     said = capsys.readouterr().out
     assert "A_1 (needed), CC, DATABASE_URL, DD, EE (needed), F_F, SECRET (needed)\n" in said
