@@ -188,10 +188,9 @@ class Code:
 
 def imported(node: ast.AST) -> Iterator[str]:
     """What a statement imports, by absolute names."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0):
+        module = getattr(node, "module", "")  # which `import x` has not
+        yield from {module, *(f"{module}.{alias.name}".strip(".") for alias in node.names)} - {""}
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -77,11 +77,13 @@ def attempt(session: Session, name: str, settings: str, kept: Versions, lines: l
             added[:] = [f"{line.partition(';')[0].strip()} ; {here}" for line in added]
             return attempt(session, name, settings, kept, lines, tests)
         return reason(error.text)
-    # Nobody has asked for these versions, and no image could have them; nor for those that need others at such versions.
+    # Nobody has asked for these versions, and no image could have them; nor for those that need others at such versions, or,
+    # if these are not kept, what they need besides: an old typing-extensions goes with an old Pydantic.
     lacking = {package for package, _ in without_wheels(name)}
     packages = pyproject(str(SERVICES / name / "poetry.lock")).get("package", ())
     holding = {one["name"] for one in packages if lacking & one.get("dependencies", {}).keys()}
-    if given_up := dict(kept).keys() & lacking or dict(kept).keys() & holding:
+    beside = {name for one in packages if one["name"] in holding for name in one.get("dependencies", ())}
+    if given_up := dict(kept).keys() & lacking or dict(kept).keys() & holding or dict(kept).keys() & beside:
         return attempt(session, name, settings, {one for one in kept if one[0] not in given_up}, lines, tests)
     return ""
 

@@ -269,16 +269,22 @@ def test_a_version_that_holds_another_at_one_without_a_wheel_is_not_kept(
     def run(*_: object, **__: bool) -> None:
         kept = {each["name"]: each["version"] for each in tomllib.loads(path.read_text())["package"]}
         seen.append(kept)
-        file = "core-1.tar.gz" if "holder" in kept else "core-2-py3-none-any.whl"
-        lock = f'[[package]]\nname = "core"\nversion = "{1 + ("holder" not in kept)}"\ngroups = ["main"]\n'
+        file = "core-1.tar.gz" if "beside" in kept else "core-2-py3-none-any.whl"
+        lock = f'[[package]]\nname = "core"\nversion = "{1 + ("beside" not in kept)}"\ngroups = ["main"]\n'
         lock += f'files = [{{file = "{file}"}}]\n[[package]]\nname = "holder"\nversion = "1"\n'
-        path.write_text(f'{lock}[package.dependencies]\ncore = "1"\n')
+        path.write_text(f'{lock}[package.dependencies]\ncore = "1"\nbeside = ">=1"\n')
 
     monkeypatch.setattr(venv, "poetry", run)
     monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
-    packages = "".join(f"[[package]]\nname = '{name}'\nversion = '1'\n" for name in ("core", "holder"))
+    names = ("core", "holder", "beside", "other")
+    packages = "".join(f"[[package]]\nname = '{name}'\nversion = '1'\n" for name in names)
     take(write({"app.py": APP, "requirements.txt": "holder\n", "uv.lock": packages}))
-    assert seen[:3] == [{"core": "1", "holder": "1"}, {"holder": "1"}, {}]
+    assert [sorted(kept) for kept in seen[:4]] == [
+        ["beside", "core", "holder", "other"],
+        ["beside", "holder", "other"],
+        ["beside", "other"],
+        ["other"],
+    ]
 
 
 def test_a_requirement_that_needs_a_newer_python_than_this_machine_has(
