@@ -50,6 +50,10 @@ def adopt(session: Session, args: Namespace) -> None:
     if second := next((line for _, line in said(source, "workers")), ""):
         service.check_name(f"{args.name}-worker")
     needs = find_needs(session, source, args.extra or (), found.root)
+    packages = {*by_name(map(str, needs.main))}
+    for name in [name for name, parts in KNOWN["implied"].items() if code.imports & {*parts} and name not in packages]:
+        needs.main.extend(parse("", [name]))
+        say(f"{name} is required, too, because the code imports {' or '.join(KNOWN['implied'][name])}")
     locked = {*needs.pins, *(one for name in LOCKS for one in resolve.versions(source / name))}
     if args.unpin:
         unpin(needs, locked)
@@ -59,7 +63,6 @@ def adopt(session: Session, args: Namespace) -> None:
     place_tests(folder)
     kept = environment.databases(code.texts, code.imports, folder, *map(text_of, [*source.glob("*.ini"), *code.trees]))
     keep(source, folder, kept)
-    packages = {*by_name(map(str, needs.main))}
     arguments = build_arguments(found, needs, packages)
     service.fill(args.name, {"SERVICE": args.name} | arguments, "compose.yaml.in")
     variables = environment.variables(code.trees.values())

@@ -14,7 +14,7 @@ from packaging.version import Version
 from .. import venv
 from ..env import env
 from ..project import SERVICES, has_own_lock, pyproject
-from ..shell import CommandFailed, UserError, output
+from ..shell import CommandFailed, UserError, ask
 from ..terminal import say
 from . import service
 from .environment import KNOWN, template
@@ -128,12 +128,9 @@ def without_wheels(name: str) -> Iterator[tuple[str, str]]:
 def wheels(session: Session, package: str, version: str) -> str:
     """Which later versions of a package have a wheel for the Python of the images, as far as the index tells."""
     words = ("-m", "pip", "index", "versions", package, "--only-binary=:all:", f"--python-version={image_python()}")
-    try:
-        listed = output(venv.python(session), *words, env=env()).partition("Available versions: ")[2]
-    except CommandFailed:
-        return ""
+    listed = ask(venv.python(session), *words, env=env()).communicate()[0].partition("Available versions: ")[2]
     later = [each for each in re.findall(r"[^\s,]+", listed.partition("\n")[0]) if Version(each) > Version(version)]
-    return f" ({later[-1]} to {later[0]} have one)" if later else " (no later version has one)"
+    return f" ({later[-1]} to {later[0]} have one)" if later else " (no later version has one)" * bool(listed)
 
 
 def fits(file: str) -> bool:

@@ -185,6 +185,20 @@ def test_its_own_distribution(ours: Path, write: Write, files: dict[str, str], f
     assert ("DISTRIBUTION" in compose) is bool(found)
 
 
+@pytest.mark.parametrize("more", ["", "greenlet==3.1\n"])
+def test_what_sqlalchemy_needs_for_asyncio(
+    ours: Path, write: Write, capsys: pytest.CaptureFixture[str], more: str
+) -> None:
+    code = f"from sqlalchemy.ext.asyncio import create_async_engine\n{APP}"
+    take(write({"app.py": code, "tests/test_app.py": "", "requirements.txt": f"sqlalchemy\n{more}"}))
+    group = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"]
+    assert group[:2] == ["sqlalchemy", more.strip() or "greenlet"]
+    told = (
+        "greenlet is required, too, because the code imports sqlalchemy.ext.asyncio or sqlmodel.ext.asyncio.session\n"
+    )
+    assert (told in capsys.readouterr().out) == (not more)
+
+
 def test_the_first_service_of_all(ours: Path, write: Write) -> None:
     shutil.rmtree(ours / "services")  # which git does not keep when it is empty
     take(write({"app.py": APP, "requirements.txt": "flask\n"}))

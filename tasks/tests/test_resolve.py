@@ -11,7 +11,7 @@ import pytest
 
 from .. import project, venv
 from ..scaffold import requirements, resolve, service
-from ..shell import CommandFailed, UserError
+from ..shell import CommandFailed, UserError, ask
 from .conftest import fake_docker
 from .scaffolding import APP, NO_SESSION, commit, git
 from .test_adopt import adopting_project, take
@@ -193,13 +193,12 @@ def test_wheels_for_the_images(monkeypatch: pytest.MonkeyPatch, file: str, fits:
     [
         ("x (2.0)\nAvailable versions: 2.0, 1.1, 1.0\n  INSTALLED: 2\n", " (1.1 to 2.0 have one)"),
         ("x (1.0)\nAvailable versions: 1.0\n", " (no later version has one)"),
-        ("", " (no later version has one)"),
     ],
 )
 def test_which_versions_have_a_wheel(monkeypatch: pytest.MonkeyPatch, answer: str, told: str) -> None:
     monkeypatch.setattr(venv, "python", lambda _: "python")
     monkeypatch.setattr(resolve, "image_python", lambda: "3.13")
-    monkeypatch.setattr(resolve, "output", lambda *_, **__: answer)
+    monkeypatch.setattr(resolve, "ask", lambda *_, **__: ask("printf", "%s", answer))
     assert resolve.wheels(NO_SESSION, "x", "1.0") == told
 
 
