@@ -196,8 +196,8 @@ def copy(code: Code, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     source, left = code.source, []
     # The files with data that git has; none where this is no clone.
     data = ask("git", "-C", str(source), "ls-files", "-z", *DATA).communicate()[0].split("\0")
-    # What is imported from src/ is installed where it was written.
-    roots = [root, *(path for path in source.glob("src/") if not [*path.glob("*.py")]), source]
+    # What is imported from src/ is installed where it was written; not where src itself is imported.
+    roots = [root, *(path for path in source.glob("src/") if not code.is_package(path)), source]
     above = {above for place in roots for above in (place, *place.parents)}
     found = [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir()) if path not in above]
     for path in sorted(found, key=lambda path: matches(path.name, leave)):  # documents after the code that reads them

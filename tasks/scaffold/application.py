@@ -179,8 +179,8 @@ class Code:
 
     def is_package(self, folder: Path) -> bool:
         """Whether modules are imported as parts of a folder: it has an __init__.py, or others import from it all the same."""
-        names = (name.replace(".", "/") for name in self.imports if name.startswith(f"{folder.name}."))
-        named = any((folder.parent / name).is_dir() or (folder.parent / f"{name}.py").is_file() for name in names)
+        names = (f".{name}".partition(f".{folder.name}.")[2].replace(".", "/") for name in self.imports)
+        named = any((folder / name).is_dir() or (folder / f"{name}.py").is_file() for name in names if name)
         # Django's manage.py imports what is beside it.
         django = (folder / "manage.py").is_file()
         return named or folder in self.packages or (not django and (folder / "__init__.py").is_file())

@@ -155,8 +155,9 @@ def pytest_settings(data: Mapping[str, Any], setup: ConfigParser) -> dict[str, A
     table = data.get("tool", {}).get("pytest", {})
     settings = dict[str, Any](setup["pytest"]) or table.get("ini_options", table) or dict(setup["tool:pytest"])
     text = words if isinstance(words := settings.get("addopts", ""), str) else shlex.join(words)
-    # Options of pytest-cov, with the word after them that may be theirs, and folders, which may be elsewhere here.
-    kept = re.sub(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?|(?<!\S)[\w./]+/(?=\s|$)", "", text)
+    # Options of pytest-cov, with the word after them that may be theirs, colors, which would be in the reason of a failed
+    # build, and folders, which may be elsewhere here.
+    kept = re.sub(r"--cov\b[\w-]*(?:=\S+|\s+(?!-)\S+)?|--color[=\s]\S+|(?<!\S)[\w./]+/(?=\s|$)", "", text)
     return settings | ({"addopts": shlex.split(kept)} if text else {})
 
 

@@ -147,7 +147,9 @@ def test_options_that_exclude_each_other(ours: Path) -> None:
             {"ini_options": {"addopts": ["-v", "-p", "no:y"]}},
         ),
         (
-            {"pytest.ini": "[pytest]\naddopts = a/b/ --maxfail 1 --cov svc tests/ --ignore=x/ -q\n"},
+            {
+                "pytest.ini": "[pytest]\naddopts = a/b/ --maxfail 1 --cov svc --color=yes tests/ --ignore=x/ --color no -q\n"
+            },
             {"ini_options": {"addopts": ["--maxfail", "1", "--ignore=x/", "-q"]}},
         ),
         ({"setup.cfg": '[tool:pytest]\nmarkers =\n    a: "b"\n    c\n'}, {"ini_options": {"markers": '\na: "b"\nc'}}),

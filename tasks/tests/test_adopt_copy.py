@@ -44,6 +44,13 @@ def test_what_comes_along(ours: Path, write: Write, files: dict[str, str]) -> No
     assert git(ours, "status", "--porcelain") == ""
 
 
+def test_a_folder_src_that_is_imported_itself_is_kept(ours: Path, write: Write) -> None:
+    code = f"from src.blog.models import Entry\n{APP}"
+    take(write({"src/blog/main.py": code, "src/blog/models.py": "Entry = 1\n", "requirements.txt": "flask\n"}))
+    assert (ours / "services/theirs/src/blog/main.py").read_text() == code
+    assert 'APPLICATION: "src.blog.main:app"\n' in (ours / "services/theirs/compose.yaml").read_text()
+
+
 def test_a_folder_with_data_hides_no_package(ours: Path, write: Write) -> None:
     (ours / "poetry.lock").write_text((ours / "poetry.lock").read_text().replace("second", "theirs"))
     take(write({"app.py": APP, "click/messages.pot": "", "requirements.txt": "click\n"}))
