@@ -92,7 +92,7 @@ def unpin(needs: Needs, locked: resolve.Versions) -> None:
 
 
 def write_settings(code: Code, folder: Path, needs: Needs, *, django: bool) -> None:
-    """Write the settings of linters and pytest; with ``django``, its tests run by pytest-django."""
+    """Write the settings of pytest, linters and other tools; with ``django``, its tests run by pytest-django."""
     if not (folder / "ruff.toml").exists():
         shutil.copy(environment.FOLDER / "ruff.toml", folder)
     settings: dict[str, object] = {"python_files": ["test*.py", "*_test.py"]} if any(folder.rglob("tests.py")) else {}
@@ -104,6 +104,7 @@ def write_settings(code: Code, folder: Path, needs: Needs, *, django: bool) -> N
         if named := LOOK["django"].findall("".join(map(text_of, files))) or modules:
             settings |= {"DJANGO_SETTINGS_MODULE": named[0], "python_files": ["test*.py"]}
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in (settings | needs.settings).items()]
+    lines += LOOK["tools"].findall(text_of(code.source / "pyproject.toml"))
     (folder / "pyproject.toml").write_text(environment.template("pytest.toml", {}) + "".join(lines), encoding="utf-8")
 
 
@@ -149,9 +150,8 @@ def lock(session: Session, args: Namespace, interface: str, needs: Needs, locked
     # pytest does not belong in production.
     tools = [one for one in needs.main if re.match("pytest|coverage", one.name)]
     lines = [str(one) for one in needs.main if one not in tools and not by_name([str(one)]).keys() & servers]
-    asked = [str(one) for one in [*needs.tests * has_tests(args.name), *tools] if not matches(one.name, LINTERS)]
-    known = {*servers, *by_name(lines), *KNOWN["compiled"]}
-    theirs = {name: line for name, line in by_name(asked).items() if name not in known}
+    more = [str(one) for one in [*needs.tests * has_tests(args.name), *tools] if not matches(one.name, LINTERS)]
+    theirs = {it: one for it, one in by_name(more).items() if it not in {*servers, *by_name(lines), *KNOWN["compiled"]}}
     own = by_name(["pytest", "pytest-cov"]) | theirs
     shared = by_name(line for line in pyproject()["dependency-groups"]["tests"] if isinstance(line, str))
     why = "--own-lock asks for it" * args.own_lock or "it has the versions of the project's own" * bool(locked)

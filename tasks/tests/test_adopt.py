@@ -166,6 +166,35 @@ def test_its_own_settings_for_pytest(ours: Path, write: Write, files: dict[str, 
     assert not project.has_own_lock("theirs")
 
 
+def test_its_own_settings_for_other_tools(ours: Path, write: Write) -> None:
+    """Alembic reads its own from there at run time."""
+    theirs = """[tool.alembic]
+script_location = "migrations"
+more = [
+    [1],
+]
+[[tool.alembic.post_write_hooks]]  # a list
+name = "a"
+
+[project]
+name = "x"
+dependencies = []
+
+[tool.uv]
+package = false
+[tool.pytest.ini_options]
+addopts = "-q"
+
+# Of types.
+[tool.mypy]
+strict = true
+"""
+    take(write({"app.py": APP, "pyproject.toml": theirs}))
+    found = tomllib.loads((ours / "services/theirs/pyproject.toml").read_text())["tool"]
+    wanted = {name: table for name, table in tomllib.loads(theirs)["tool"].items() if name not in {"uv", "pytest"}}
+    assert found == wanted | {"pytest": {"ini_options": {"addopts": ["-q"]}}}
+
+
 @pytest.mark.parametrize(
     ("files", "found"),
     [
