@@ -47,6 +47,7 @@ def test_every_linter_runs_on_files_that_exist(monkeypatch: pytest.MonkeyPatch, 
     for folder, command in session.ran:
         words = [word for word in command[1:] if not word.startswith("-") and word not in {"check", "format"}]
         assert words
+        assert "config-file" not in " ".join(command)  # what is checked in its own folder has its own settings, if any
         assert [word for word in words if not (folder / word).exists()] == []
 
 
