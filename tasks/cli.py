@@ -131,8 +131,9 @@ def lock(posargs: Sequence[str]) -> list[str]:
     command = [*rest, *args.command] or ["lock"]
     # Without --lock, Poetry installs everything.
     command[1:1] = {"--lock"} - {*command} if command[0] in {"add", "remove", "update"} else ()
-    if args.service and not (SERVICES / args.service / "pyproject.toml").is_file():
-        raise UserError(f"there is no services/{args.service}/pyproject.toml: a service without one needs no --service")
+    files = (SERVICES / (args.service or "")).glob("pyproject.toml")
+    if args.service and not any(re.search(r"(?m)^\[(project|tool\.poetry)", path.read_text("utf-8")) for path in files):
+        raise UserError(f"there is no [project] in services/{args.service}/pyproject.toml: leave out --service")
     return [f"--directory=services/{args.service}", *command] if args.service else command
 
 

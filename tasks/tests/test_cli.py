@@ -160,9 +160,11 @@ def test_poetry_runs_for_the_service_that_is_named_first(project: Path) -> None:
     assert cli.lock([]) == ["lock"]
     assert cli.lock(["add", "--lock", "x"]) == ["add", "--lock", "x"]
     assert cli.lock(["update"]) == ["update", "--lock"]  # and nothing is installed
-    with pytest.raises(UserError, match=r"there is no services/pilot/pyproject.toml"):
-        cli.lock(["--service", "pilot"])
-    (project / "services/pilot/pyproject.toml").touch()
+    file = project / "services/pilot/pyproject.toml"
+    for text in ("[tool.pytest]\n", "[project]\n"):
+        with pytest.raises(UserError, match=r"no \[project\] in services/pilot/pyproject.toml: leave out --service"):
+            cli.lock(["--service", "pilot"])
+        file.write_text(text)
     assert cli.lock(["--service", "pilot"]) == ["--directory=services/pilot", "lock"]
     assert cli.lock(["--service", "pilot", "add", "x"]) == ["--directory=services/pilot", "add", "--lock", "x"]
     with pytest.raises(SystemExit):
