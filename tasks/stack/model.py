@@ -106,14 +106,13 @@ class Stack:
 
         Raises UserError where the stack has none, and where it has a build argument that nothing reads.
         """
-        services: dict[str, dict[str, Any]] = self.model["services"]
-        build = services.get(name, {}).get("build", {})
+        build = self.model["services"].get(name, {}).get("build", {})
         if build.get("args", {}).get("SERVICE") != name:
             raise UserError(f"no service {name} with `SERVICE: {name}`: see its compose.yaml, and docker/compose.yaml")
         known = re.findall(r"(?m)^ARG (\w+)", (ROOT / build.get("dockerfile", "docker/Dockerfile")).read_text("utf-8"))
         if unknown := sorted(word for word in {*build["args"]} - {*known} if not ELSEWHERE.fullmatch(word)):
             raise UserError(f"{name} in compose.yaml: its Dockerfile has no `ARG {unknown[0]}`: correct that name")
-        return services[name]
+        return dict(self.model["services"][name])
 
     def processes(self, services: Sequence[str]) -> list[str]:
         """The Compose services of these names, or that run these services' images: a web server, its workers, its jobs."""

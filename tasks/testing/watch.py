@@ -20,13 +20,11 @@ def watch(services: Sequence[str], pytest_args: Sequence[str]) -> NoReturn:
 
     Raises UserError when one of them ends by itself.
     """
-    color = ["--color=yes"] if sys.stdout.isatty() else []
     printed: SimpleQueue[tuple[str, str]] = SimpleQueue()  # services and their lines; "" is the end of a process
     try:
         start_neighbours(services)
         for service in services:
-            command = [*start_of_command(), "--no-TTY", service, "python3", "/app/rerun.py", *color, *pytest_args]
-            show(command)
+            show(command := rerun(service, pytest_args))
             # In a session of its own: Ctrl-C reaches only this process, which then cleans up in order.
             child = start(*command, start_new_session=True, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
             Thread(target=forward, args=(service, child, printed.put), daemon=True).start()
@@ -46,3 +44,9 @@ def forward(service: str, process: Popen[str], put: Callable[[tuple[str, str]], 
         for line in process.stdout or ():
             put((service, line))
     put((service, ""))
+
+
+def rerun(service: str, pytest_args: Sequence[str]) -> list[str]:
+    """The plain Docker command that runs a service's tests on every change."""
+    color = ["--color=yes"] if sys.stdout.isatty() else []
+    return [*start_of_command(), "--no-TTY", service, "python3", "/app/rerun.py", *color, *pytest_args]

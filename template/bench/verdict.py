@@ -18,7 +18,7 @@ from tasks.shell import UserError, output, start
 from tasks.stack.lifecycle import remove_tested_stacks
 from tasks.stack.model import COMPOSE
 from tasks.terminal import say
-from tasks.testing.containers import start_of_command
+from tasks.testing.watch import rerun
 
 from . import SERVICE, row
 
@@ -99,8 +99,7 @@ def up(settings: dict[str, str]) -> Iterator[None]:
 def watching(settings: dict[str, str]) -> Iterator[Callable[[], None]]:
     """Watch the service; what is yielded returns with the next verdict."""
     nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
-    command = (*start_of_command(), "--no-TTY", SERVICE, "python3", "/app/rerun.py")  # as testing/watch.py has it
-    with start(*command, env=settings, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT) as process:
+    with start(*rerun(SERVICE, []), env=settings, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT) as process:
         assert process.stdout
         said = iter(process.stdout)
 
