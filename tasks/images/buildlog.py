@@ -16,7 +16,7 @@ HINTS = (
     (r"the shared group .* does not go with .*", "{0}"),
     (r"changed significantly since poetry\.lock", "poetry.lock is out of date against pyproject.toml: run `nox -s lock`, with `-- --service NAME` for a service's own"),
     (r"InvalidRequirementError|TOMLDecodeError", "pyproject.toml or poetry.lock has a fault: `nox -s lock` says which"),
-    (r"failed to resolve source metadata", "the base image (STACK_BASE in .env) is not here for this platform, and no registry gives it: `nox -s setup`, or name another"),
+    (r"failed to resolve source metadata", "the base image is not here for this flavor and platform, and no registry gives it: `nox -s setup`, or name another as STACK_BASE in .env"),
     (r"no space left on device", "no disk space is left for the build: `docker system df` shows what takes it"),
     (r"error reading from server: EOF|Cannot connect to the Docker daemon", ENGINE_GONE),
     (r"mkdir (\S+)/\.docker: ", "Docker's client cannot write its configuration: set HOME, or DOCKER_CONFIG, to a folder that you may write to"),

@@ -121,7 +121,7 @@ from ..terminal import Status
         ),
         (
             "ERROR: failed to solve: x:1: failed to resolve source metadata for x:1: dial tcp [::1]:443: connect: Connection refused",
-            "the base image (STACK_BASE in .env) is not here",
+            "the base image is not here for this flavor",
         ),
         ("ERROR: failed to solve: read /etc/ssl: is a directory", "set STACK_CA in .env to the file"),
         (
