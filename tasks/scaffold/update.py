@@ -67,15 +67,15 @@ def fetch(url: str, ref: str) -> str:
     """Fetch a ref, ``HEAD`` by default, and return its commit."""
     if (listed := git("ls-remote", url)) is None:
         raise UserError(f"there is no git repository to be read at {url}: `git ls-remote {url}` says why")
-    refs = [line.split("\t")[1] for line in listed.splitlines()]
-    branches = [found for found in refs if found.startswith("refs/heads/")]
-    if not ref and "HEAD" not in refs and len(branches) == 1:
+    branches = re.findall("\trefs/heads/(.+)", listed)
+    if not ref and "\tHEAD\n" not in listed and len(branches) == 1:
         ref = branches[0]  # as in a bundle of one branch
     if git("fetch", "--quiet", "--no-tags", url, ref or "HEAD") is None:
-        names = [found.split("/", 2)[2] for found in refs if re.fullmatch("refs/(heads|tags)/[^^]+", found)]
-        told = f"{url} has no {ref or 'HEAD'}; it has {', '.join(names[:9]) or 'no branch'}; or name a full commit id"
-        raise UserError(told)
-    return (git("rev-parse", "FETCH_HEAD^{commit}") or "").strip()
+        names = ", ".join([*branches, *re.findall("(?m)\trefs/tags/([^^\n]+)$", listed)][:9]) or "no branch"
+        raise UserError(f"{url} has no {ref or 'HEAD'}; it has {names}; or name a full commit id")
+    if not (found := (git("rev-parse", "FETCH_HEAD^{commit}") or "").strip()):
+        raise UserError(f"{url} is a shallow clone, of which git takes nothing: run `git fetch --unshallow` in it")
+    return found
 
 
 def merge(base: str, new: str, title: str) -> list[str]:

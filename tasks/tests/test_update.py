@@ -215,6 +215,15 @@ def test_from_a_bundle_to_a_tag(mine: Path, template: Path, tmp_path: Path) -> N
     assert (mine / "docker/lines").read_text().startswith("too new\n")
 
 
+def test_a_shallow_template_is_told(mine: Path, template: Path, tmp_path: Path) -> None:
+    """Git fetches nothing from it into a clone that is not shallow, and does not fail."""
+    move_on(template)
+    git(tmp_path, "clone", "-q", "--depth=1", f"file://{template}", "shallow")
+    with pytest.raises(UserError, match="shallow is a shallow clone"):
+        bring("../shallow")
+    assert git(mine, "status", "--porcelain") == ""
+
+
 def test_a_history_without_the_templates(mine: Path, template: Path) -> None:
     """As after GitHub's "Use this template", or where the project began with an archive: the base comes from there."""
     move_on(template)
