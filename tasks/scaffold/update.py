@@ -41,7 +41,8 @@ def update(args: Namespace) -> None:
         return
     try:
         conflicts = merge(base, new, f"Update the tooling to the template's {args.ref or new[:12]}")
-        VERSION.write_text(f"{new}\n{remembered or without_credentials(url)}\n", encoding="utf-8")
+        stays = remembered and Path(url).exists()  # a folder or a bundle is where one update came from
+        VERSION.write_text(f"{new}\n{remembered if stays else without_credentials(url)}\n", encoding="utf-8")
         git("add", "--", str(VERSION))
     except BaseException:
         git("reset", "--hard", "--quiet")
@@ -68,11 +69,10 @@ def fetch(url: str, ref: str) -> str:
     if (listed := git("ls-remote", url)) is None:
         raise UserError(f"there is no git repository to be read at {url}: `git ls-remote {url}` says why")
     branches = re.findall("\trefs/heads/(.+)", listed)
-    if not ref and "\tHEAD\n" not in listed and len(branches) == 1:
-        ref = branches[0]  # as in a bundle of one branch
-    if git("fetch", "--quiet", "--no-tags", url, ref or "HEAD") is None:
+    ref = ref or ("HEAD" if "\tHEAD\n" in listed or len(branches) != 1 else branches[0])  # of a bundle
+    if git("fetch", "--quiet", "--no-tags", url, ref) is None:
         names = ", ".join([*branches, *re.findall("(?m)\trefs/tags/([^^\n]+)$", listed)][:9]) or "no branch"
-        raise UserError(f"{url} has no {ref or 'HEAD'}; it has {names}; or name a full commit id")
+        raise UserError(f"{url} has no {ref}; it has {names}; or name a full commit id")
     if not (found := (git("rev-parse", "FETCH_HEAD^{commit}") or "").strip()):
         raise UserError(f"{url} is a shallow clone, of which git takes nothing: run `git fetch --unshallow` in it")
     return found

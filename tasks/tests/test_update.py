@@ -215,6 +215,15 @@ def test_from_a_bundle_to_a_tag(mine: Path, template: Path, tmp_path: Path) -> N
     assert (mine / "docker/lines").read_text().startswith("too new\n")
 
 
+def test_a_url_is_remembered_for_the_next_update(mine: Path, template: Path) -> None:
+    """After "Use this template", `rename` has written that of one's own repository."""
+    new = move_on(template)
+    (mine / "tasks/VERSION").write_text(f"{git(template, 'rev-parse', 'HEAD~1').strip()}\nhttps://localhost:9/mine\n")
+    commit(mine)
+    bring(f"file://{template}")
+    assert (mine / "tasks/VERSION").read_text() == f"{new}\nfile://{template}\n"
+
+
 def test_a_shallow_template_is_told(mine: Path, template: Path, tmp_path: Path) -> None:
     """Git fetches nothing from it into a clone that is not shallow, and does not fail."""
     move_on(template)
