@@ -99,7 +99,7 @@ def start(*command: str, env: Mapping[str, str] | None = None, **options: Any) -
             # Whatever a command prints, such as a service's log in another encoding, must not end this session.
             process = Command(command, env={**os.environ, **(env or {})}, text=True, errors="replace", **options)
             RUNNING.add(process)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # the latter after `su`, where a folder on the PATH is root's
         raise UserError(f"{command[0]} is not installed, or not on the PATH") from None
     except KeyboardInterrupt:
         with process or nullcontext():

@@ -54,6 +54,14 @@ def test_a_failure_is_told_by_its_last_line() -> None:
         output("no-such-program")
 
 
+def test_a_program_in_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system answers EACCES for a folder on the PATH that is another user's, and for a file that may not be executed."""
+    (tmp_path / "no-such-program").touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="no-such-program is not installed"):
+        output("no-such-program")
+
+
 def test_what_is_no_text_is_read_all_the_same() -> None:
     """A service may log in another encoding than this machine's."""
     assert output("printf", r"f\374r\n") == "f\ufffdr\n"
