@@ -33,7 +33,8 @@ import tasks.machine.debian  # setup installs the engine, and builds base images
 import tasks.machine.podman  # Podman in Docker's place
 import tasks.scaffold.adopt  # new -- --from
 import tasks.stack.network  # dev -- --network
-import tasks.release  # publish, deploy
+import tasks.release  # publish
+import tasks.deploy  # deploy what was published
 import tasks.audit  # audit
 import template.sessions  # template only
 

@@ -82,6 +82,13 @@ def parsed(text: str) -> dict[str, Any]:
     return {}
 
 
+def clean_commit() -> str:
+    """The commit that is checked out; raises UserError where files differ from it."""
+    if changed := (git("status", "--porcelain", "-unormal") or "").splitlines():
+        raise UserError(f"files differ from the commit ({len(changed)}, such as {changed[0][3:]}): commit or discard them")
+    return base_of("HEAD")
+
+
 def git(*arguments: str) -> str | None:
     """What git answers, None when it fails; raises UserError where there is no git, this is no clone, or another user's."""
     try:

@@ -138,9 +138,8 @@ def mirrors(release: str) -> list[tuple[str, str]]:
 
 def add_trixie() -> None:
     """Let apt see Debian 13 behind Debian 12, for the engine's packages only, from the mirrors that this machine uses."""
-    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    form = "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\nSigned-By: {}\n"
-    stanzas = [form.format(*mirror, keyring) for mirror in mirrors("trixie")]
+    form = "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
+    stanzas = [form.format(*mirror) for mirror in mirrors("trixie")]
     # Priority 1 replaces nothing that is installed and wins over nothing that Debian 12 has.
     pins = (("*", 1), (" ".join(FROM_TRIXIE), 990))
     rules = [f"Package: {what}\nPin: release n=trixie*\nPin-Priority: {priority}\n" for what, priority in pins]
@@ -153,8 +152,7 @@ def compare(recipe: str, locked: Mapping[str, str], tar: str) -> None:
     status = output("tar", "--extract", "--to-stdout", f"--file={tar}", "./var/lib/dpkg/status")
     found = sorted(re.findall(r"(?m)^Package: (.+)\n(?:.+\n)*?Version: (.+)", status))
     if not locked:
-        lines = [f"{name}={version}\n" for name, version in found]
-        (BASES / f"{recipe}.lock").write_text("".join(lines), encoding="utf-8")
+        (BASES / f"{recipe}.lock").write_text("".join(f"{name}={version}\n" for name, version in found), "utf-8")
     elif others := [f"{name} {version}" for name, version in found if locked.get(name) != version]:
         told = f"docker/bases/{recipe}.lock has other versions; remove it, and `nox -s setup` writes these"
         say(f"setup: {told}: {', '.join(others)}")

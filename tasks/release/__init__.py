@@ -1,3 +1,3 @@
-"""Releases: images to a registry, and from there to many machines. Optional: delete with its line in noxfile.py, as docs/releasing.md says."""
+"""Publishing images to a registry. Optional: delete with its line in noxfile.py, as docs/releasing.md says."""
 
-from . import rollout as rollout  # which imports push
+from . import push as push

@@ -14,11 +14,11 @@ from typing import Any
 import nox
 
 from .. import cli, venv
-from ..changes import git
+from ..changes import clean_commit, git
 from ..env import env
 from ..project import REPORTS, choose_services, pyproject
 from ..session import ready, session
-from ..shell import UserError, output
+from ..shell import UserError
 from ..sizes.report import as_markdown
 from ..terminal import masked, say, table
 from . import image
@@ -68,13 +68,6 @@ def read(path: Path, commit: str = "") -> list[dict[str, Any]]:
     if commit not in {"", released}:
         raise UserError(f"{path} is of commit {released}, and not of {commit}: check out that one, or publish this one")
     return images
-
-
-def clean_commit() -> str:
-    """The commit that is checked out; raises UserError where files differ from it."""
-    if changed := output("git", "status", "--porcelain", "-unormal").splitlines():
-        raise UserError(f"files differ from the commit ({len(changed)}, such as {changed[0][3:]}): commit them first")
-    return output("git", "rev-parse", "HEAD").strip()
 
 
 def check(args: argparse.Namespace) -> tuple[str, list[str]]:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..changes import git
+from ..changes import clean_commit, git
 from ..images.uptodate import RECORD
 from ..project import ROOT, check_label, name, toml
 from ..shell import UserError
@@ -22,8 +22,7 @@ VERSION = ROOT / "tasks" / "VERSION"
 def rename(wanted: str) -> None:
     """Give the clone a name, remove what only the template's makers need, and record the template's commit."""
     check_label("a project", wanted)
-    if git("status", "--porcelain"):
-        raise UserError("there are changes that git does not have, and `rename` edits files: commit or discard them")
+    clean_commit()
     old = name()
     try:
         make_own(ROOT, wanted)

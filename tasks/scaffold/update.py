@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from ..changes import git
+from ..changes import clean_commit, git
 from ..project import name
 from ..shell import UserError, run
 from ..terminal import say
@@ -25,8 +25,7 @@ def update(args: Namespace) -> None:
 
     Raises UserError where that cannot begin, in which case nothing has changed, and where there are conflicts.
     """
-    if git("status", "--porcelain"):
-        raise UserError("there are changes that git does not have: commit or discard them first")
+    clean_commit()
     if inside := (git("rev-parse", "--show-prefix") or "").strip():
         raise UserError(f"{inside} is a folder of another repository, and only a repository of its own can be updated")
     base, remembered = version()

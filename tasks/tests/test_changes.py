@@ -201,3 +201,19 @@ def test_a_folder_that_git_refuses(no_docker: Path, monkeypatch: pytest.MonkeyPa
     write_tool(no_docker / "git", f"({said}) >&2; exit 128")
     with pytest.raises(UserError, match=told):
         changes.services_since("HEAD")
+
+
+def test_files_that_differ_from_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    monkeypatch.setattr(changes, "ROOT", clone)
+    git = ("git", "-C", str(clone), "-c", "user.name=test", "-c", "user.email=test@example.invalid")
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    with pytest.raises(UserError, match="git knows no commit 'HEAD'"):
+        changes.clean_commit()
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=x"], check=True)
+    assert changes.clean_commit() == subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    subprocess.run([*git, "config", "status.showUntrackedFiles", "no"], check=True)
+    (clone / "new").touch()
+    with pytest.raises(UserError, match=r"^files differ from the commit \(1, such as new\): commit or discard them$"):
+        changes.clean_commit()

@@ -40,12 +40,6 @@ def test_a_release_json_that_does_not_say_what_was_published(tmp_path: Path, tex
         push.read(tmp_path / "release.json")
 
 
-def test_files_that_differ_from_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "output", lambda *_: " M README.md\n")
-    with pytest.raises(UserError, match="such as README"):
-        push.clean_commit()
-
-
 @pytest.mark.parametrize("left", ["nothing", "page", "page, upload"])
 def test_the_release_page_is_made_or_completed(tmp_path: Path, left: str) -> None:
     """GitHub's client is pretended: it creates only what is not there, and replaces a file only when told to."""

@@ -17,18 +17,16 @@ PARTS = {
     "tasks.machine.debian": ("tasks/machine/debian.py", "docker/bases", "tasks/tests/test_debian.py"),
     "tasks.machine.podman": ("tasks/machine/podman.py", "tasks/tests/test_podman.py"),
     "tasks.release": (
-        *("tasks/release", "deploy", "docs/releasing.md", "docs/deploying.md"),
-        *("tasks/tests/registry.py", "tasks/tests/publishing.py"),
+        *("tasks/release", "docs/releasing.md", ".github/workflows/release.yml"),
+        *("tasks/tests/registry.py", "tasks/tests/publishing.py", "tasks/tests/slow/test_release.py"),
         *(
             f"tasks/tests/test_{name}.py"
-            for name in (
-                *("publish", "publish_refused", "registry", "release", "release_image"),
-                *("rollout", "rollout_kubernetes"),
-                *("deploy", "deploy_kubernetes", "deploy_swarm"),
-            )
+            for name in ("publish", "publish_refused", "registry", "release", "release_image")
         ),
-        "tasks/tests/slow/test_release.py",
-        ".github/workflows/release.yml",
+    ),
+    "tasks.deploy": (
+        *("tasks/deploy.py", "deploy", "docs/deploying.md", "tasks/tests/test_deploy.py"),
+        *(f"tasks/tests/test_deploy_{name}.py" for name in ("apply", "kubernetes", "rollout", "swarm")),
     ),
     "tasks.audit": ("tasks/audit.py", "tasks/tests/test_audit.py", ".github/workflows/audit.yml"),
     "tasks.stack.network": (

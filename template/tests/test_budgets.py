@@ -24,7 +24,7 @@ PROGRAMS = {
 ADOPT = tuple(
     f"tasks/scaffold/{name}.py" for name in ("adopt", "application", "requirements", "resolve", "environment")
 )
-OPTIONAL = {("tasks/release",): 540, ADOPT: 651, ("tasks/audit.py",): 127}
+OPTIONAL = {("tasks/release",): 400, ("tasks/deploy.py",): 157, ADOPT: 651, ("tasks/audit.py",): 127}
 HOST = 2_800
 
 

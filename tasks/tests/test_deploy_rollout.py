@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .. import env, venv
-from ..release import push, rollout
+from .. import deploy, env, venv
 from ..shell import UserError, output
 from ..stack import model as model_module
 from .conftest import calls, fake_docker, write_tool
@@ -22,7 +21,7 @@ from .scaffolding import NO_SESSION
     [("2/2", True), ("1/2", False), ("0/1 (1/1 completed)", True), ("1/1 (0/1 completed)", False), ("2/2 (max 1 per node)", True)],
 )  # fmt: skip
 def test_when_a_service_is_complete(replicas: str, done: bool) -> None:
-    assert rollout.complete(replicas) is done
+    assert deploy.complete(replicas) is done
 
 
 @pytest.mark.parametrize(
@@ -42,7 +41,7 @@ def test_a_rollback_is_told_with_its_reason(no_docker: Path, error: str, told: s
         esac""",
     )
     with pytest.raises(UserError, match=f"project_web was rolled back: {told}"):
-        rollout.Rollout(("docker",), []).converge({"project_web"})
+        deploy.Rollout(("docker",), []).converge({"project_web"})
 
 
 def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, tmp_path: Path) -> None:
@@ -59,7 +58,7 @@ def test_a_rollback_is_told_when_all_other_updates_have_ended(no_docker: Path, t
         esac""",
     )
     with pytest.raises(UserError, match=r"web was rolled back: its tasks have ended without.*api was rolled back"):
-        rollout.Rollout(("docker",), []).converge({"project_web", "project_api"})
+        deploy.Rollout(("docker",), []).converge({"project_web", "project_api"})
 
 
 @pytest.mark.usefixtures("project")
@@ -75,9 +74,9 @@ def test_a_rollback_has_no_reason_of_an_earlier_roll_out(no_docker: Path, monkey
         "service ps") printf 'before\tFailed 9 seconds ago\t"no such table"\n' ;;
         esac""",
     )
-    monkeypatch.setattr(rollout, "translate", lambda *_: {"nodes": {}, "secrets": [], "files": {"1.yaml": ["web"]}})
+    monkeypatch.setattr(deploy, "translate", lambda *_: {"nodes": {}, "secrets": [], "files": {"1.yaml": ["web"]}})
     with pytest.raises(UserError, match="ours_web was rolled back: its tasks have ended without an error"):
-        rollout.swarm(NO_SESSION, "", "host")
+        deploy.swarm(NO_SESSION, "", "host")
 
 
 def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,11 +88,11 @@ def test_nodes_that_take_no_tasks_do_not_count(no_docker: Path, monkeypatch: pyt
         *) exit 99 ;;
         esac""",
     )
-    monkeypatch.setattr(rollout, "translate", lambda *_: {"nodes": {"web": 3, "api": 2}})
+    monkeypatch.setattr(deploy, "translate", lambda *_: {"nodes": {"web": 3, "api": 2}})
     with pytest.raises(
         UserError, match=r"^2 of the nodes can take tasks; for ports in host mode, web needs 3, all replicas"
     ):
-        rollout.swarm(None, "", "host")  # type: ignore[arg-type]
+        deploy.swarm(None, "", "host")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +113,7 @@ def test_a_step_has_converged(no_docker: Path, step: str, update: str, replicas:
         *) exit 99 ;;
         esac""",
     )
-    rollout.Rollout(("docker",), []).converge({step})
+    deploy.Rollout(("docker",), []).converge({step})
 
 
 def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
@@ -131,7 +130,7 @@ def test_a_job_that_fails_is_told_at_once_with_its_last_lines(
         esac""",
     )
     with pytest.raises(UserError, match=r"^project_web-migrate failed; its last lines .*Mend it, publish and deploy"):
-        rollout.Rollout(("docker",), []).converge({"project_web-migrate"})
+        deploy.Rollout(("docker",), []).converge({"project_web-migrate"})
     shown = "".join(capsys.readouterr())
     assert "project_web-migrate: task: non-zero exit (3)\n" in shown
     assert "project_web-migrate: no such table\n" in shown
@@ -147,7 +146,7 @@ def test_a_job_that_failed_in_an_earlier_roll_out_is_run_again(no_docker: Path, 
         *) exit 99 ;;
         esac""",
     )
-    rollout.Rollout(("docker",), ["before"]).converge({"web-migrate"})
+    deploy.Rollout(("docker",), ["before"]).converge({"web-migrate"})
     assert len((tmp_path / "turns").read_text().splitlines()) == 2
 
 
@@ -167,7 +166,7 @@ of gateway"\n' 0123456789ab c123456789ab ;;
         *) exit 99 ;;
         esac""",
     )
-    rollout.Rollout(("docker",), ["1"]).converge({"web"})
+    deploy.Rollout(("docker",), ["1"]).converge({"web"})
     *told, last = capsys.readouterr().out.splitlines()
     assert told == [
         "web: no suitable node",
@@ -182,17 +181,17 @@ of gateway"\n' 0123456789ab c123456789ab ;;
 def test_swarm_is_given_one_step_after_the_other(no_docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it has the secrets; what is gone is removed with the last step."""
     plan = {"nodes": {"web": 1}, "files": {"0.yaml": ["migrate"], "1.yaml": ["web"]}, "secrets": ["password"]}
-    monkeypatch.setattr(rollout, "translate", lambda *_: plan)
-    monkeypatch.setattr(rollout.Rollout, "converge", lambda self, services: output(*self.docker, "wait", *services))
+    monkeypatch.setattr(deploy, "translate", lambda *_: plan)
+    monkeypatch.setattr(deploy.Rollout, "converge", lambda self, services: output(*self.docker, "wait", *services))
     answers = {"info": "echo true", "node ls": "echo Ready Active"}
     others = ("secret inspect", "stack ps", "stack deploy", "wait")
     fake_docker(no_docker, answers | dict.fromkeys(others, ""))
-    rollout.swarm(NO_SESSION, "", "host")
-    deploy = "stack deploy {} --with-registry-auth --detach --compose-file={} ours"
+    deploy.swarm(NO_SESSION, "", "host")
+    command = "stack deploy {} --with-registry-auth --detach --compose-file={} ours"
     assert [call for call in calls(no_docker) if call.split()[0] in {"secret", "stack", "wait"}] == [
         *("secret inspect password", "stack ps --quiet --no-trunc ours"),
-        *(deploy.format("--prune=false", "0.yaml"), "wait ours_migrate"),
-        *(deploy.format("--prune", "1.yaml"), "wait ours_web"),
+        *(command.format("--prune=false", "0.yaml"), "wait ours_migrate"),
+        *(command.format("--prune", "1.yaml"), "wait ours_web"),
     ]
 
 
@@ -201,14 +200,14 @@ def test_a_script_of_deploy_is_told_to_the_user(
 ) -> None:
     for name in ("install", "python"):
         monkeypatch.setattr(venv, name, lambda *_: sys.executable)
-    monkeypatch.setattr(rollout, "model", dict)
+    monkeypatch.setattr(deploy, "model", dict)
     (project / "deploy").mkdir()
     (project / "deploy/swarm.py").write_text("""print('warning: x', '{"nodes": {}}', sep='\\n')""")
-    assert rollout.translate(NO_SESSION, "swarm.py", "stack.yaml") == {"nodes": {}}
+    assert deploy.translate(NO_SESSION, "swarm.py", "stack.yaml") == {"nodes": {}}
     assert capsys.readouterr().out == "warning: x\nwrote stack.yaml\n"
     (project / "deploy/swarm.py").write_text("raise SystemExit('web: no port')")
     with pytest.raises(UserError, match=r"^deploy/swarm\.py failed: web: no port$"):
-        rollout.translate(NO_SESSION, "swarm.py", "stack.yaml")
+        deploy.translate(NO_SESSION, "swarm.py", "stack.yaml")
 
 
 def test_a_secret_that_is_missing_is_named(no_docker: Path) -> None:
@@ -217,13 +216,29 @@ def test_a_secret_that_is_missing_is_named(no_docker: Path) -> None:
         UserError,
         match=r'^secrets are missing \(docs/deploying\.md\): secrets "password" not found; secrets "token" not',
     ):
-        rollout.secrets({"secrets": ["password", "token"]}, "kubectl", "get", "secret")
+        deploy.secrets({"secrets": ["password", "token"]}, "kubectl", "get", "secret")
 
 
 def test_without_a_release_there_is_nothing_to_deploy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(push, "RELEASE", tmp_path / "release.json")
+    monkeypatch.setattr(deploy, "RELEASE", tmp_path / "release.json")
+    monkeypatch.setattr(deploy, "clean_commit", lambda: "0")
     with pytest.raises(UserError, match=r"published \(No such file or directory\): `nox -s publish` writes it"):
-        push.read(push.RELEASE)
+        deploy.published()
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "null", '{"commit": "0"}', '{"images": []}', '{"commit": "0", "images": [{}]}']
+)
+def test_a_release_json_that_does_not_say_what_was_published(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    monkeypatch.setattr(deploy, "RELEASE", tmp_path / "release.json")
+    monkeypatch.setattr(deploy, "clean_commit", lambda: "0")
+    deploy.RELEASE.write_text(text)
+    with pytest.raises(
+        UserError, match=r"release\.json does not say what was published \(.*\): `nox -s publish` writes"
+    ):
+        deploy.published()
 
 
 @pytest.fixture
@@ -232,7 +247,7 @@ def production(monkeypatch: pytest.MonkeyPatch, project: Path, no_docker: Path, 
     (no_docker / "docker").unlink()
     (no_docker / "docker").symlink_to(docker)
     monkeypatch.chdir(project)
-    monkeypatch.setattr(push, "clean_commit", lambda: "0")
+    monkeypatch.setattr(deploy, "clean_commit", lambda: "0")
     (project / "reports/release.json").write_text('{"commit": "0", "images": []}')
 
     def write(**settings: object) -> None:
@@ -247,17 +262,17 @@ def test_images_are_those_of_the_release_and_others_that_compose_names(
 ) -> None:
     production(build={"context": ".", "args": {"SERVICE": "pilot"}}, image="here/pilot")
     with pytest.raises(UserError, match=r"^reports/release\.json has no image for web: `nox -s publish` all"):
-        rollout.model()
-    entry = dict.fromkeys(push.ENTRY, "") | {"service": "pilot", "name": "there/pilot", "digest": "sha256:1"}
+        deploy.model()
+    entry = {"service": "pilot", "name": "there/pilot", "digest": "sha256:1"}
     (project / "reports/release.json").write_text(json.dumps({"commit": "0", "images": [entry]}))
-    assert rollout.model()["services"]["web"]["image"] == "there/pilot@sha256:1"
+    assert deploy.model()["services"]["web"]["image"] == "there/pilot@sha256:1"
     production(build={"context": "proxy"}, image="there/proxy:1")
-    assert rollout.model()["services"]["web"]["image"] == "there/proxy:1"
+    assert deploy.model()["services"]["web"]["image"] == "there/proxy:1"
     production(build={"context": "proxy"})
     with pytest.raises(
         UserError, match=r"^web has a Dockerfile of its own: push its image, and name that under `image:`$"
     ):
-        rollout.model()
+        deploy.model()
 
 
 def test_what_is_deployed_is_the_commit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,19 +285,19 @@ def test_what_is_deployed_is_the_commit(project: Path, monkeypatch: pytest.Monke
     commit = output("git", "rev-parse", "HEAD").strip()
     (project / "reports/release.json").write_text('{"commit": "1", "images": []}')
     with pytest.raises(UserError, match=rf"is of commit 1, and not of {commit}: check out"):
-        rollout.model()
+        deploy.model()
     (project / "reports/release.json").write_text(json.dumps({"commit": commit, "images": []}))
     (project / "pyproject.toml").write_text("changed")
-    with pytest.raises(UserError, match=r"^files differ from the commit \(1, such as pyproject\.toml\): commit them"):
-        rollout.model()
+    with pytest.raises(UserError, match=r"^files differ from the commit \(1, such as pyproject\.toml\): commit or discard"):
+        deploy.model()
 
 
 def test_the_users_settings_are_deployed_and_nothing_of_this_machine(production: Callable[..., None]) -> None:
     production(image="web", ports=["${WEB_PORT:-5000}:8000"], environment={"COLOR": "${COLOR:-}"})
-    assert rollout.model()["services"]["web"]["environment"] == {"COLOR": ""}
+    assert deploy.model()["services"]["web"]["environment"] == {"COLOR": ""}
     model_module._config.cache_clear()
     env.ENV.write_bytes("# für mich\nCOLOR=red\n".encode("latin-1"))
     env.write_env({"WEB_PORT": "5003"})
-    found = rollout.model()["services"]["web"]
+    found = deploy.model()["services"]["web"]
     assert found["ports"][0]["published"] == "5000"
     assert found["environment"] == {"COLOR": "red"}

@@ -1,4 +1,4 @@
-"""Deploying what was published: the scripts in deploy/ translate Compose's production model, an engine runs the result."""
+"""`nox -s deploy`: the scripts in deploy/ translate Compose's production model, and an engine runs the result. Optional: delete with its line in noxfile.py, as docs/deploying.md says."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 import nox
 
-from .. import cli, venv
-from ..env import read, users_part
-from ..project import REPORTS, ROOT, name
-from ..session import session
-from ..shell import CommandFailed, UserError, lines, output, run
-from ..stack.model import PRODUCTION_FILE, Stack, built_as
-from ..terminal import Status, say
-from . import push
+from . import cli, venv
+from .changes import clean_commit
+from .env import read, users_part
+from .project import REPORTS, ROOT, name
+from .session import session
+from .shell import CommandFailed, UserError, lines, output, run
+from .stack.model import PRODUCTION_FILE, Stack, built_as
+from .terminal import Status, say
 
 TIMEOUT_S = 600
+RELEASE = REPORTS / "release.json"  # written by `nox -s publish`, or whatever publishes in its place
 
 
 @session(venv=True)
@@ -44,8 +45,7 @@ def deploy(session: nox.Session) -> None:
 
 def model() -> dict[str, Any]:
     """Compose's production model with the images of reports/release.json, and nothing of this machine, such as free ports."""
-    released = push.read(push.RELEASE, push.clean_commit())
-    images = {entry["service"]: f"{entry['name']}@{entry['digest']}" for entry in released}
+    images = published()
     settings = REPORTS / "deploy.env"
     settings.write_text(users_part(read()), encoding="utf-8", errors="surrogateescape")
     found = Stack(name(), (PRODUCTION_FILE,), "prod", {"COMPOSE_ENV_FILES": str(settings)}).model
@@ -59,10 +59,29 @@ def model() -> dict[str, Any]:
     return found
 
 
+def published() -> dict[str, str]:
+    """The images that reports/release.json has, by service, as NAME@DIGEST.
+
+    Raises UserError where it has none, or those of another commit than this one.
+    """
+    commit = clean_commit()
+    try:
+        found = json.loads(RELEASE.read_text(encoding="utf-8"))
+        released = found["commit"]
+        images = {entry["service"]: f"{entry['name']}@{entry['digest']}" for entry in found["images"]}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        why = getattr(error, "strerror", None) or repr(error)
+        raise UserError(f"{RELEASE} does not say what was published ({why}): `nox -s publish` writes it") from None
+    if released != commit:
+        told = f"{RELEASE} is of commit {released}, and not of {commit}"
+        raise UserError(f"{told}: check out that one, or publish this one")
+    return images
+
+
 def translate(session: nox.Session, script: str, *arguments: str) -> dict[str, Any]:
     """Run a script of deploy/ with the model; return the plan that its last line is. Raises UserError."""
     content, said = json.dumps(model()), list[str]()
-    venv.install(session, "release")
+    venv.install(session, "deploy")
     if lines(venv.python(session), "-B", str(ROOT / "deploy" / script), *arguments, on_line=said.append, stdin=content):
         raise UserError(f"deploy/{script} failed: {said[-1]}")
     say("\n".join([*said[:-1], f"wrote {arguments[0]}"]))

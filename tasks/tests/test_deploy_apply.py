@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..release import rollout
+from .. import deploy
 from ..shell import UserError
 from .conftest import write_tool
 from .test_deploy import script
@@ -18,7 +18,7 @@ def test_kubernetes_is_given_one_step_after_the_other(no_docker: Path, tmp_path:
     """And asked for what the step has started, not for all that has its label: a former version's job may have failed."""
     write_tool(no_docker / "kubectl", f'echo "$*" >>{tmp_path}/log')
     plan = json.loads(script("kubernetes.py", str(tmp_path / "base")))
-    rollout.kubernetes(plan, tmp_path / "base")
+    deploy.kubernetes(plan, tmp_path / "base")
     told = [line.removeprefix("--namespace ours ") for line in (tmp_path / "log").read_text().splitlines()]
     steps = [line.partition("stack.step=")[2][:1] for line in told if "stack.step=" in line]
     assert steps == sorted(steps)
@@ -49,7 +49,7 @@ PLAN = {"secrets": [], "autoscaled": "", "steps": {"0": ["job/migrate-2"], "1": 
 def test_a_step_that_is_not_applied(no_docker: Path, tmp_path: Path) -> None:
     write_tool(no_docker / "kubectl", """case "$*" in *step=0*) echo "is immutable" >&2; exit 1 ;; esac""")
     with pytest.raises(UserError, match=r"^step 0 was not applied, or not all of it; what ran before still runs$"):
-        rollout.kubernetes(PLAN, tmp_path)
+        deploy.kubernetes(PLAN, tmp_path)
 
 
 @pytest.mark.usefixtures("project")
@@ -62,7 +62,7 @@ def test_a_namespace_that_is_there_is_left_as_it_is(no_docker: Path, tmp_path: P
         *--filename*) echo "namespaces is forbidden" >&2; exit 1 ;;
         esac""",
     )
-    rollout.kubernetes(PLAN, tmp_path)
+    deploy.kubernetes(PLAN, tmp_path)
 
 
 @pytest.mark.parametrize("found", ["job/migrate-2", "deployment/web"])
@@ -78,7 +78,7 @@ def test_what_does_not_get_ready_on_kubernetes_is_told_with_the_newest_warnings(
         esac""",
     )
     with pytest.raises(UserError, match=rf"^{found} is not ready, see the warnings above"):
-        rollout.wait(("kubectl",), found)
+        deploy.wait(("kubectl",), found)
     assert "no such image" in capfd.readouterr().out
 
 
@@ -95,5 +95,5 @@ def test_a_job_that_fails_on_kubernetes_is_told_at_once(no_docker: Path, capfd: 
     with pytest.raises(
         UserError, match=r"^job\.batch/web-migrate-abababab failed; .*`kubectl delete job\.batch/web-mig"
     ):
-        rollout.wait(("kubectl",), "job.batch/web-migrate-abababab")
+        deploy.wait(("kubectl",), "job.batch/web-migrate-abababab")
     assert "no such table for job.batch/web-migrate-abababab\n" in "".join(capfd.readouterr())
