@@ -84,8 +84,8 @@ def parsed(text: str) -> dict[str, Any]:
 
 def clean_commit() -> str:
     """The commit that is checked out; raises UserError where files differ from it."""
-    if changed := (git("status", "--porcelain", "-unormal") or "").splitlines():
-        raise UserError(f"files differ from the commit ({len(changed)}, such as {changed[0][3:]}): commit or discard them")
+    if found := (git("status", "--porcelain", "-unormal") or "").splitlines():
+        raise UserError(f"files differ from the commit ({len(found)}, such as {found[0][3:]}): commit or discard them")
     return base_of("HEAD")
 
 

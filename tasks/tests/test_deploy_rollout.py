@@ -288,7 +288,9 @@ def test_what_is_deployed_is_the_commit(project: Path, monkeypatch: pytest.Monke
         deploy.model()
     (project / "reports/release.json").write_text(json.dumps({"commit": commit, "images": []}))
     (project / "pyproject.toml").write_text("changed")
-    with pytest.raises(UserError, match=r"^files differ from the commit \(1, such as pyproject\.toml\): commit or discard"):
+    with pytest.raises(
+        UserError, match=r"^files differ from the commit \(1, such as pyproject\.toml\): commit or discard"
+    ):
         deploy.model()
 
 
