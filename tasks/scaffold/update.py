@@ -71,7 +71,7 @@ def fetch(url: str, ref: str) -> str:
     ref = ref or ("HEAD" if "\tHEAD\n" in listed or len(branches) != 1 else branches[0])  # of a bundle
     if git("fetch", "--quiet", "--no-tags", url, ref) is None:
         names = ", ".join([*branches, *re.findall("(?m)\trefs/tags/([^^\n]+)$", listed)][:9]) or "no branch"
-        raise UserError(f"{url} has no {ref}; it has {names}; or name a full commit id")
+        raise UserError(f"{url} gives no {ref} (`git fetch {url} {ref}` says why); it has {names}, or a full commit id")
     if not (found := (git("rev-parse", "FETCH_HEAD^{commit}") or "").strip()):
         raise UserError(f"{url} is a shallow clone, of which git takes nothing: run `git fetch --unshallow` in it")
     return found

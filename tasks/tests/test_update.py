@@ -268,7 +268,7 @@ def test_a_base_in_ones_own_history(mine: Path, template: Path) -> None:
             ("https://me:secret@localhost:9/x",),
             "no git repository to be read at https://***@localhost:9/x",
         ),
-        ("{first}\n", ("{template}", "v9"), "has no v9; it has main"),
+        ("{first}\n", ("{template}", "v9"), "v9` says why); it has main, or a full commit id"),
         ("{lost}\n", ("{template}",), "is neither here nor in"),
     ],
 )
