@@ -166,9 +166,6 @@ def main(command: list[str]) -> None:
         serve = servers[interface](listener)
         for log in ("werkzeug", "uvicorn.access"):
             logging.getLogger(log).addFilter(lambda record: not HEALTH_CHECK.match(record.getMessage()))
-    # Neither this folder nor its modules may hide those of the service.
-    sys.path[0] = str(Path.cwd())
-    del sys.modules["supervisor"]
     supervisor = Supervisor(NAME, GRACE_S, serving=not command)
     supervisor.run()
     # From here on this is a child.

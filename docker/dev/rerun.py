@@ -113,8 +113,6 @@ def remove_young_bytecode() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path.cwd())  # neither this folder nor its modules may hide those of the service
-    del sys.modules["supervisor"]
     os.dup2(1, 2)
     supervisor = Supervisor(f"the test run of {NAME}", END_GRACE_S)
     supervisor.run()

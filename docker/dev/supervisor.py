@@ -45,6 +45,10 @@ class Supervisor:
 
     def run(self) -> None:
         """Supervise until SIGTERM or SIGINT. Returns in each child, which then prepares itself and waits for its turn."""
+        # Neither this folder nor its modules may hide those of the service, and multiprocessing must not run the program
+        # again, as it does with a __main__ that has a file, in processes that it spawns: there it would find no supervisor.
+        sys.path[0] = str(HERE)
+        del sys.modules[__name__], sys.modules["__main__"].__file__
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.watcher = self.fork()
         if not self.watcher:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,10 @@ class Program:
         self.until(lambda: text in self.log.read_text())
 
     def get(self, path: str = "/", **fields: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
-        try:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)) as connection:
             connection.request("GET", path, headers=fields)
             response = connection.getresponse()
             return response.status, response.read().decode()
-        finally:
-            connection.close()
 
     def answers(self, text: str) -> int:
         """Wait until the answer contains a text, and return its status."""

@@ -124,6 +124,12 @@ def test_a_run_that_dies_is_told_and_what_it_has_started_is_ended(rerun: Program
     assert save(rerun, "tests/test_dies.py", "") == "2 passed"
 
 
+def test_multiprocessing_can_spawn(rerun: Program) -> None:
+    spawns = "import multiprocessing as m\nwith m.get_context('spawn').Pool(1) as p:\n    VALUE = p.map(len, 'a')[0]"
+    assert save(rerun, "one.py", spawns) == "2 passed"
+    assert save(rerun, "one.py", "VALUE = 1") == "2 passed"
+
+
 def test_a_change_is_seen_that_leaves_the_second_and_the_size_as_they_were(rerun: Program) -> None:
     """It is all that Python compares bytecode by, and that of two.py is there."""
     while not [*rerun.folder.parent.glob("bytecode/**/two.*.pyc")]:
