@@ -119,8 +119,8 @@ def new(session: Session, args: Namespace) -> None:
         fill(args.name, own | arguments, kind=args.kind)
         edit_group(session, "add", args.name, *requirements)
     text = re.sub(r"(?m)^include:( \[\])?\n", f"include:\n{include(args.name)}", STACK.read_text("utf-8"), count=1)
-    if include(args.name) not in text:
-        raise UserError("docker/compose.yaml has no line `include:` for the services: add it")
+    if include(args.name) not in text or "\n<<<<<<< " in text:
+        raise UserError("docker/compose.yaml has a merge conflict, or no line `include:` for services: mend it first")
     STACK.write_text(text, encoding="utf-8")
     if not ways and not has_own_lock(args.name):
         venv.poetry(session, "lock")

@@ -110,6 +110,15 @@ def test_a_stack_that_is_written_in_another_way_is_told(ours: Path) -> None:
     assert git(ours, "status", "--porcelain") == ""
 
 
+def test_a_merge_conflict_in_the_stack_is_told(ours: Path) -> None:
+    text = "include:\n<<<<<<< HEAD\n=======\n  - ../services/pilot/compose.yaml\n>>>>>>> other\n"
+    (ours / "docker/compose.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"docker/compose\.yaml has a merge conflict, or"):
+        make("two")
+    assert (ours / "docker/compose.yaml").read_text() == text
+    assert not (ours / "services/two").exists()
+
+
 @pytest.mark.parametrize("failure", [UserError("no index"), KeyboardInterrupt()])
 @pytest.mark.parametrize("action", ["new", "like", "remove"])
 def test_what_fails_or_is_interrupted_changes_nothing(
