@@ -84,9 +84,10 @@ def parsed(text: str) -> dict[str, Any]:
 
 def clean_commit() -> str:
     """The commit that is checked out; raises UserError where files differ from it."""
-    if found := (git("status", "--porcelain", "-unormal") or "").splitlines():
+    commit = base_of("HEAD")
+    if found := output("git", "-C", str(ROOT), "status", "--porcelain", "-unormal").splitlines():
         raise UserError(f"files differ from the commit ({len(found)}, such as {found[0][3:]}): commit or discard them")
-    return base_of("HEAD")
+    return commit
 
 
 def git(*arguments: str) -> str | None:

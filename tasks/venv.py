@@ -98,7 +98,7 @@ def poetry(session: Session, *arguments: str, silent: bool = False) -> None:
     say(text := text.strip().replace(credentials or "\0", "***"))
     if process.returncode:
         newer = re.findall(r"- (\S+) requires Python (.+), so it will not", text)
-        how = "{0} needs Python {1}: add --python '{1}' to the command (see docs/configuration.md), or change `requires-python`"
+        how = "{0} needs Python {1}: add --python '{1}' (see docs/configuration.md), or change `requires-python`"
         why = "; ".join(how.format(*found) for found in newer) or "its own words stand above"
         raise UserError(f"`poetry {' '.join(arguments)}` failed, and nothing was changed; {why}")
 

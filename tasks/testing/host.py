@@ -152,7 +152,6 @@ def command(session: Session, name: str, pytest_args: Sequence[str]) -> list[str
 
 def write_plan(parts: Sequence[str]) -> None:
     """Print what there is to test, and hand it to GitHub Actions where this runs there: ``parts=["pilot", "unit"]``."""
-    line = f"parts={json.dumps(parts)}"
-    say(line)
+    say(line := f"parts={json.dumps(parts)}")
     with Path(os.environ.get("GITHUB_OUTPUT") or os.devnull).open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")

@@ -214,6 +214,10 @@ def test_files_that_differ_from_the_commit(tmp_path: Path, monkeypatch: pytest.M
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=x"], check=True)
     assert changes.clean_commit() == subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
     subprocess.run([*git, "config", "status.showUntrackedFiles", "no"], check=True)
+    (clone / ".git/index").write_text("broken")
+    with pytest.raises(UserError, match=r"git -C .* failed"):
+        changes.clean_commit()
+    (clone / ".git/index").unlink()
     (clone / "new").touch()
     with pytest.raises(UserError, match=r"^files differ from the commit \(1, such as new\): commit or discard them$"):
         changes.clean_commit()

@@ -151,7 +151,7 @@ def test_poetry_asks_the_index_that_pip_asks_and_trusts_the_same_cas(fake: FakeS
 def test_a_package_for_newer_pythons_is_told(fake: FakeSession) -> None:
     said = "- numpy requires Python !=3.14.1,>=3.12, so it will not be installable for Python >=3.11,<3.12"
     write_tool(Path(fake.bin) / "poetry", f'echo "Using version"; echo "  {said}" >&2; exit 1')
-    told = r"nothing was changed; numpy needs Python (!=3\.14\.1,>=3\.12): add --python '\1' to the command \(see docs/conf"
+    told = r"nothing was changed; numpy needs Python (!=3\.14\.1,>=3\.12): add --python '\1' \(see docs/conf"
     with pytest.raises(UserError, match=told):
         venv.poetry(session_of(fake), "add", "numpy")
 
