@@ -62,11 +62,11 @@ def affected(
     ]
 
 
-def requirements(texts: Mapping[str, str], service: str) -> list[tuple[str, str, str]]:
-    """What the lock has for a service and for the tests: (name, version, hashes) of every package."""
+def requirements(texts: Mapping[str, str], service: str) -> list[tuple[str, ...]]:
+    """What the lock has for a service and for the tests: (name, version, hashes, markers) of every package."""
     packages = parsed(texts.get("poetry.lock", "")).get("package", [])
     own = [package for package in packages if {service, "tests"} & set(package.get("groups", ()))]
-    return [(package["name"], package["version"], str(package.get("files"))) for package in own]
+    return [tuple(str(package.get(key)) for key in ("name", "version", "files", "markers")) for package in own]
 
 
 def settings(texts: Mapping[str, str]) -> list[Any]:

@@ -58,6 +58,8 @@ LIBS: dict[str, list[str]] = {"a": [], "b": ["shared"], "c": []}
         ("poetry.lock", LOCK.format(**VERSIONS | {"flask": "2"}), ["a", "b"]),
         ("poetry.lock", LOCK.format(**VERSIONS | {"pytest": "2"}), ["a", "b", "c"]),
         ("poetry.lock", LOCK.format(**VERSIONS | {"ruff": "2"}), []),
+        ("poetry.lock", LOCK.format(**VERSIONS | {"numpy": '1"\nmarkers = "python_version < \'3\''}), ["b"]),
+        ("poetry.lock", LOCK.format(**VERSIONS | {"ruff": '1"\nmarkers = "python_version < \'3\''}), []),
         ("pyproject.toml", f"{PYPROJECT}[tool.ruff]\nline-length = 1\n", []),
         ("pyproject.toml", f"{PYPROJECT}[tool.pytest]\naddopts = []\n", ["a", "b", "c"]),
         ("pyproject.toml", f"{PYPROJECT}[tool.coverage.run]\nbranch = true\n", ["a", "b", "c"]),
