@@ -188,8 +188,8 @@ def remove(session: Session, service: str) -> None:
             if name.search(line.partition("#")[0]):
                 raise UserError(f"{path.relative_to(SERVICES.parent)}, line {number}, names {service}: change it first")
     text = STACK.read_text(encoding="utf-8")
-    if include(service) not in text:
-        raise UserError(f"docker/compose.yaml has no line `{include(service).strip()}`: take {service} out by hand")
+    if include(service) not in text or "\n<<<<<<< " in text:
+        raise UserError(f"docker/compose.yaml has a merge conflict, or no line `{include(service).strip()}`: mend it")
     left = re.sub(r"^include:\n(?! )", "include: []\n", text.replace(include(service), ""), flags=re.MULTILINE)
     STACK.write_text(left, encoding="utf-8")
     edit_group(session, "remove", service)

@@ -115,6 +115,8 @@ def test_a_merge_conflict_in_the_stack_is_told(ours: Path) -> None:
     (ours / "docker/compose.yaml").write_text(text)
     with pytest.raises(UserError, match=r"docker/compose\.yaml has a merge conflict, or"):
         make("two")
+    with pytest.raises(UserError, match=r"docker/compose\.yaml has a merge conflict, or"):
+        take_away("pilot")
     assert (ours / "docker/compose.yaml").read_text() == text
     assert not (ours / "services/two").exists()
 
