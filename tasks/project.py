@@ -154,3 +154,5 @@ def _libs(file: str, group: str, users: tuple[str, ...]) -> Iterator[str]:
         yield lib
         if (ROOT / (inside := f"libs/{lib}/pyproject.toml")).is_file():
             yield from _libs(inside, "", (*users, lib))
+    for word in [word for word in named if isinstance(word, dict) and str(word) not in users]:
+        yield from _libs(file, word["include-group"], (*users, str(word)))

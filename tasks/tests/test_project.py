@@ -136,6 +136,19 @@ def test_libs_are_those_that_the_service_asks_for(project: Path) -> None:
         service_names()
 
 
+def test_libs_of_a_group_that_is_included_count_too(project: Path) -> None:
+    (project / "libs/plain/plain").mkdir(parents=True)
+    groups = GROUPS.replace("other = []", "other = [{include-group = 'plain'}]\nplain = [{include-group = 'other'}]")
+    groups = groups.replace("pilot = []", "pilot = [{include-group = 'other'}]")
+    (project / "pyproject.toml").write_text(
+        groups + "[tool.poetry.group]\nplain.dependencies.plain = {path = 'libs/plain'}\n"
+    )
+    assert libs_of("pilot") == ["plain"]
+    (project / "libs/plain/plain").rmdir()
+    with pytest.raises(UserError, match=r"'plain'} uses libs/plain, and there is no package libs/plain/plain"):
+        service_names()
+
+
 def test_libs_of_libs_count_too_and_a_circle_is_told(project: Path) -> None:
     for lib, used in (("paper", "ink"), ("ink", "water"), ("water", "")):
         (project / "libs" / lib / lib).mkdir(parents=True)
