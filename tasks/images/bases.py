@@ -65,7 +65,9 @@ def needed() -> dict[str, tuple[str, str]]:
 
     services/*/compose.yaml has them as ``image: ${STACK_POSTGRES:-postgres:17}``, for which the recipe is postgres.
     """
-    found = re.findall(r"(?m)^ +image: \$\{(STACK_\w+):-([^}$]+)\}$", compose_texts())
+    found = {*re.findall(r"(?m)^ +image: *\W?\$\{(STACK_\w+):-([^}$]+)\}\W? *(?:#.*)?$", compose_texts())}
+    if twice := {one for one, image in found for other, another in found if one == other and image != another}:
+        raise UserError(f"services/*/compose.yaml: {min(twice)} has two versions; one of them needs another variable")
     return {variable: (variable.removeprefix("STACK_").lower(), official) for variable, official in found}
 
 
@@ -78,11 +80,11 @@ def on_engine(images: list[str]) -> dict[str, tuple[str, str]]:
     listed, _ = ask("docker", "image", "inspect", "--format", form, *filter(None, images)).communicate()
     for line in filter(None, listed.splitlines()):  # without any, it prints an empty one
         tags, digests, recipe = line.split("\t")
-        names = {name for tag in f"{tags} {digests}".split() for name in (tag, engine.current().plain_name(tag))}
-        digest = "".join(re.findall("@.+", digests.partition(" ")[0]))
+        names = [name for tag in f"{digests} {tags}".split() for name in (tag, engine.current().plain_name(tag))]
         for image in images:
             if re.sub(":[^:@/]+@", "@", image) in names:  # Docker knows name:tag@digest as name@digest
-                found[image] = (image if "@" in image else image + digest), recipe
+                own = [it for it in names if it.startswith(re.sub("(:[^:@/]+)?$", "@", image, count=1))]
+                found[image] = image + re.sub("^[^@]*", "", "".join(own[:1])), recipe
     return found
 
 

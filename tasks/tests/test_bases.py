@@ -48,8 +48,24 @@ def test_images_that_services_run_as_they_are_are_found() -> None:
     assert bases.needed() == {"STACK_POSTGRES": ("postgres", "postgres:17")}
 
 
+@pytest.mark.parametrize("spelling", ['"{}"', "'{}'", "{}  # pinned", "{} "])
+def test_images_are_found_in_all_spellings(project: Path, spelling: str) -> None:
+    text = spelling.format("${STACK_POSTGRES:-postgres:17}")
+    (project / "services/pilot/compose.yaml").write_text(f"services:\n  pilot-database:\n    image: {text}\n")
+    assert bases.needed() == {"STACK_POSTGRES": ("postgres", "postgres:17")}
+
+
+def test_a_variable_with_two_versions_is_told(project: Path) -> None:
+    """Both services would run one of them, on data of the other."""
+    compose = project / "services/pilot/compose.yaml"
+    text = compose.read_text()
+    compose.write_text(text + text.replace(":17", ":18").replace("services:\n", ""))
+    with pytest.raises(UserError, match="STACK_POSTGRES has two versions; one of them needs another variable"):
+        bases.needed()
+
+
 def test_images_on_the_engine_are_pinned_and_not_pulled(no_docker: Path) -> None:
-    digests = ("python@sha256:12 mirror/python@sha256:12", "of-a-recipe")  # it may have been built so, and pushed
+    digests = ("mirror/python@sha256:34 python@sha256:12", "of-a-recipe")  # it may have been built so, and pushed
     fake_docker(no_docker, {INSPECT: on_engine(**{f"{OFFICIAL} python:3": digests, "postgres:17": PULLED})})
     assert bases.ensure() == {"STACK_BASE": f"{OFFICIAL}@sha256:12", "STACK_POSTGRES": "postgres:17"}
     assert not [call for call in calls(no_docker) if call.startswith("pull")]
