@@ -40,7 +40,7 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
     for first in range(0, len(stale), BATCH):
         batch = {service: targets[service] for service in stale[first : first + BATCH]}
         # No service's name has an underscore, as in pilot_verify.
-        verified = {f"{service}_verify": batch[service].verification(stack) for service in batch if flavor == "prod"}
+        verified = {f"{service}_verify": batch[service].verification(stack) for service in batch if flavor != "dev"}
         try:
             bake(batch | verified, flavor)
         except BaseException:  # an image has its names before its verification has failed
@@ -50,7 +50,7 @@ def build(services: Sequence[str], flavor: str = "dev") -> list[str]:
         uptodate.remove_replaced(batch, present)
     if (current := sorted(targets.keys() - set(stale))) or not targets:
         say(f"up to date: {', '.join(current) or 'everything'} ({flavor})")
-    return [target.tags[-1] for target in targets.values()]
+    return [target.tags[:2][-1] for target in targets.values()]  # <project>/<service>:<flavor>
 
 
 def bake(targets: Mapping[str, Target], title: str, options: Mapping[str, Any] | None = None) -> None:

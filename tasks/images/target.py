@@ -28,8 +28,7 @@ class Target:
     tags: Sequence[str]  # the first one is the image's name in this clone
     secret: Sequence[str]
     output: Sequence[str] = field(default=("type=docker",))
-    # Other than `docker compose up` and `docker pull`, bake does not look at this variable.
-    platforms: Sequence[str] = field(default_factory=lambda: env().get("DOCKER_DEFAULT_PLATFORM", "").split())
+    platforms: Sequence[str] = ()
 
     def verification(self, stack: Stack) -> Target:
         """The build that runs the service's tests in its image's file system, and keeps nothing.
@@ -39,7 +38,7 @@ class Target:
         service = self.args["SERVICE"]
         given = (stack.service(service).get("environment") or {}).items()
         environment = {key: value for key, value in given if value is not None and not value.startswith(SECRETS)}
-        verify_base = engine.current().verify_base(asdict(self), stack.flavor)
+        verify_base = engine.current().verify_base(asdict(self), self.target)
         tested = has_tests(service) and NEED_NEIGHBOURS not in self.args
         if not tested:
             say(f"warning: a build can run no tests of services/{service}: only that what it runs is there is verified")
@@ -77,4 +76,6 @@ def target_of(stack: Stack, service: str) -> Target:
             for name, secret in secrets.items()
             if "file" in secret or env().get(secret["environment"])
         ],
+        # Other than `docker compose up` and `docker pull`, bake does not look at this variable.
+        platforms=(spec.get("platform") or env().get("DOCKER_DEFAULT_PLATFORM", "")).split(),
     )

@@ -54,9 +54,17 @@ def plans(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text())["target"] for path in sorted(folder.iterdir())]
 
 
-def test_a_production_image_is_verified(engine: Path) -> None:
-    assert bake.build(["pilot"], "prod") == ["ours/pilot:prod"]
+@pytest.mark.parametrize("flavor", ["prod", "slim", "alpine"])
+def test_a_production_image_is_verified(engine: Path, project: Path, flavor: str) -> None:
+    tags = {"tags": ["ours/pilot:prod", "registry.example/team/pilot:latest"]}  # the latter is the user's own
+    pilot = MODEL["services"]["pilot"]
+    model = json.dumps(
+        MODEL | {"services": {"pilot": pilot | {"platform": "linux/arm64", "build": pilot["build"] | tags}}}
+    )
+    (project / "model.json").write_text(model)
+    assert bake.build(["pilot"], flavor) == ["ours/pilot:prod"]
     (plan,) = plans(engine)
+    assert plan["pilot"]["platforms"] == ["linux/arm64"]
     assert list(plan) == ["pilot", "pilot_verify"]
     assert plan["pilot"]["output"] == ["type=docker"]
     verify = plan["pilot_verify"]

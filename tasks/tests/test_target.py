@@ -50,6 +50,7 @@ def test_a_target_is_the_build_that_compose_has(target: Target) -> None:
         labels={"stack.clone": "ours-1"},
         tags=("ours-1/pilot:dev", "ours/pilot:dev"),
         secret=["id=ca,src=/ca.crt"],
+        platforms=[],
     )
     assert target.tags[0] == "ours-1/pilot:dev"
 
@@ -86,7 +87,7 @@ def test_the_platform_is_the_one_that_docker_takes_by_default(
 
 
 @pytest.mark.parametrize("case", ["tested", "without tests", "tests need neighbours"])
-def test_verification_starts_from_the_flavor_and_keeps_nothing(
+def test_verification_starts_from_the_stage_and_keeps_nothing(
     target: Target, project: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     if case == "without tests":
@@ -101,7 +102,7 @@ def test_verification_starts_from_the_flavor_and_keeps_nothing(
     assert found.target == ("verify" if case == "tested" else "verify-import")
     assert (found.tags, found.output) == ((), ("type=cacheonly",))
     environment = '{"KEY": "a b", "PATTERN": "^a$", "EMPTY": ""}'
-    assert found.args == {**target.args, "FLAVOR": "prod", "ENVIRONMENT": environment}
+    assert found.args == {**target.args, "FLAVOR": "dev", "ENVIRONMENT": environment}
     assert ("can run no tests of services/pilot" in capsys.readouterr().out) is (case != "tested")
 
 
