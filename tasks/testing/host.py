@@ -94,7 +94,7 @@ def affected(since: str | None) -> list[str]:
     """The suites that a change since a git ref may make fail; all of them without one."""
     changed = changes.paths_since(since) if since else []
     # The stack has what docker/compose.yaml includes from elsewhere, too, such as ../front/compose.yaml.
-    included = re.findall(r"(?m)^ +- \.\./(.+/)", (ROOT / DEVELOPMENT_FILE).read_text(encoding="utf-8"))
+    included = re.findall(r"(?m)^ *- (?:path: *)?\W?\.\./(.+/)", (ROOT / DEVELOPMENT_FILE).read_text(encoding="utf-8"))
     by = {name: (*suite.affected_by, *(included if name == "stack" else ())) for name, suite in SUITES.items()}
     return [name for name in suites() if not since or any(path.startswith(by[name]) for path in changed)]
 
@@ -145,7 +145,8 @@ def prepare(name: str) -> None:
 
 def command(session: Session, name: str, pytest_args: Sequence[str]) -> list[str]:
     """The command that runs a suite."""
-    named = any(Path(word.partition("::")[0]).exists() for word in pytest_args)
+    # With a slash: `-k docs` names no folder.
+    named = any("/" in word and Path(word.partition("::")[0]).exists() for word in pytest_args)
     start = (venv.python(session), "-B", "-m", "pytest", *SUITES[name].options)
     return [*start, f"--junitxml={REPORTS}/junit-{name}.xml", *([] if named else paths(SUITES[name])), *pytest_args]
 

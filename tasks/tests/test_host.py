@@ -100,11 +100,14 @@ def test_paths_of_several_or_of_none_are_refused(posargs: str, told: str) -> Non
         ("README.md", {"unit"}),
         ("LICENSE", set()),
         ("front/www/index.html", {"stack"}),
+        ("back/www/index.html", {"stack"}),
+        ("side/www/index.html", {"stack"}),
         ("frontier/index.html", set()),
     ],
 )
 def test_a_change_affects_suites(monkeypatch: pytest.MonkeyPatch, tests: Path, path: str, affected: set[str]) -> None:
-    (tests / "docker/compose.yaml").write_text("include:\n  - ../front/compose.yaml\n  - ../services/a/compose.yaml\n")
+    lines = ("- ../front/compose.yaml", "- '../back/compose.yaml'", "- path: ../side/compose.yaml")
+    (tests / "docker/compose.yaml").write_text("\n".join(["include:", *lines, "  - ../services/a/compose.yaml"]))
     monkeypatch.setattr(changes, "paths_since", lambda ref: [path] if ref == "main" else pytest.fail(ref))
     assert {"unit", "stack", "more"}.intersection(host.affected("main")) == affected
     assert host.affected(None) == host.suites()
@@ -132,9 +135,11 @@ def test_a_suite_runs_in_its_environment(monkeypatch: pytest.MonkeyPatch, tests:
     assert ran.pop() == {"more": [*start, "--more", report, "more", "-x"]}
     host.test(SESSION, [], ["more"], ["-x", "more/test_d.py::test_it"])
     assert ran.pop() == {"more": [*start, "--more", report, "-x", "more/test_d.py::test_it"]}
-    assert did == ["host", "host"]
+    host.test(SESSION, [], ["more"], ["-k", "more"])  # a word, and not the folder
+    assert ran.pop() == {"more": [*start, "--more", report, "more", "-k", "more"]}
+    assert did == ["host", "host", "host"]
     host.test(SESSION, [], ["stack", "more"], [])
-    assert did[2:] == ["stack", "host", "['other', 'pilot'] prod", "removed"]
+    assert did[3:] == ["stack", "host", "['other', 'pilot'] prod", "removed"]
     assert ran.pop()["stack"][-1] == "services/pilot/stack"
 
 
