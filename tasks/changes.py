@@ -29,7 +29,7 @@ def base_of(ref: str) -> str:
 
 def paths_since(ref: str) -> list[str]:
     """The paths that differ from ``ref`` here, uncommitted changes included; raises UserError as `base_of` does."""
-    changed = git("diff", "--no-renames", "--name-only", "-z", base_of(ref)) or ""
+    changed = git("diff", "--relative", "--no-renames", "--name-only", "-z", base_of(ref)) or ""
     new = git("ls-files", "--others", "--exclude-standard", "-z") or ""
     return [path for path in (changed + new).split("\0") if path]
 
@@ -37,7 +37,7 @@ def paths_since(ref: str) -> list[str]:
 def services_since(ref: str) -> list[str]:
     """The services that a change since ``ref`` affects; raises UserError as `base_of` does."""
     base = base_of(ref)
-    before = {name: git("show", f"{base}:{name}") or "" for name in ("pyproject.toml", "poetry.lock")}
+    before = {name: git("show", f"{base}:./{name}") or "" for name in ("pyproject.toml", "poetry.lock")}
     after = {name: (ROOT / name).read_text(encoding="utf-8") for name in before if (ROOT / name).exists()}
     libs = {name: libs_of(name) for name in service_names()}
     return affected(paths_since(ref), libs, before, after)

@@ -129,6 +129,20 @@ def test_a_rename_affects_both_ends(repo: Repo) -> None:
     assert changes.services_since("HEAD~1") == ["a", "b"]
 
 
+def test_a_project_in_a_folder_of_another_repository(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("services", "libs", "pyproject.toml", "poetry.lock"):
+        (repo.root / "inner").mkdir(exist_ok=True)
+        repo.git("mv", path, "inner")
+    repo.commit()
+    use(monkeypatch, repo.root / "inner")
+    repo.write("inner/services/a/new", "")
+    repo.write("inner/poetry.lock", LOCK.format(**VERSIONS | {"numpy": "2"}))
+    repo.write("services/c/other", "")  # not this project's
+    repo.git("add", "--all")
+    assert changes.services_since("HEAD") == ["a", "b"]
+    assert sorted(changes.paths_since("HEAD")) == ["poetry.lock", "services/a/new"]
+
+
 def test_a_deleted_service_is_none(repo: Repo) -> None:
     repo.git("rm", "-rq", "services/a")
     repo.commit()
