@@ -44,7 +44,7 @@ def pip(session: Session, *arguments: str) -> None:
         extra |= {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
         extra |= {"SSL_CERT_FILE": found} if (found := env().get("STACK_CA") or ca_bundle()) else {}  # uv has its own
         # Bytecode, because uv writes none and every test that starts a server would compile its imports again.
-        session.install(*arguments, env={"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1", **extra})
+        session.install(*arguments, env={"PIP_TIMEOUT": "15", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1", **extra})
         if INTERRUPTED:
             raise KeyboardInterrupt
     except CommandFailed:
@@ -84,7 +84,7 @@ def poetry(session: Session, *arguments: str, silent: bool = False) -> None:
     pip(session, "--quiet", "pip", "--requirement", "docker/build/tools.txt")
     program = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     index = env().get("PIP_INDEX_URL") or output(python(session), "-c", program).strip()
-    settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "5", "POETRY_VIRTUALENVS_CREATE": "false"}
+    settings = {"POETRY_PYPI_MIRROR_URL": index, "POETRY_REQUESTS_TIMEOUT": "15", "POETRY_VIRTUALENVS_CREATE": "false"}
     # Poetry does not look at the system's certificates.
     settings |= {"REQUESTS_CA_BUNDLE": found} if (found := env().get("STACK_CA") or ca_bundle()) else {}
     show(("poetry", *arguments))

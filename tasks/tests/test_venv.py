@@ -111,7 +111,7 @@ def test_the_installer_gets_the_index_and_does_not_wait_for_ever(
     fake: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     venv.pip(session_of(fake), "x")
-    expected = {"PIP_TIMEOUT": "5", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1"}
+    expected = {"PIP_TIMEOUT": "15", "PIP_RETRIES": "1", "UV_COMPILE_BYTECODE": "1"}
     expected["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # all have the lock's versions
     assert fake.env == expected | {"SSL_CERT_FILE": "/ca.crt"}  # private authorities, of which uv knows nothing
     monkeypatch.setenv("STACK_CA", "/private.crt")
