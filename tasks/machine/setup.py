@@ -55,8 +55,8 @@ def repair(state: engine.State) -> None:
         raise UserError(" ".join(state.trouble.split()))
     elsewhere = os.environ.get("DOCKER_HOST") or (state.client and engine.context())
     if elsewhere and "engine" not in state.versions:
-        told = f"the Docker engine at {elsewhere} does not answer"
-        raise UserError(f"{told}: start it, or choose another (DOCKER_HOST, docker context)")
+        how = "start it" if state.client else "install Docker's client"
+        raise UserError(f"the Docker engine at {elsewhere} does not answer: {how}, or choose another (DOCKER_HOST)")
     missing = [part for part in state.engine.minimum if part not in state.versions or part in state.too_old()]
     if env().get("STACK_SETUP") == "never":
         told = f"missing, too old or not running: {', '.join(missing)}"
@@ -80,8 +80,7 @@ def repair(state: engine.State) -> None:
 def installed() -> str:
     """The version of the installed daemon, which need not be the one that runs; "" for none."""
     daemon = shutil.which("dockerd", path=SBIN)
-    found = re.search(r"version (\d+\.\d+[\w.+~-]*)", output(daemon, "--version")) if daemon else None
-    return found[1] if found else ""
+    return "".join(re.findall(r"version (\d+\.\d+[\w.+~-]*)", output(daemon, "--version"))[:1]) if daemon else ""
 
 
 def allow(what: str, command: str, *packages: str) -> None:

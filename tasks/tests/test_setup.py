@@ -118,7 +118,10 @@ def test_a_chosen_engine_that_does_not_answer_is_never_replaced(
     with pytest.raises(UserError, match="the Docker engine at far-away does not answer"):
         setup.ensure()
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-    with pytest.raises(UserError, match=r"the Docker engine at tcp://127\.0\.0\.1:1 does not answer"):
+    with pytest.raises(UserError, match=r"the Docker engine at tcp://127\.0\.0\.1:1 does not answer: start it"):
+        setup.ensure()
+    monkeypatch.setenv("PATH", str(no_docker / "empty"))
+    with pytest.raises(UserError, match=r"at tcp://127\.0\.0\.1:1 does not answer: install Docker's client"):
         setup.ensure()
     assert debian.installed == []
 
