@@ -181,8 +181,8 @@ def remove(session: Session, service: str) -> None:
     folder = SERVICES / service
     if git("status", "--porcelain", "-unormal", "--", str(folder)) and git("log", "-1", "--", str(folder)):
         raise UserError(f"services/{service} has changes that git does not have: commit or discard them first")
-    # A whole word, or a URL's host, but no part of a path.
-    name = re.compile(rf"(?<![\w.-])(?<![^/]/){service}(?![\w.-])")
+    # A whole word, or a URL's host, but no part of a path, and no user's name.
+    name = re.compile(rf"(?<![\w.-])(?<![^/]/)(?<!(?i:user): )(?<!name=){service}(?![\w.@-])")
     for path in sorted({*SERVICES.glob("*/compose.yaml")} - {folder / "compose.yaml"}):
         for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
             if name.search(line.partition("#")[0]):

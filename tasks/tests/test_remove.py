@@ -13,6 +13,8 @@ from ..scaffold import service
 from ..shell import UserError
 from .scaffolding import NO_SESSION, PYPROJECT, commit, git, make, small_project, take_away
 
+USERS = ("POSTGRES_USER: pilot", "user: pilot", "URL: postgresql://pilot@two-postgres/two", "- --username=pilot")
+
 
 @pytest.fixture
 def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -81,7 +83,7 @@ def test_anothers_compose_file_that_is_not_utf_8_is_no_obstacle(ours: Path) -> N
     assert sorted(path.name for path in (ours / "services").iterdir()) == ["three", "two"]
 
 
-@pytest.mark.parametrize("line", ["# like pilot", "- two-data:/app/pilot", "X: pilot-x", "X: a.pilot"])
+@pytest.mark.parametrize("line", ["# like pilot", "- two-data:/app/pilot", "X: pilot-x", "X: a.pilot", *USERS])
 def test_what_only_looks_like_a_service_is_no_obstacle(ours: Path, line: str) -> None:
     make("two")
     compose = ours / "services/two/compose.yaml"
