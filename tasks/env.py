@@ -56,7 +56,7 @@ def read() -> str:
 
 def users_part(text: str) -> str:
     """What the user wrote of .env: all below our line, or everything where `setup` has not written yet."""
-    return text.partition(f"{_LINE}\n")[2] if _LINE in text else text
+    return text.partition(_LINE)[2].partition("\n")[2] if _LINE in text else text
 
 
 def parse(text: str) -> dict[str, str]:

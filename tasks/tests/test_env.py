@@ -18,8 +18,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 def test_what_the_user_wrote_stays_and_wins(project: Path) -> None:
     dotenv.write_env({"STACK_BASE": "base:1"})
-    with dotenv.ENV.open("a") as file:
-        file.write("PILOT_PORT=7000\n")
+    dotenv.ENV.write_text(f"{dotenv.ENV.read_text().rstrip()} \nPILOT_PORT=7000\n")  # a space behind our line
     dotenv.write_env({"STACK_BASE": "base:2", "PILOT_PORT": "5001"})
     text = dotenv.ENV.read_text()
     assert text.count("STACK_BASE=") == 1
