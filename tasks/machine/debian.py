@@ -92,7 +92,7 @@ class Debian:
             options = ("--verbose", *SLIM, *PINNED, f"--include={','.join(plan['packages'])}", *plan.get("options", ()))
             title = f"setup: base image {image} from Debian's packages"
             settings = {"TMPDIR": str(folder), "PINS": "\n".join(pins)}
-            log = REPORTS / "logs" / f"base-{recipe}.log"
+            log = REPORTS / f"logs/base-{recipe}.log"
             step(title, "mmdebstrap", *options, suite, tar, *sources, log=log, env=settings)
             compare(recipe, locked, tar)
             add_files(recipe, tar)

@@ -116,11 +116,11 @@ def container_user(info: Mapping[str, Any]) -> dict[str, str]:
     """
     security = " ".join(info.get("SecurityOptions") or ())
     rootless = "name=rootless" in security  # the engine runs as the caller, and maps root to itself
-    mapped = "name=userns" in security  # user ids in containers are shifted, unless a container opts out
     return {
         "STACK_UID": "0" if rootless else str(os.getuid()),
         "STACK_GID": "0" if rootless else str(os.getgid()),
-        "STACK_USERNS": "host" if mapped else "",
+        # The engine shifts user ids in containers, unless a container opts out.
+        "STACK_USERNS": "host" if "name=userns" in security else "",
         # A rootless engine that systemd has not delegated CPU control to cannot start containers with a CPU limit.
         "STACK_CPUS": "" if info.get("CpuCfsQuota", True) else "0",
     }

@@ -25,8 +25,7 @@ def with_debugger(stack: Stack, debug: str, attach: str) -> Stack:
     changes: dict[str, dict[str, Any]] = {}
     if debug:
         port = debug_port(stack, debug)
-        note = "" if port == DEBUG_PORT else f", and not {DEBUG_PORT} as in .vscode/launch.json"
-        say(f"debug {debug}: 127.0.0.1:{port}{note}")
+        say(f"debug {debug}: 127.0.0.1:{port}" + f", not {DEBUG_PORT} as in .vscode/launch.json" * (port != DEBUG_PORT))
         environment = {"STACK_DEBUG": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         changes[debug] = {"environment": environment, "ports": [f"127.0.0.1:{port}:{DEBUG_PORT}"]}
     if attach:

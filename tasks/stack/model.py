@@ -209,5 +209,5 @@ def under_test(stack: Stack, part: str = "") -> Stack:
 
 def port_variables(model: Mapping[str, Any]) -> dict[str, str]:
     """The variables that set services' ports on this machine (``PILOT_PORT``), by the names of the services with a port."""
-    with_port = [service for service, spec in model["services"].items() if any(spec.get("ports") or ())]
-    return {f"{env_prefix(service)}_PORT": service for service in sorted(with_port)}
+    services = sorted(model["services"].items())
+    return {f"{env_prefix(service)}_PORT": service for service, spec in services if any(spec.get("ports") or ())}

@@ -36,11 +36,6 @@ def join(stack: Stack, args: argparse.Namespace) -> None:
         say(f"on {network}: {alias}")
 
 
-def remove_unused() -> None:
-    """Remove shared networks that were created here and that no container uses any more."""
-    lifecycle.remove_unused_networks(LABEL)
-
-
 cli.OPTIONS["dev"].append(add_option)
 lifecycle.ON_UP.append(join)
-lifecycle.ON_DOWN.append(remove_unused)
+lifecycle.ON_DOWN.append(lambda: lifecycle.remove_unused_networks(LABEL))

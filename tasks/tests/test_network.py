@@ -20,7 +20,6 @@ def test_dev_takes_the_option() -> None:
     assert cli.dev([]).network == ""
     assert cli.dev(["--network", "shared"]).network == "shared"
     assert network.join in lifecycle.ON_UP
-    assert network.remove_unused in lifecycle.ON_DOWN
 
 
 def test_without_the_option_nothing_is_done(no_docker: Path) -> None:
@@ -57,5 +56,6 @@ def test_a_network_that_was_made_here_goes_with_its_last_container(no_docker: Pa
             "network rm": "",
         },
     )
-    network.remove_unused()
+    for remove in lifecycle.ON_DOWN:
+        remove()
     assert sorted(call for call in calls(no_docker) if " rm " in call) == ["network rm busy", "network rm left"]
