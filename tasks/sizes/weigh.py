@@ -89,7 +89,7 @@ def weigh(names: Sequence[str]) -> list[Image]:
                 elif content and re.search(r"^blobs/|\.tar$", member.name) and (layer := weigh_layer(content.read())):
                     layers[member.name] = layer
     except tarfile.ReadError:
-        raise UserError("`docker image save` has failed; its own words stand above") from None
+        raise UserError("`docker image save` has failed (see above), or a layer is compressed by zstd") from None
     paths = {tag: entry["Layers"] for entry in manifest for tag in entry["RepoTags"] or ()}
     paths |= {engine.current().plain_name(tag): path for tag, path in paths.items()}
     images = []
