@@ -18,7 +18,7 @@ LEFT_OUT = re.compile(
     rf"""(?x)
     (.*/)?(test|tests|idle_test|__pycache__|site-packages|dist-packages)/.* | (.*/)?_?(ctypes_)?test[^/]*\.so
     | (config-[^/]*|ensurepip|idlelib|lib2to3|pydoc_data|tkinter|turtledemo|venv)/.*
-    | (turtle|(?!{re.escape(SYSCONFIG)}\.)_sysconfigdata_[^/]*|sitecustomize)\.py | _pyrepl/(?!__init__|pager)[^/]*
+    | (turtle|(?!{re.escape(SYSCONFIG)}\.)_sysconfigdata_[^/]*|sitecustomize)\.py | _pyrepl/(?!__init__|pager|types|trace|utils)[^/]*
     | lib-dynload/(_tkinter|_test|_xx|xx|_dbm|_gdbm)[^/]*
     | {ZONES}/(?!localtime)[^A-Z].*
     """
