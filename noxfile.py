@@ -16,10 +16,10 @@ import shutil
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))  # nox does not
-from tasks import cli, ownership, venv
+from tasks import cli, ownership
 from tasks.images import bake
 from tasks.lint import lint as run_linters
-from tasks.project import REPORTS, choose_services, has_own_lock, service_names
+from tasks.project import REPORTS, choose_services, service_names
 from tasks.scaffold import rename as scaffold_rename, service, update as scaffold_update
 from tasks.session import ready, session
 from tasks.sizes import report, weigh
@@ -112,7 +112,6 @@ def sizes(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Check style, types, Dockerfiles, workflows, schemas and the lock: -- [--fix]"""
     args = cli.flags("lint", session.posargs, "--fix")
-    venv.install(session, "host", "lint", "tests", *(name for name in service_names() if not has_own_lock(name)))
     run_linters(session, fix=args.fix)
 
 

@@ -13,6 +13,9 @@ from .project import ROOT, SERVICES, has_own_lock, libs_of, service_names
 def lint(session: Session, *, fix: bool) -> None:
     """Run every linter; with ``fix`` let ruff correct what it can."""
     services = [service for service in service_names() if not has_own_lock(service)]
+    typed = [service for service in services if list((SERVICES / service).glob("*/py.typed"))]
+    # Of others nothing is needed, and what has no wheel would be compiled on this machine.
+    venv.install(session, "host", "lint", "tests", *(it for it in services if it in typed or libs_of(it)))
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")
     session.run("ruff", "format", *([] if fix else ["--check"]), ".")
     in_images = [str(path) for path in Path("docker").rglob("*.py") if path.parent.name not in {"slice", "tests"}]
@@ -21,9 +24,8 @@ def lint(session: Session, *, fix: bool) -> None:
     stack_tests = sorted({path.parent for path in SERVICES.glob("*/stack/*.py")})
     for folder in ("docker/build/slice", *Path().glob("deploy"), *sorted(Path("docker").glob("*/tests")), *stack_tests):
         session.run("mypy", str(folder))  # by itself: several packages are called tests, and modules test_api
-    typed = [SERVICES / service for service in services if list((SERVICES / service).glob("*/py.typed"))]
-    typed += [ROOT / "libs" / lib for lib in sorted({lib for service in services for lib in libs_of(service)})]
-    for package in typed:
+    libs = sorted({lib for service in services for lib in libs_of(service)})
+    for package in (*(SERVICES / service for service in typed), *(ROOT / "libs" / lib for lib in libs)):
         with session.chdir(package):  # where it may have settings of its own
             session.run("mypy", "--cache-dir=../../.mypy_cache", "--exclude=^stack/", ".")
     session.run("hadolint", "docker/Dockerfile")

@@ -31,6 +31,14 @@ class FakeSession:
         self.folder = ROOT
 
 
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The dependency groups that are installed."""
+    groups: list[str] = []
+    monkeypatch.setattr(venv, "install", lambda _session, *names: groups.extend(names))
+    return groups
+
+
 @pytest.mark.parametrize("fix", [False, True])
 def test_every_linter_runs_on_files_that_exist(monkeypatch: pytest.MonkeyPatch, fix: bool) -> None:
     monkeypatch.chdir(ROOT)
@@ -61,6 +69,23 @@ def test_another_ci_than_githubs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert not any(
         "vendor.github-workflows" in word or "dependabot" in word for _, command in session.ran for word in command
     )
+
+
+def test_packages_of_a_service_without_types_are_not_needed(
+    installed: list[str], monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    """Those without a wheel, such as mysqlclient, would need their libraries on this machine."""
+    (project / "services/other/other").mkdir()
+    (project / "services/other/other/py.typed").touch()
+    (project / "services/third").mkdir()
+    monkeypatch.setattr(lint, "service_names", lambda: ["other", "pilot", "third"])
+    monkeypatch.setattr(lint, "libs_of", {"other": [], "pilot": [], "third": ["pen"]}.__getitem__)
+    monkeypatch.setattr(venv, "poetry", lambda *_: None)
+    session = FakeSession()
+    lint.lint(cast("Session", session), fix=False)
+    assert installed == ["host", "lint", "tests", "other", "third"]
+    packages = [folder for folder, command in session.ran if command[0] == "mypy" and folder != ROOT]
+    assert packages == [project / "services/other", project / "libs/pen"]
 
 
 def test_two_services_may_call_a_stack_test_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
