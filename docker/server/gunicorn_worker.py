@@ -107,9 +107,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
     def run(self) -> None:
         """Serve until SIGTERM; then disconnect clients whose requests take longer than the graceful time."""
         super().run()
-        told = "%s takes longer than %s s after SIGTERM: its client is disconnected"
         for client in list(Client.served):
-            self.log.warning(told, client.exchange.path, self.cfg.graceful_timeout)
+            self.log.warning("%s takes longer than %s s: disconnected", client.exchange.path, self.cfg.graceful_timeout)
             client.disconnect()
         signal.alarm(3)  # threads may need LINGER_S; those that go on would keep the process until gunicorn kills it
         self.tpool.shutdown()  # they cannot write to the access log any more when the process ends

@@ -19,14 +19,12 @@ def fork() -> None:
     """
     signals = signal.valid_signals()
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # those that are blocked wait, for PID 1 as well
-    child = os.fork()
-    if not child:
+    if not (child := os.fork()):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         return
     while True:
         if (number := signal.sigwait(signals)) != signal.SIGCHLD:
             os.kill(child, number)
-            continue
         while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
             if ended.si_pid == child:
                 sys.exit(ended.si_status + 128 * (ended.si_code != os.CLD_EXITED))

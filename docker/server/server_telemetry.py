@@ -100,10 +100,9 @@ class Exchange:
             if "X-REQUEST-ID" in fields and REQUEST_ID.fullmatch(fields["X-REQUEST-ID"]):
                 self.request_id = fields["X-REQUEST-ID"]
         made = {"X-REQUEST-ID": self.request_id}
-        if found := TRACEPARENT.fullmatch(fields.get("TRACEPARENT", "")):
-            self.trace_id = found[1]
-        else:
-            self.trace_id = new_id()
+        found = TRACEPARENT.fullmatch(fields.get("TRACEPARENT", ""))
+        self.trace_id = found[1] if found else new_id()
+        if not found:
             made |= {"TRACEPARENT": f"00-{self.trace_id}-{new_id(64)}-01", "TRACESTATE": ""}  # the client's is removed
         return [field for field in headers if field[0] not in made] + [field for field in made.items() if field[1]]
 

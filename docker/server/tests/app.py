@@ -12,12 +12,10 @@ import atexit
 import os
 import signal
 import time
-from collections.abc import Callable
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-RAISED: dict[str, Callable[..., BaseException]] = {"/fail": ValueError, "/exit": SystemExit, "/pipe": BrokenPipeError}
-RAISED["/stop"] = StopIteration
+RAISED: dict[str, Any] = {"/fail": ValueError, "/exit": SystemExit, "/pipe": BrokenPipeError, "/stop": StopIteration}
 RAISED["/die"] = lambda *_: os._exit(1)
 atexit.register(print, "the application ends")
 
@@ -47,8 +45,7 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         body = b"" if path == "/unread" else environ["wsgi.input"].read()
     except Exception:  # as frameworks do
         path = "/500"
-    if path == "/wait":
-        time.sleep(1)
+    time.sleep(path == "/wait")
     ids = (environ.get(name, "") for name in ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT", "wsgi.url_scheme"))
     status, fields, body = answer(path, body, *ids)
     if path not in ("/none", "/headless"):
@@ -73,8 +70,7 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
         parts = [str(len(parts)).encode()]
     if event.get("type") == "http.disconnect":
         raise ConnectionError  # as frameworks do
-    if path == "/wait":
-        await asyncio.sleep(1)
+    await asyncio.sleep(path == "/wait")
     ids = [dict(scope["headers"]).get(name, b"").decode() for name in (b"x-request-id", b"traceparent")]
     status, fields, body = answer(path, b"".join(parts), *ids, scope["scheme"])
     if path != "/none":

@@ -59,11 +59,9 @@ class Server:
             **WSGI,
             **env,
         }
-        words = ["setsid", sys.executable, "-B", str(SERVER / "serve.py")]
+        args = ["setsid", sys.executable, "-B", str(SERVER / "serve.py")]
         with self.log.open("w") as log:
-            self.process = Popen(
-                words, cwd=TESTS, env=self.env, stdout=log, stderr=log, preexec_fn=lambda: prctl(36, 1)
-            )
+            self.process = Popen(args, cwd=TESTS, env=self.env, stdout=log, stderr=log, preexec_fn=lambda: prctl(36, 1))
 
     def wait_for(self, line: str) -> None:
         until = time.monotonic() + 20
