@@ -162,7 +162,8 @@ class Middleware:
             if not request.started and not request.gone():
                 raise RuntimeError("the application has not answered")
         except BaseException as error:
-            if request.gone() and (not request.started or isinstance(error, ConnectionError)):
+            expected = isinstance(error, ConnectionError) and (request.began or request.dropped > MOST_DROPPED)
+            if request.gone() and (not request.started or expected):
                 return  # frameworks raise then; to log that for each client of an attack would take all the time
             if not request.started:
                 await request.respond(500)
@@ -170,7 +171,10 @@ class Middleware:
                 request.state.disconnected = True
                 return
             error.add_note(f"request_id: {request.request_id}")
-            raise  # for uvicorn to log it
+            if request.began:
+                raise  # for uvicorn to log it, and to close the connection
+            # The answer is complete, and uvicorn would close the connection under the client's next request.
+            logger.error("Exception in ASGI application", exc_info=error)
         finally:
             request.release_slot()
             request.end()

@@ -2,9 +2,9 @@
 
 /unread does not read the body, /fail, /exit, /pipe and /stop raise, /die ends the process, /none does not answer, the answer
 of /headless is a body, that of /short is incomplete, that of /endless has no end, a field of /invalid has no valid name,
-those of /length and /negative no valid value, /twice has it twice, /wait takes 1 s, and a number is the answer's status. A
-web socket gets the size of each binary message, and is flooded with messages of the size that it sends as text; /refuse
-accepts none.
+those of /length and /negative no valid value, /twice has it twice, /wait takes 1 s, the ASGI application fails some time
+after the answer of /late, and a number is the answer's status. A web socket gets the size of each binary message, and is
+flooded with messages of the size that it sends as text; /refuse accepts none.
 """
 
 import asyncio
@@ -83,3 +83,6 @@ async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.body", "more_body": True})
             await asyncio.sleep(0.4 * (path == "/unread"))
         await send({"type": "http.response.body", "body": body})
+        if path == "/late":
+            await asyncio.sleep(0.3)
+            raise ConnectionRefusedError(scope["method"])
