@@ -10,6 +10,7 @@ import sys
 # An exception would be ignored in a destructor or a weak reference's callback, as imports have them.
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 interface = os.environ.get("INTERFACE", "wsgi")
+del __file__  # else multiprocessing would run this program again in processes that it spawns
 
 
 def fork() -> None:

@@ -27,8 +27,10 @@ LARGE = P + "Connection: close|Content-Length: 1000000||" + "x" * 1_000_000
 LARGE_CHUNK = CHUNKED[:-10] + "100000|" + "x" * 200_000
 ENDING = "asyncio.gather(args[2]({'type': 'lifespan.startup.complete'}), asyncio.sleep(99))"
 BLOCKING = f"asyncio.get_running_loop().call_later(0.1, time.sleep, 99) and {ENDING}"
+# A process that multiprocessing spawns must not run the server once more.
+SPAWN = "__import__('multiprocessing').get_context('spawn').Process(target=print, args=['starting']).start()"
 # When, which ASGI application, the exit code.
-STOPPED = [("starting", "print('starting', flush=True) or asyncio.sleep(99)", 0)]
+STOPPED = [("starting", f"{SPAWN} or asyncio.sleep(99)", 0)]
 STOPPED += [("startup complete", ENDING, 0), ("startup complete", BLOCKING, 1)]
 UNENDING = [  # a signal, an application, and what the log says once
     (signal.SIGHUP, WSGI, ("/endless takes longer than 3 s", '"path": "/endless"')),
