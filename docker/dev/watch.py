@@ -16,7 +16,7 @@ HERE = Path.cwd()
 # Packages that services share: docker/Dockerfile puts their folders on the path.
 LIBS = [Path(entry) for entry in sys.path if Path(entry).parent.name == "libs"]
 # Hidden files, and what editors, tests and the service itself write beside the source.
-IGNORED = re.compile(r"(^|/)(\.[^./]|__pycache__(/|$)|4913$)|(~|___|\.(py[co]|sw[a-p]|tmp|log|(db|sqlite3?)(-\w+)?))$")
+IGNORED = re.compile(r"(^|/)(\.[^./]|__pycache__(/|$)|4913$)|([~#]|___|\.(py[co]|sw.|tmp|log|(db|sqlite3?)(-\w+)?))$")
 # File systems of Docker Desktop, virtual machines and networks: inotify does not tell of changes made on their other side.
 NO_INOTIFY = re.compile(r"virtiofs|9p|fakeowner|nfs4?|cifs|vboxsf|prl_fs|(fuse\.)?(grpcfuse|osxfs)")
 

@@ -144,7 +144,7 @@ def test_many_changes_are_one_and_generated_files_are_none(web: Program) -> None
     pauses, last = 0, time.monotonic()
     for portion in range(5):
         os.kill(watcher, signal.SIGSTOP)  # on a busy machine it would see the files one by one
-        for name in ("__pycache__/a.py", ".git/index", "web/.hidden/a.py", "web/a.pyc", "web/a.py~", "a.log", "4913"):
+        for name in ("__pycache__/a.py", ".git/index", ".a/a.py", "web/a.pyc", "web/a.py~", "#a.py#", "a.log", "4913"):
             web.write(name, "x")
         for number in range(100):
             web.write(f"web/deep/file{portion}{number}.py", "")
