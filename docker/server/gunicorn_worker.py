@@ -206,7 +206,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
                 return super().handle_request(req, conn)
         except BaseException as error:
             req.uri = req.path  # which is logged: the query may be secret
-            answering = conn.sock.exchange.status
+            # Flask-Sock has answered by the socket itself, and its web socket has ended.
+            taken = isinstance(error, StopIteration) and "SEC-WEBSOCKET-KEY" in dict(req.headers)
+            answering = conn.sock.exchange.status = conn.sock.exchange.status or 101 * taken
             not_answered = OSError, StopIteration  # which gunicorn takes for its own, and closes the connection
             if body.has_turn is False and not answering:
                 status = 503

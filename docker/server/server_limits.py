@@ -67,8 +67,7 @@ def fault(method: str, version: str, target: str, headers: list[tuple[str, str]]
         return 400
     absolute = re.match(r"https?://([^/?]+)", target)
     named = [absolute[1]] == hosts if absolute else target[0] == "/" or (method, target) == ("OPTIONS", "*")
-    if "#" in target or not named:
-        return 400
-    if method == "CONNECT" or version not in ("1.0", "1.1") or (codings and version == "1.0"):
+    versions = ("1.1",) if codings else ("1.0", "1.1")
+    if "#" in target or not named or method == "CONNECT" or version not in versions:
         return 400
     return 501 if codings and codings != ["chunked"] else 0

@@ -77,7 +77,8 @@ LOG = Log()
 
 def new_id(bits: int = 128) -> str:
     """A random number in hexadecimal; os.urandom would hand over to another thread each time."""
-    return f"{random.getrandbits(bits):0{bits // 4}x}"
+    # The time, because an application may have called random.seed().
+    return f"{random.getrandbits(bits) ^ time.time_ns():0{bits // 4}x}"
 
 
 class Exchange:
@@ -110,7 +111,7 @@ class Exchange:
         """Log and count the request, unless there was none, or it was a health check that succeeded."""
         duration_s = time.monotonic() - self.began if self.began else 0.0
         self.status = self.status or 499 * bool(self.began)  # as nginx says where the client has hung up
-        if self.status and not (self.health_check and self.status == 200):
+        if self.status and not (self.health_check and self.status < 500):
             if METRICS_PORT:
                 SECONDS.labels(f"{self.status // 100}xx").observe(duration_s)
             if ACCESS_LOG:

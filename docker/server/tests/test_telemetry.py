@@ -34,7 +34,8 @@ def get(server: Server, path: str, port: int = 0, **fields: str) -> tuple[HTTPRe
 
 
 def test_a_request_is_logged_with_its_ids(server: Server) -> None:
-    assert server.healthcheck() == 0
+    # A health check passes with 404, too: a service needs no such path.
+    assert (server.healthcheck(), server.ask(G.replace("/", "/404", 1) + "|", health=True)) == (0, [404])
     path, forwarded = "/ids?password=x", {"X_Forwarded_For": "1.1.1.1, 192.0.2.7", "X_Forwarded_Proto": "https"}
     answer, text = get(server, path, 0, X_Request_ID="proxy-1", Traceparent=PARENT, **forwarded)
     assert (answer.headers.get_all("X-Request-ID"), text) == (["proxy-1"], f"proxy-1 {PARENT} https")
@@ -43,7 +44,9 @@ def test_a_request_is_logged_with_its_ids(server: Server) -> None:
     assert 0 <= float(str(line.pop("duration_ms"))) < 1000
     expected = {"request_id": "proxy-1", "trace_id": TRACE, "client": "192.0.2.7", "method": "GET", "path": "/ids"}
     assert line == {**expected, "status": 200, "bytes": int(answer.headers["Content-Length"])}
-    assert "/healthz" not in server.log.read_text()
+    assert not re.search("/healthz|/404", server.log.read_text())
+    made = runpy.run_path(str(SERVER / "server_telemetry.py"))
+    assert len({made["random"].seed(1) or made["new_id"]() for _ in range(9)}) == 9  # as an application may do
 
 
 @pytest.mark.skipif(not any(path.read_text() for path in Path("/proc/net").glob("if_inet6")), reason="no IPv6")
@@ -58,10 +61,15 @@ def test_clients_have_ipv4_or_ipv6(server: Server) -> None:
 
 
 def test_a_status_of_no_class_is_logged() -> None:
-    """By gunicorn; uvicorn knows none from 600 on. A health check knows the path that all others begin with."""
+    """By gunicorn; uvicorn knows none from 600 on. A health check knows the path that all others begin with.
+
+    Flask-Sock answers with 101 by itself, and raises StopIteration when a web socket has ended.
+    """
     with running(**WSGI, SCRIPT_NAME="/x") as server:
         answer, _ = get(server, "/x/999")
         assert answer.status == server.logged(answer.headers["X-Request-ID"])["status"] == 999
+        assert server.ask(G.replace("/", "/x/stop", 1) + "Sec-WebSocket-Key: x|X-Request-ID: socket||") == []
+        assert server.logged("socket")["status"] == 101
         assert server.healthcheck() == 0
         assert [get(server, path)[0].status for path in ("/x", "/x/", "/xa", "/y")] == [200, 200, 404, 404]
         assert "Traceback" not in server.log.read_text()
