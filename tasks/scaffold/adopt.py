@@ -136,9 +136,10 @@ def place_tests(folder: Path) -> None:
     if (folder / "test").is_dir() and not (folder / "tests").exists():
         (folder / "test").rename(folder / "tests")
     (folder / "tests").mkdir(exist_ok=True)
-    moved = [path for path in folder.glob("*.py") if matches(path.name, TESTS)]
+    # Those inside packages need a conftest.py above them, where it is.
+    moved = [path for path in folder.glob("*.py") if matches(path.name, TESTS) and path.name != "conftest.py"]
     for path in [path for path in moved if not (folder / "tests" / path.name).exists()]:
-        path.rename(folder / "tests" / path.name.replace("tests.py", "test_all.py"))
+        path.rename(folder / "tests" / path.name.replace("tests.py", "test_tests.py"))
     if not any((folder / "tests").iterdir()):
         (folder / "tests" / "__init__.py").touch()  # git has no empty folders, and images are verified with this one
 

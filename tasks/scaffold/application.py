@@ -87,7 +87,7 @@ class Code:
         self.left = [*CACHES, *LEFT, *DATA, *(path.parent.name for path in source.glob("*/pyvenv.cfg"))]
         for path in sorted(source.rglob("*.py")):
             if not any(matches(part, self.left + TESTS) for part in path.relative_to(source).parts):
-                with suppress(SyntaxError, ValueError):  # a template, or code for another Python
+                with suppress(SyntaxError, ValueError, OSError):  # a template, code for another Python, no file
                     self.trees[path] = ast.parse(path.read_bytes())
         nodes = [(path, node) for path, tree in self.trees.items() for node in ast.walk(tree)]
         self.texts = {str(node.value) for _, node in nodes if isinstance(node, ast.Constant)}

@@ -85,7 +85,7 @@ def find_needs(session: Session, source: Path, extras: Iterable[str] = (), *root
         theirs, pythons = ask(session, PIPENV if pipenv else POETRY, source, f"{pipenv or path}: Poetry cannot read it")
         groups |= theirs
         main = parse(path, groups.pop("main", ()))
-    elif "dependencies" in project and not compiled:
+    elif "dependencies" in project and not compiled and (project["dependencies"] or not files):
         main = parse(path, project["dependencies"])
     elif files or built:
         missing = {*extras} - groups.keys()  # they may be in the metadata

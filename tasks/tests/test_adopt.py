@@ -230,6 +230,13 @@ def test_what_sqlalchemy_needs_for_asyncio(
     assert (told in capsys.readouterr().out) == (not more)
 
 
+def test_what_uvicorns_extra_brings(ours: Path, write: Write) -> None:
+    code = "import yaml\nfrom dotenv import load_dotenv\nfrom fastapi import FastAPI, WebSocket\napp = FastAPI()\n"
+    take(write({"app.py": code, "requirements.txt": "fastapi\nuvicorn[standard]\n"}))
+    group = tomllib.loads((ours / "pyproject.toml").read_text())["dependency-groups"]["theirs"]
+    assert {"fastapi", "websockets", "python-dotenv", "pyyaml"} <= {*group}
+
+
 def test_the_first_service_of_all(ours: Path, write: Write) -> None:
     shutil.rmtree(ours / "services")  # which git does not keep when it is empty
     take(write({"app.py": APP, "requirements.txt": "flask\n"}))

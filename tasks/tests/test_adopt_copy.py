@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,18 @@ def test_a_folder_docs_that_is_only_mentioned_is_left_out(ours: Path, write: Wri
     code = f"{APP}site = 'https://h.invalid/docs/x.html'\nother = 'see docs/x.md', 'docs/', 'docs'\n"
     take(write({"app.py": code, "docs/conf.py": "'docs/x.md'", "setup.py": "'docs/x.md'", "requirements.txt": "x\n"}))
     assert not (ours / "services/theirs/docs").exists()
+
+
+def test_what_is_called_like_a_module_and_is_none(ours: Path, write: Write) -> None:
+    source = write({"app.py": APP, "folder.py/readme": "", "requirements.txt": "x\n"})
+    (source / "gone.py").symlink_to("nowhere.py")  # in a submodule that was not fetched
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(source / "app.sock"))
+    take(source)
+    folder = ours / "services/theirs"
+    assert [path.name for path in (folder / "folder.py", folder / "gone.py") if path.is_dir()] == ["folder.py"]
+    assert (folder / "gone.py").is_symlink()
+    assert not (folder / "app.sock").exists()
 
 
 def test_tests_that_are_there_twice(ours: Path, write: Write) -> None:

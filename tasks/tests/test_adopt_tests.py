@@ -172,5 +172,10 @@ def test_tests_in_a_module_beside_the_code(ours: Path, write: Write) -> None:
             {"app.py": APP, "tests.py": "class Test(TestCase):\n    def test(self): ...\n", "requirements.txt": "x\n"}
         )
     )
-    assert [path.name for path in (ours / "services/theirs/tests").iterdir()] == ["test_all.py"]
+    assert [path.name for path in (ours / "services/theirs/tests").iterdir()] == ["test_tests.py"]
     assert not (ours / "services/theirs/tests.py").exists()
+
+
+def test_fixtures_above_tests_inside_of_packages(ours: Path, write: Write) -> None:
+    take(write({"web/__init__.py": APP, "web/test_a.py": "", "conftest.py": "fixtures", "requirements.txt": "x\n"}))
+    assert (ours / "services/theirs/conftest.py").read_text() == "fixtures"

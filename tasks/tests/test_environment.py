@@ -30,11 +30,14 @@ def test_databases_beside_the_code_are_kept_on_a_volume(
 ) -> None:
     code = """url = 'sqlite:///./sql_app.db'
 DATABASES = {'ENGINE': 'django.db.backends.sqlite3', 'NAME': BASE_DIR / 'db.sqlite3'}
-others = ['/tmp/x.db', 'sqlite:////var/y.db', 'sqlite://']
+others = ['/tmp/x.db', 'sqlite:////var/y.db', 'sqlite://', f'sqlite:///{BASE_DIR}/made.db', './named.db']
 """
     files = {"web/__init__.py": FACTORY, "web/settings.py": code, "db.sqlite3": "", ".gitignore": "instance/\n*.pyc"}
     take(write({**files, "requirements.txt": "flask\n"}))
-    assert "kept in instance/, a volume in production: db.sqlite3, sql_app.db\n" in capsys.readouterr().out
+    assert (
+        "kept in instance/, a volume in production: db.sqlite3, made.db, named.db, sql_app.db\n"
+        in capsys.readouterr().out
+    )
     folder = ours / "services/theirs"
     (folder / "sql_app.db").write_text("data")
     assert (folder / "instance/sql_app.db").read_text() == "data"
@@ -214,6 +217,9 @@ os.environ.setdefault("F_F", "1")
 class Settings(pydantic.BaseSettings):
     database_url: str = "postgresql+psycopg://localhost/x"
     secret: str
+    f_f: list[str] = []
+    g_g: Annotated[list[str] | str, check(x)] = ["a"]
+    h_h: dict[str, list[int]]
 """
     source = write(
         {
@@ -225,8 +231,8 @@ class Settings(pydantic.BaseSettings):
     )
     found = Code(source)
     read = variables(found.trees.values())
-    assert set(read) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL", "SECRET"}
-    assert {name for name in read if read[name]} == {"A_1", "EE", "SECRET"}
+    assert set(read) == {"A_1", "CC", "DD", "EE", "F_F", "DATABASE_URL", "SECRET", "G_G", "H_H"}
+    assert {name for name in read if read[name]} == {"A_1", "EE", "SECRET", "H_H"}
     assert [one.name for one in neighbours(["flask-redis", "x"], found.texts)] == ["valkey", "postgres"]
     assert [one.name for one in neighbours(["flask-rq2"], [])] == ["valkey"]
     assert [one.name for one in neighbours(["psycopg2-binary", "pymongo"], [])] == ["postgres", "MongoDB"]
@@ -241,7 +247,7 @@ class Settings(pydantic.BaseSettings):
     assert next(neighbours(["asyncpg"], [])).url.startswith("postgresql://app:")
     take(source)
     said = capsys.readouterr().out
-    assert "A_1 (needed), CC, DATABASE_URL, DD, EE (needed), F_F, SECRET (needed)\n" in said
+    assert "A_1 (needed), CC, DATABASE_URL, DD, EE (needed), F_F, G_G, H_H (needed), SECRET (needed)\n" in said
     assert "it seems to use valkey: to provide it, uncomment its lines in services/theirs/compose.yaml\n" in said
     compose = (ours / "services/theirs/compose.yaml").read_text()
     assert list(yaml.safe_load(compose)["services"]) == ["theirs", "theirs-worker"]
@@ -255,6 +261,7 @@ class Settings(pydantic.BaseSettings):
     assert provided["services"]["theirs"]["environment"] == {
         "A_1": "",
         "EE": "",
+        "H_H": "",
         "SECRET": "",
         "REDIS_URL": "redis://theirs-valkey:6379/0",
         "DATABASE_URL": "postgresql+psycopg://app:${THEIRS_DATABASE_PASSWORD:-development}@theirs-postgres:5432/app",

@@ -91,6 +91,8 @@ Write = Callable[[Mapping[str, str]], Path]
             ["a"],
         ),
         ({"pyproject.toml": "[project]\ndependencies = ['a']\n", "requirements.txt": "b\n"}, ["a"]),
+        ({"pyproject.toml": "[project]\ndependencies = []\n", "requirements.txt": "b\n"}, ["b"]),
+        ({"pyproject.toml": "[project]\ndependencies = []\n"}, []),
     ],
 )
 def test_requirements_are_found(
