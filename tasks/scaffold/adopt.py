@@ -189,7 +189,7 @@ def finish(name: str, found: Application, said: str, seen: str, lines: tuple[str
 def copy(code: Code, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     """Copy what is in ``root``, and what is beside it in the code's folder; return what was taken and what was left out.
 
-    A file with data is taken if git has it.
+    A file with data is taken if git has it, and nothing that git ignores.
     """
     # Production images have these files in the same place; and the folder itself must be no package, as pytest has it.
     leave = [*code.left, "__init__.py", *(path.name for path in (ROOT / "docker/server").iterdir() if path.is_file())]
@@ -197,18 +197,22 @@ def copy(code: Code, root: Path, folder: Path) -> tuple[list[str], list[str]]:
     source, left = code.source, []
     # The files with data that git has; none where this is no clone.
     data = ask("git", "-C", str(source), "ls-files", "-z", *DATA).communicate()[0].split("\0")
+    # What it ignores, such as keys and a developer's data, but for modules, which a build may have made.
+    told = ask("git", "-C", str(source), "ls-files", "-zoi", "--exclude-standard", "--directory").communicate()[0]
+    ignored = {source / name for name in told.split("\0") if name and not name.endswith(".py")}
     # What is imported from src/ is installed where it was written; not where src itself is imported.
     roots = [root, *(path for path in source.glob("src/") if not code.is_package(path)), source]
     above = {above for place in roots for above in (place, *place.parents)}
     found = [path for place in dict.fromkeys(roots) for path in sorted(place.iterdir()) if path not in above]
     for path in sorted(found, key=lambda path: matches(path.name, leave)):  # documents after the code that reads them
         target, name = folder / path.name, str(path.relative_to(source))
-        texts = map(text_of, folder.rglob("*.py"))  # which are read only for what may be left out
-        is_left = matches(path.name, leave) and name not in data
-        if target.exists() or (is_left and path.name not in LOOK["documents"].findall("".join(texts))):
+        is_left = (matches(path.name, leave) and name not in data) or path in ignored
+        named = LOOK["documents"].findall("".join(map(text_of, folder.rglob("*.py")))) if is_left else ()
+        if target.exists() or (is_left and path.name not in named):
             left.append(name)
         elif path.is_dir():
-            shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns(*CACHES))
+            ignore = lambda at, names: [it for it in names if matches(it, CACHES) or Path(at) / it in ignored]  # noqa: E731 (no longer than that)
+            shutil.copytree(path, target, symlinks=True, ignore=ignore)
         else:
             shutil.copy(path, target, follow_symlinks=False)
     return sorted(path.name for path in folder.iterdir()), left

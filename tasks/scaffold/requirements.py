@@ -191,8 +191,7 @@ def ask(session: Session, program: str, source: Path, failure: str, instead: Any
     """Run a program about a folder where Poetry is installed; return what it prints, which is JSON, or ``instead`` with a warning where it fails."""
     venv.poetry(session, "--version", "--quiet")  # installs it
     try:
-        told = output(venv.python(session), "-W", "ignore", "-c", program, str(source), env=env())
-        return json.loads(told.splitlines()[-1])
+        return json.loads(output(venv.python(session), "-Wi", "-c", program, str(source), env=env()).splitlines()[-1])
     except CommandFailed as error:
         # What comes last is about the build, not what failed in it; and the line before a list says nothing.
         why = [error.last, *re.findall(r"(?m)^\w+Error: .+[^:]$", error.text)][-1]

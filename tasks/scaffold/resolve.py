@@ -42,8 +42,7 @@ def lock(session: Session, name: str, lines: list[str], choices: list[list[str]]
     if why or (theirs := different(shared, production)):
         locked = production | {one for one in kept or shared if one[0] not in dict(production)}
         for tests in [*choices, ["pytest", "pytest-cov"], []]:
-            failed = attempt(session, name, settings, locked, lines, tests)
-            if not failed and production <= versions(own):
+            if not (failed := attempt(session, name, settings, locked, lines, tests)) and production <= versions(own):
                 break
             then = "is tried in other versions" if tests in choices[:-1] else "is left out"
             say(f"warning: what its tests need {then}, because {failed or 'production would get other versions'}")
@@ -135,7 +134,6 @@ def wheels(session: Session, package: str, version: str) -> str:
 
 def fits(file: str) -> bool:
     """Whether a file of an index is a wheel for the Python of the images."""
-    minor = int(image_python().split(".")[1])
-    older = "|".join(f"cp3{number}" for number in range(2, minor + 1))
-    tags = rf"(\S*py3\d*-none|cp3{minor}-(cp3{minor}|none)|({older})-abi3)-(any|\S*linux\S*)"
-    return re.search(rf"-{tags}\.whl$", file) is not None
+    now = int(image_python().split(".")[1])
+    older = "|".join(f"cp3{number}" for number in range(2, now + 1))
+    return bool(re.search(rf"-(\S*py3\d*-none|cp3{now}-(cp3{now}|none)|({older})-abi3)-(any|\S*linux\S*)\.whl$", file))

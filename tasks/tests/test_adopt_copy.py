@@ -95,6 +95,22 @@ def test_what_is_called_like_a_module_and_is_none(ours: Path, write: Write) -> N
     assert not (folder / "app.sock").exists()
 
 
+@pytest.mark.parametrize("inside", ["", "backend"])
+def test_what_git_ignores_is_left(ours: Path, write: Write, capsys: pytest.CaptureFixture[str], inside: str) -> None:
+    """Keys and a developer's data belong into no image; and where .gitignore is above, they would be committed."""
+    code = {"web/__init__.py": f"{APP}import sqlite3\nsqlite3.connect('data/app.db')\n", "requirements.txt": "flask\n"}
+    made = {"web/key.pem": "", "data/app.db": "", "credentials.json": "", "web/_version.py": "", "web/new.txt": ""}
+    source = write({str(Path(inside, path)): text for path, text in (code | made).items()})
+    (source / ".gitignore").write_text("*.pem\ndata/\ncredentials.json\n_version.py\n")
+    git(source, "init", "--quiet")
+    take(source / inside)
+    folder = ours / "services/theirs"
+    assert sorted(path.name for path in (folder / "web").iterdir()) == ["__init__.py", "_version.py", "new.txt"]
+    assert not (folder / "credentials.json").exists()
+    assert str((folder / "data").readlink()) == "instance"
+    assert "left out: credentials.json, data, " in capsys.readouterr().out
+
+
 def test_tests_that_are_there_twice(ours: Path, write: Write) -> None:
     """Both files stay, and production is verified with both, too."""
     files = {"blog/__init__.py": FACTORY, "conftest.py": "above\n", "tests/conftest.py": "inside\n", "test_x.py": ""}
