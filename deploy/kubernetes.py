@@ -51,15 +51,19 @@ HEAD = f"{OURS}, which overwrites changes: put yours into an overlay.\n"
 def probes(spec: Object, *, listens: bool) -> Object:
     """The three probes of a container run the health check of Compose, or else the image's own, which knows /readyz."""
     check = spec.get("healthcheck") or {}
-    test = check.get("test") or (["CMD", *HEALTH] if listens and "build" in spec else [])
+    ours = listens and "SERVICE" in ((spec.get("build") or {}).get("args") or {})  # else its Dockerfile is another
+    test = check.get("test") or (["CMD", *HEALTH] if ours else [])
     if check.get("disable") or not test or test[0] == "NONE":
         return {}
     command = ["sh", "-c", test[1]] if test[0] == "CMD-SHELL" else test[1:]
     command = [word.replace("$$", "$") for word in command]  # elsewhere, Kubernetes itself does so
     probe = {"exec": {"command": command}, "timeoutSeconds": seconds(check.get("timeout", "3s"))}
+    # In Compose, failures count from the end of the start period on: until then, and as often as there.
+    allowed = seconds(check.get("start_period", "60s"))
+    allowed += seconds(check.get("interval", "10s")) * (check.get("retries") or 3)
     ready = {**probe, "exec": {"command": [*HEALTH, "/readyz"]}} if command == HEALTH else probe
     return {
-        "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": seconds(check.get("start_period", "60s"))},
+        "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": allowed},
         # A database that is away for less than half a minute takes no pod out: the service says 503 by itself.
         "readinessProbe": {**ready, "periodSeconds": 5, "failureThreshold": 6},
         "livenessProbe": {

@@ -49,6 +49,7 @@ def test_a_service_with_a_volume_is_a_stateful_set(rendered: dict[tuple[str, str
     assert {"name": "data", "mountPath": "/data"} in container(store)["volumeMounts"]
     assert container(store)["readinessProbe"]["exec"]["command"] == ["pg_isready"]
     assert container(store)["livenessProbe"]["periodSeconds"] == 7
+    assert container(store)["startupProbe"]["failureThreshold"] == 60 + 3 * 7  # as Compose counts
     assert store["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 95
     assert store["spec"]["podManagementPolicy"] == "Parallel"  # a pod that is never ready is replaced, too
     assert ("Deployment", "store") not in rendered
@@ -294,6 +295,13 @@ def test_a_file_that_somebody_else_has_written_is_not_overwritten(tmp_path: Path
     told = script("kubernetes.py", str(tmp_path))
     assert re.search(r"store\.yaml does not begin with `# Written by .*`: rename it, or name another folder", told)
     assert {path.name: path.stat().st_ino for path in tmp_path.iterdir()} == before
+
+
+def test_an_image_of_another_dockerfile_has_no_health_check_of_ours(tmp_path: Path) -> None:
+    web = {**MODEL["services"]["web"], "build": {"context": "/front"}}
+    script("kubernetes.py", str(tmp_path), model={**MODEL, "services": {**MODEL["services"], "web": web}})
+    (found,) = [one for one in yaml.safe_load_all((tmp_path / "web.yaml").read_text()) if one["kind"] == "Deployment"]
+    assert "livenessProbe" not in container(found)
 
 
 def test_a_shells_variables_in_a_health_check(tmp_path: Path) -> None:
