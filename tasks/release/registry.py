@@ -179,13 +179,13 @@ def credentials(host: str) -> tuple[str, str]:
     path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        stored = config.get("auths", {}).get(host, {})
+        stored = (config.get("auths") or {}).get(host) or {}
         user, _, password = base64.b64decode(stored.get("auth", "")).decode().partition(":")
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
         raise UserError(f"{path} does not parse: {error}") from None
     if token := stored.get("identitytoken"):
         user, password = IDENTITY, token
-    if helper := config.get("credHelpers", {}).get(host) or config.get("credsStore"):
+    if helper := (config.get("credHelpers") or {}).get(host) or config.get("credsStore"):
         with start(f"docker-credential-{helper}", "get", stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
             told, _ = process.communicate(host)
         if not process.returncode:

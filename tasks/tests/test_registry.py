@@ -40,7 +40,11 @@ def test_a_credential_helper_is_asked(no_docker: Path, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [('{"credsStore": "away"}', "docker-credential-away is not installed"), ("{", r"config\.json does not parse: ")],
+    [
+        ('{"credsStore": "away"}', "docker-credential-away is not installed"),
+        ("{", r"config\.json does not parse: "),
+        ("[]", r"config\.json does not parse: "),
+    ],
 )
 def test_a_configuration_of_docker_that_cannot_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, message: str
