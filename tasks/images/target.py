@@ -38,7 +38,7 @@ class Target:
         service = self.args["SERVICE"]
         given = (stack.service(service).get("environment") or {}).items()
         environment = {key: value for key, value in given if value is not None and not value.startswith(SECRETS)}
-        verify_base = engine.current().verify_base(asdict(self), self.target)
+        verify_base = engine.current().verify_base(asdict(self))
         tested = has_tests(service) and NEED_NEIGHBOURS not in self.args
         if not tested:
             say(f"warning: a build can run no tests of services/{service}: only that what it runs is there is verified")

@@ -38,9 +38,9 @@ class Docker:
         seen = {**env(), "BUILDX_BAKE_ENTITLEMENTS_FS": "0"}
         return lines("docker", "buildx", "bake", "--file=-", "--progress=plain", on_line=on_line, stdin=plan, env=seen)
 
-    def verify_base(self, _target: Mapping[str, Any], flavor: str) -> str:
+    def verify_base(self, target: Mapping[str, Any]) -> str:
         """What the stage `verify` of a target starts from."""
-        return flavor
+        return str(target["target"])
 
     def plain_name(self, image: str) -> str:
         """An image's name as it was given to the build; some engines put a registry's name in front."""

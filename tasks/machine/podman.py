@@ -56,7 +56,7 @@ class Podman(Docker):
             target["context"],
         ]
 
-    def verify_base(self, target: Mapping[str, Any], _flavor: str) -> str:
+    def verify_base(self, target: Mapping[str, Any]) -> str:
         """The image itself: without a layer cache, there is no stage to start from."""
         return str(target["tags"][0])
 

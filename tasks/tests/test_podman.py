@@ -85,7 +85,7 @@ def test_what_verifies_an_image_is_removed(no_docker: Path, project: Path) -> No
 
 
 def test_an_image_is_verified_in_itself() -> None:
-    assert podman.Podman().verify_base(asdict(TARGET), "prod") == "ours-1/a:dev"
+    assert podman.Podman().verify_base(asdict(TARGET)) == "ours-1/a:dev"
 
 
 @pytest.mark.parametrize("name", ["localhost/ours/a:dev", "docker.io/library/ours/a:dev", "ours/a:dev"])
